@@ -1,0 +1,55 @@
+# Every target sets up what it needs; nothing has to be done first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP     = $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format types cover clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "wsframework needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	@echo "installing wsframework"
+	@$(PIP) install -e '.[cli,speed]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.run
+	@echo "installing the tools for tests, lint and types"
+	@$(PIP) install -e '.[cli,speed,test,lint]'
+	@touch $@
+
+run: $(VENV)/.run ## Start the chat on port 3000
+	@$(BIN)/python examples/chat_server.py
+
+test: $(VENV)/.dev ## Run the whole test suite
+	@tests/clients/install
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## Rewrite to the house format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## Check types (mypy strict)
+	@$(BIN)/mypy
+
+cover: $(VENV)/.dev ## Run the tests and report coverage of lines and branches
+	@tests/clients/install
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+clean: ## Remove what the targets made
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov

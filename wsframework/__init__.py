@@ -1,0 +1,1 @@
+"""A structured-concurrency WebSocket server framework on Trio."""

@@ -1,0 +1,133 @@
+"""Every number a user may want to change, with its unit, its reason and the precedents.
+
+Values only: nothing here waits, counts or enforces. Durations are in seconds, sizes in bytes, and None
+means "no limit" wherever it is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+__all__ = ["Limits", "Timeouts", "Keepalive", "Deflate"]
+
+
+def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be greater than 0, not {value!r}")
+
+
+def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value >= 0:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be 0 or more, not {value!r}")
+
+
+def _finite(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    _not_negative(instance, attribute, value)
+    if value is None or not math.isfinite(value):
+        raise ValueError(
+            f"{type(instance).__name__}.{attribute.name} must be a finite number of seconds, not {value!r}: "
+            "a wait without an end would keep a dead connection's resources for ever"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much one server, and one connection, may hold.
+
+    Attributes:
+        head_bytes: the opening handshake's request line and header fields together. Past it: 431.
+            16 KiB is h11's and Node's default; aiohttp allows 8 KiB a line.
+        message_bytes: one message, in bytes on the wire and again after inflating (never code points).
+            Past it: Close 1009. 1 MiB, as trio-websocket and websockets have it.
+        unread_bytes: messages that arrived and that the handler has not received yet. Past it the
+            transport stops reading and TCP holds the peer back. One message more than this may be held.
+            Each message counts 64 bytes besides its length, so a flood of empty ones is bounded too.
+        outbox_bytes: encoded frames the socket has not taken yet. `send` waits for room below it; a single
+            message larger than this is taken when the outbox is empty. 64 KiB, as asyncio's high-water mark.
+        connections: open connections in all, those still in their handshake included. Past it: 503.
+        connections_per_address: the same for one remote address, or None for no limit, which is the default
+            because behind a reverse proxy all clients share one address. Past it: 503.
+        message_fragments: fragments of one message, or None. Autobahn sends 65,536; each costs the peer at
+            least two bytes, so `message_bytes` alone bounds memory and this only bounds time.
+    """
+
+    head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
+    message_bytes: int = attrs.field(default=1024 * 1024, validator=_positive)
+    unread_bytes: int = attrs.field(default=256 * 1024, validator=_positive)
+    outbox_bytes: int = attrs.field(default=64 * 1024, validator=_positive)
+    connections: int | None = attrs.field(default=20_000, validator=_positive)
+    connections_per_address: int | None = attrs.field(default=None, validator=_positive)
+    message_fragments: int | None = attrs.field(default=None, validator=_positive)
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """How long the server itself waits, in seconds. Callers bound their own waits with cancel scopes.
+
+    Attributes:
+        handshake: from the accepted TCP connection to the end of the request head, TLS included. 10 s, as
+            websockets has it; past it 408 and the connection is closed.
+        guard: how long guards together may take to decide. Past it: 503.
+        close: the closing handshake and the end of TCP together. Past it the transport is aborted.
+            websockets waits 10 s for each of the two, browsers 2 s (Firefox: 10 s).
+        disconnect_grace: how long a handler may go on after its connection ended before its scope is
+            cancelled; 0 cancels at once.
+        drain: how long a stopping server waits for its handlers before it cancels them. 10 s fits in the
+            30 s that process managers commonly give before they kill.
+    """
+
+    handshake: float = attrs.field(default=10.0, validator=_finite)
+    guard: float = attrs.field(default=10.0, validator=_finite)
+    close: float = attrs.field(default=5.0, validator=_finite)
+    disconnect_grace: float = attrs.field(default=5.0, validator=_finite)
+    drain: float = attrs.field(default=10.0, validator=_finite)
+
+
+@attrs.frozen(kw_only=True)
+class Keepalive:
+    """When a quiet peer is asked whether it is still there (RFC 6455 §5.5.2).
+
+    Attributes:
+        interval: seconds without a byte from the peer before it gets a ping, or None for no keepalive. 20 s is
+            below the idle limits of common proxies (60 s) and NATs.
+        timeout: seconds after that ping without a byte from the peer before the connection counts as lost.
+            The clock stands still while we are the ones who do not read.
+    """
+
+    interval: float | None = attrs.field(default=20.0, validator=_positive)
+    timeout: float = attrs.field(default=20.0, validator=_positive)
+
+
+def _window_bits(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    # zlib's raw deflate cannot make a window of 8 bits: it silently uses 9 and the peer's inflate fails.
+    if not 9 <= value <= 15:
+        raise ValueError(f"Deflate.{attribute.name} must be from 9 to 15, not {value!r} (RFC 7692 §7.1.2)")
+
+
+@attrs.frozen(kw_only=True)
+class Deflate:
+    """Offer permessage-deflate (RFC 7692) to clients that ask for it.
+
+    Attributes:
+        server_no_context_takeover: compress each message by itself. Costs ratio, saves the compressor's
+            memory between messages.
+        client_no_context_takeover: ask the same of the client.
+        server_max_window_bits: the compressor's window, 9 to 15 (2**bits bytes).
+        client_max_window_bits: the window we allow the client, 9 to 15; only a client that offers the
+            parameter can be held to less than 15.
+        level: zlib's compression level, 0 to 9 (-1: zlib's default, 6).
+        memory_level: zlib's memLevel, 1 to 9. Window 12 and level 5 cost about 24 KiB a connection where
+            zlib's defaults cost 256 KiB for both directions; websockets chose the same.
+        threshold_bytes: messages shorter than this are sent uncompressed.
+    """
+
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    server_max_window_bits: int = attrs.field(default=12, validator=_window_bits)
+    client_max_window_bits: int = attrs.field(default=12, validator=_window_bits)
+    level: int = attrs.field(default=-1, validator=attrs.validators.in_(range(-1, 10)))
+    memory_level: int = attrs.field(default=5, validator=attrs.validators.in_(range(1, 10)))
+    threshold_bytes: int = attrs.field(default=64, validator=_not_negative)
