@@ -102,9 +102,10 @@ def read_result(line: str | bytes) -> Result:
 def _explanation(raw: Mapping[str, Any]) -> str:
     # "Actual events match at least one expected" tells a reader of NON-STRICT nothing; the events do.
     sentence: str = raw["result"]
-    if raw["behavior"] in ACCEPTED or "OK" not in raw["expected"]:
+    received, strict = raw["received"], raw["expected"].get("OK")
+    if raw["behavior"] in ACCEPTED or strict is None or strict == received:
         return sentence
-    return f"{sentence} Received {_events(raw['received'])}; OK would be {_events(raw['expected']['OK'])}."
+    return f"{sentence} Received {_events(received)}; OK would be {_events(strict)}."
 
 
 def _events(events: Sequence[Sequence[Any]]) -> str:
@@ -164,7 +165,8 @@ class Report:
         rows = [["", "cases", *(heading for heading, _, _ in COLUMNS), "missing", "seconds"]]
         for name in sorted(Counter(map(group, self.wanted)), key=int):
             cases = [case for case in self.wanted if group(case) == name]
-            rows.append(self._row(f"{name} {group_names.get(name, '')}".strip(), cases))
+            title = group_names.get(name, "").replace("WebSocket ", "")
+            rows.append(self._row(f"{name} {title}".strip(), cases))
         rows.append(self._row("all", self.wanted))
         lines = _aligned(rows)
         if self.not_accepted:

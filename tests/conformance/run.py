@@ -88,9 +88,11 @@ async def conformance(job: Job, progress: Callable[[Result], None]) -> Report:
         except _Lost as lost:
             notes.append(f"client {n + 1}: {lost}")
 
-    async with AsyncExitStack() as servers, trio.open_nursery() as nursery:
-        for n in range(job.clients):
-            nursery.start_soon(client, n, await servers.enter_async_context(_server(job, n, notes)))
+    async with AsyncExitStack() as servers:
+        ports = [await servers.enter_async_context(_server(job, n, notes)) for n in range(job.clients)]
+        async with trio.open_nursery() as nursery:
+            for n, port in enumerate(ports):
+                nursery.start_soon(client, n, port)
     return merge(job.cases, parts, seconds=trio.current_time() - started, notes=notes)
 
 
