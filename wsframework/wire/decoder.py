@@ -1,0 +1,283 @@
+"""Decode frames and hand over messages (RFC 6455 §5, §6.2).
+
+How it works. `feed` takes what the socket gave and returns what it means. Nearly all traffic is short
+messages, whole in one frame and whole in the buffer; they never leave the inner loop of `feed`, which looks
+at four things only: the first byte says final, uncompressed and text or binary, the second says masked and
+short, the bytes are all there, and no other message is in progress. Everything else goes through
+`_read_frame`, frame by frame, where all the rules stand, each beside its sentence of the RFC.
+
+What it holds. Between calls a decoder keeps nothing but the start of a header, or of a control frame, that is
+not complete (at most 130 bytes), and one `Assembly` while a message is in progress. Idle, it has neither.
+
+How it ends. The first broken rule, or the peer's Close frame, is the last event; what came before it in the
+same bytes is still handed over, what comes after it is ignored: "After receiving a control frame indicating
+the connection should be closed, a peer discards any further data received" (§1.4).
+"""
+
+from __future__ import annotations
+
+from wsframework.errors import CloseFrame, is_valid_close_code
+from wsframework.wire.assembly import Assembly
+from wsframework.wire.compression import Inflater
+from wsframework.wire.events import CloseReceived, Event, Failure, Ping, Pong, ProtocolViolation, too_big
+from wsframework.wire.frames import MAX_CONTROL_PAYLOAD
+from wsframework.wire.masking import apply_mask
+from wsframework.wire.opcodes import CloseCode, Opcode
+
+__all__ = ["Decoder"]
+
+
+class Decoder:
+    """Bytes in, events out, for one connection.
+
+    Args:
+        masked: True on the server's side, where frames must come masked; False on the client's.
+        max_message_bytes: the limit of one message, on the wire and again after inflating; None for none.
+        max_fragments: the limit of frames in one message; None for none.
+        inflater: what inflates compressed messages, when permessage-deflate was negotiated.
+    """
+
+    __slots__ = (
+        "_assembly",
+        "_buffer",
+        "_ended",
+        "_inflater",
+        "_masked",
+        "_max_fragments",
+        "_max_message_bytes",
+        "_short_top",
+    )
+
+    def __init__(
+        self,
+        *,
+        masked: bool = True,
+        max_message_bytes: int | None,
+        max_fragments: int | None = None,
+        inflater: Inflater | None = None,
+    ) -> None:
+        self._masked = masked
+        self._max_message_bytes = max_message_bytes
+        self._max_fragments = max_fragments
+        self._inflater = inflater
+        self._buffer = b""
+        self._assembly: Assembly | None = None
+        self._ended = False
+        # The highest second byte of a frame for the inner loop: masked, with a length of seven bits and
+        # below the limit. Unmasked frames never go there.
+        longest = 125 if max_message_bytes is None else min(125, max_message_bytes)
+        self._short_top = 0x80 + longest if masked else 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes held: of a message in progress, after inflating, and of a header that is not complete."""
+        return len(self._buffer) + (self._assembly.size if self._assembly is not None else 0)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
+        """Take bytes from the peer and return what they complete, in order.
+
+        Args:
+            data: any number of bytes, cut anywhere. The caller may reuse the buffer afterwards.
+
+        Returns:
+            Messages (`str`, `bytes`), `Ping` and `Pong`; a `CloseReceived` or a `Failure` comes last and is
+            the last one ever.
+
+        Source: RFC 6455 §5.2 to §5.6, §6.2, §7.1.7, §8.1.
+        """
+        events: list[Event] = []
+        if self._ended:
+            return events
+        try:
+            pos = 0
+            if self._assembly is not None and self._assembly.unread:
+                pos = self._read_payload(self._assembly, memoryview(data), 0, events)
+                if pos == len(data):
+                    return events
+            if self._buffer:
+                data = b"".join((self._buffer, data))
+                self._buffer = b""
+            elif type(data) is not bytes:
+                data = bytes(memoryview(data)[pos:] if pos else data)
+                pos = 0
+            size = len(data)
+            short_top = self._short_top
+            while pos < size:
+                if self._assembly is None:
+                    # pos + 6: a short masked header, whole.
+                    while (start := pos + 6) <= size:
+                        first = data[pos]
+                        if first != 0x81 and first != 0x82:
+                            break
+                        second = data[pos + 1]
+                        if second < 0x80 or second > short_top or (end := start + second - 0x80) > size:
+                            break
+                        payload = apply_mask(data[start:end], data[pos + 2 : start])
+                        events.append(payload.decode() if first == 0x81 else payload)
+                        pos = end
+                    if pos == size:
+                        break
+                end = self._read_frame(data, pos, events)
+                if end == pos:
+                    self._buffer = data[pos:]
+                    break
+                pos = end
+        except ProtocolViolation as violation:
+            self._end()
+            events.append(Failure(violation.code, violation.reason))
+        except UnicodeDecodeError as error:
+            # "fail the connection" with 1007, "not consistent with the type of the message" (§7.4.1, §8.1).
+            self._end()
+            octet = error.object[error.start]
+            reason = f"invalid UTF-8 in a text message: {error.reason} (0x{octet:02x})"
+            events.append(Failure(CloseCode.INVALID_PAYLOAD, reason))
+        return events
+
+    def _end(self) -> None:
+        self._ended = True
+        self._buffer = b""
+        self._assembly = None
+        self._inflater = None
+
+    def _read_frame(self, data: bytes, pos: int, events: list[Event]) -> int:
+        """Read the frame at `pos`, or as much of it as there is.
+
+        Returns:
+            Where the next frame starts; `pos` itself when nothing can be done before more bytes come.
+        """
+        size = len(data)
+        if size - pos < 2:
+            return pos
+        first, second = data[pos], data[pos + 1]
+        self._check_header(first, second)
+        length = second & 0x7F
+        start = pos + 2
+        if length > MAX_CONTROL_PAYLOAD:
+            start += 2 if length == 126 else 8
+            if size < start:
+                return pos
+            length = _extended_length(data[pos + 2 : start])
+        opcode = first & 0x0F
+        fin = first >= 0x80
+        if opcode < Opcode.CLOSE and self._max_message_bytes is not None:
+            # Before the masking key, let alone the payload: nothing more is read of a message that cannot be
+            # taken. "an implementation MAY impose a limit on the frame size and total message size" (§10.4)
+            begun = self._assembly.wire_bytes if self._assembly is not None else 0
+            if begun + length > self._max_message_bytes:
+                raise too_big(self._max_message_bytes)
+        key = b""
+        if self._masked:
+            start += 4
+            if size < start:
+                return pos
+            key = data[start - 4 : start]
+        end = start + length
+
+        if opcode >= Opcode.CLOSE:
+            if size < end:
+                return pos  # a control frame means nothing before it is whole, and it is short
+            payload = data[start:end]
+            events.append(self._control_event(opcode, apply_mask(payload, key) if key else payload))
+            return size if self._ended else end
+        if self._assembly is None:
+            if first in (0x81, 0x82) and end <= size:  # a whole message: final, not compressed, all there
+                payload = apply_mask(memoryview(data)[start:end], key) if key else data[start:end]
+                events.append(payload.decode() if opcode == Opcode.TEXT else payload)
+                return end
+            self._assembly = Assembly(
+                text=opcode == Opcode.TEXT,
+                max_message_bytes=self._max_message_bytes,
+                max_fragments=self._max_fragments,
+                # "the RSV1 bit of the first frame [...] indicates whether the message is compressed"
+                # (RFC 7692 §6)
+                inflater=self._inflater if first & 0x40 else None,
+            )
+        self._assembly.begin_frame(length, key, fin)
+        return self._read_payload(self._assembly, memoryview(data), start, events)
+
+    def _read_payload(self, assembly: Assembly, data: memoryview, start: int, events: list[Event]) -> int:
+        """Give `assembly` what `data` has of its frame from `start` on; return where that ends."""
+        end = min(start + assembly.unread, len(data))
+        assembly.add(data[start:end])
+        if assembly.fin and not assembly.unread:
+            events.append(assembly.finish())
+            self._assembly = None
+        return end
+
+    def _check_header(self, first: int, second: int) -> None:
+        """Check all that a frame's first two bytes tell, so that a bad frame is refused before it comes."""
+        opcode = first & 0x0F
+        if first & 0x70:
+            # "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values" (§5.2)
+            if first & 0x30:
+                raise _protocol_error("RSV2 or RSV3 is set, and no extension uses them")
+            if self._inflater is None:
+                raise _protocol_error("RSV1 is set, and no compression was negotiated")
+            # "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames and non-first
+            # fragments of a data message." (RFC 7692 §6)
+            if opcode not in (Opcode.TEXT, Opcode.BINARY):
+                raise _protocol_error("RSV1 is set on a frame that starts no message")
+        if opcode >= Opcode.CLOSE:
+            if opcode > Opcode.PONG:
+                raise _protocol_error(f"opcode {opcode} is reserved")
+            # "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be
+            # fragmented." (§5.5)
+            if first < 0x80:
+                raise _protocol_error("a control frame is fragmented")
+            if second & 0x7F > MAX_CONTROL_PAYLOAD:
+                raise _protocol_error("a control frame has more than 125 bytes of payload")
+        elif opcode > Opcode.BINARY:
+            # "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket Connection_"
+            raise _protocol_error(f"opcode {opcode} is reserved")
+        elif opcode == Opcode.CONTINUATION:
+            if self._assembly is None:
+                raise _protocol_error("a continuation frame continues no message")
+        elif self._assembly is not None:
+            # "The fragments of one message MUST NOT be interleaved between the fragments of another" (§5.4)
+            raise _protocol_error("a message starts before the last one ended")
+        if (second >= 0x80) != self._masked:
+            # "The server MUST close the connection upon receiving a frame that is not masked. [...] A client
+            # MUST close a connection if it detects a masked frame." (§5.1)
+            raise _protocol_error(
+                "a frame from a client is not masked" if self._masked else "a frame from a server is masked"
+            )
+
+    def _control_event(self, opcode: int, payload: bytes) -> Event:
+        if opcode == Opcode.PING:
+            return Ping(payload)
+        if opcode == Opcode.PONG:
+            return Pong(payload)
+        frame = _read_close(payload)
+        self._end()
+        return CloseReceived(frame)
+
+
+def _extended_length(field: bytes) -> int:
+    length = int.from_bytes(field, "big")
+    # "in all cases, the minimal number of bytes MUST be used to encode the length" (§5.2)
+    if length < (126 if len(field) == 2 else 65536):
+        raise _protocol_error(f"a length of {length} is written in {len(field)} bytes, not in the fewest")
+    # "the most significant bit MUST be 0" (§5.2)
+    if length >> 63:
+        raise _protocol_error("a 64-bit length has its most significant bit set")
+    return length
+
+
+def _read_close(payload: bytes) -> CloseFrame:
+    # "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer [...] Following
+    # the 2-byte integer, the body MAY contain UTF-8-encoded data" (§5.5.1)
+    if not payload:
+        return CloseFrame(CloseCode.NO_STATUS_RECEIVED)
+    if len(payload) == 1:
+        raise _protocol_error("a Close frame has half a close code")
+    code = int.from_bytes(payload[:2], "big")
+    if not is_valid_close_code(code):
+        raise _protocol_error(f"close code {code} may not be sent")
+    try:
+        return CloseFrame(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        raise ProtocolViolation(CloseCode.INVALID_PAYLOAD, "invalid UTF-8 in a close reason") from None
+
+
+def _protocol_error(reason: str) -> ProtocolViolation:
+    return ProtocolViolation(CloseCode.PROTOCOL_ERROR, reason)

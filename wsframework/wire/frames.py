@@ -1,0 +1,165 @@
+"""Encode frames (RFC 6455 §5.2).
+
+       0                   1                   2                   3
+       0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+      +-+-+-+-+-------+-+-------------+-------------------------------+
+      |F|R|R|R| opcode|M| Payload len |    Extended payload length    |
+      |I|S|S|S|  (4)  |A|     (7)     |    (16 bits if len == 126,    |
+      |N|V|V|V|       |S|             |     64 bits if len == 127)    |
+      | |1|2|3|       |K|             |                               |
+      +-+-+-+-+-------+-+-------------+-------------------------------+
+      | Masking-key (4 bytes), if MASK is set |      Payload          |
+      +---------------------------------------+-----------------------+
+
+A server's frames are short and unmasked nearly always, so their two-byte headers lie ready in tables.
+Functions without `masking_key` encode a server's frame: "A server MUST NOT mask any frames that it sends to
+the client" (§5.1).
+"""
+
+from __future__ import annotations
+
+from wsframework.errors import check_close
+from wsframework.wire.masking import apply_mask
+from wsframework.wire.opcodes import CloseCode, Opcode
+
+__all__ = [
+    "MAX_CONTROL_PAYLOAD",
+    "encode_binary",
+    "encode_close",
+    "encode_frame",
+    "encode_ping",
+    "encode_pong",
+    "encode_text",
+    "close_payload",
+    "frame_header",
+]
+
+MAX_CONTROL_PAYLOAD = 125
+"""Bytes. "All control frames MUST have a payload length of 125 bytes or less" (RFC 6455 §5.5)."""
+
+_MAX_LENGTH = 2**63 - 1  # "the most significant bit MUST be 0" (§5.2)
+
+_TEXT_HEADERS = tuple(bytes((0x80 | Opcode.TEXT, length)) for length in range(126))
+_BINARY_HEADERS = tuple(bytes((0x80 | Opcode.BINARY, length)) for length in range(126))
+
+
+def encode_text(message: str) -> bytes:
+    """Encode `message` as one unmasked, final text frame.
+
+    Raises:
+        UnicodeEncodeError: the message holds a lone surrogate, which UTF-8 cannot express.
+    """
+    payload = message.encode()
+    length = len(payload)
+    if length < 126:
+        return _TEXT_HEADERS[length] + payload
+    return _extended_header(0x81, length, 0) + payload
+
+
+def encode_binary(message: bytes | bytearray | memoryview) -> bytes:
+    """Encode `message` as one unmasked, final binary frame."""
+    if type(message) is not bytes:
+        message = bytes(message)  # one copy, and the length in bytes whatever a memoryview's items are
+    length = len(message)
+    if length < 126:
+        return _BINARY_HEADERS[length] + message
+    return _extended_header(0x82, length, 0) + message
+
+
+def encode_frame(
+    opcode: int,
+    payload: bytes,
+    *,
+    fin: bool = True,
+    rsv1: bool = False,
+    masking_key: bytes | None = None,
+) -> bytes:
+    """Encode any frame.
+
+    Args:
+        opcode: one of `Opcode`.
+        payload: the payload, not masked yet.
+        fin: whether this is the message's last frame.
+        rsv1: whether the message is compressed (RFC 7692 §6); only for its first frame.
+        masking_key: four unpredictable bytes, for a client's frame.
+
+    Raises:
+        ValueError: a frame RFC 6455 does not allow.
+    """
+    header = frame_header(opcode, len(payload), fin=fin, rsv1=rsv1, masked=masking_key is not None)
+    if masking_key is None:
+        return header + payload
+    return header + masking_key + apply_mask(payload, masking_key)
+
+
+def frame_header(
+    opcode: int, length: int, *, fin: bool = True, rsv1: bool = False, masked: bool = False
+) -> bytes:
+    """Encode a frame's header, without the masking key: for payloads that are sent without being joined.
+
+    Raises:
+        ValueError: a frame RFC 6455 does not allow.
+    """
+    opcode = Opcode(opcode)
+    if opcode >= Opcode.CLOSE:
+        # "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
+        if length > MAX_CONTROL_PAYLOAD:
+            raise ValueError(f"a control frame carries at most 125 bytes, not {length} (RFC 6455 §5.5)")
+        if not fin:
+            raise ValueError("a control frame cannot be fragmented (RFC 6455 §5.5)")
+    if rsv1 and opcode not in (Opcode.TEXT, Opcode.BINARY):
+        raise ValueError("only a message's first frame carries RSV1 (RFC 7692 §6)")
+    first = opcode | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
+    mask_bit = 0x80 if masked else 0
+    if length < 126:
+        return bytes((first, mask_bit | length))
+    return _extended_header(first, length, mask_bit)
+
+
+def _extended_header(first: int, length: int, mask_bit: int) -> bytes:
+    # "the minimal number of bytes MUST be used to encode the length" (§5.2)
+    if length < 65536:
+        return bytes((first, mask_bit | 126)) + length.to_bytes(2, "big")
+    if length > _MAX_LENGTH:
+        raise ValueError(f"a frame's length has 63 bits; {length} does not fit (RFC 6455 §5.2)")
+    return bytes((first, mask_bit | 127)) + length.to_bytes(8, "big")
+
+
+def encode_close(code: int, reason: str = "") -> bytes:
+    """Encode an unmasked Close frame; code 1005 means an empty payload.
+
+    Raises:
+        ValueError: the code or the reason may not be sent (RFC 6455 §7.4).
+    """
+    return frame_header(Opcode.CLOSE, len(payload := close_payload(code, reason))) + payload
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """Return a Close frame's payload: two bytes of code, then the reason in UTF-8 (RFC 6455 §5.5.1).
+
+    Raises:
+        ValueError: the code or the reason may not be sent (RFC 6455 §7.4).
+    """
+    if code == CloseCode.NO_STATUS_RECEIVED and not reason:
+        # 1005 "MUST NOT be set as a status code in a Close control frame" (§7.4.1); it means there is none.
+        return b""
+    check_close(code, reason)
+    return code.to_bytes(2, "big") + reason.encode()
+
+
+def encode_ping(payload: bytes = b"") -> bytes:
+    """Encode an unmasked Ping frame.
+
+    Raises:
+        ValueError: more than 125 bytes of payload.
+    """
+    return frame_header(Opcode.PING, len(payload)) + payload
+
+
+def encode_pong(payload: bytes = b"") -> bytes:
+    """Encode an unmasked Pong frame; it "must have identical 'Application data'" to its ping (§5.5.3).
+
+    Raises:
+        ValueError: more than 125 bytes of payload.
+    """
+    return frame_header(Opcode.PONG, len(payload)) + payload
