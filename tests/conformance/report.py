@@ -40,6 +40,9 @@ COLUMNS: tuple[tuple[str, str, frozenset[str]], ...] = (
 # Characters of received and of expected events to show; the suite's page has all of them.
 EVENTS_LENGTH = 120
 
+# Ids of cases that did not run to show; the JSON report has all of them.
+MISSING_SHOWN = 20
+
 
 class ContradictoryReport(ValueError):
     """Results that cannot belong to one run: a case twice, or one that nobody asked for."""
@@ -173,7 +176,10 @@ class Report:
             lines += ["", "not accepted:"]
             lines += [f"  {result.case:<8} {result.verdict}" for result in self.not_accepted]
         if self.missing:
-            lines += ["", "did not run: " + " ".join(self.missing)]
+            more = (
+                f" and {len(self.missing) - MISSING_SHOWN} more" if len(self.missing) > MISSING_SHOWN else ""
+            )
+            lines += ["", "did not run: " + " ".join(self.missing[:MISSING_SHOWN]) + more]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, "", self._conclusion()])
 

@@ -8,6 +8,7 @@ missing in the report, which makes the run incomplete.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -63,6 +64,8 @@ class Job:
 async def conformance(job: Job, progress: Callable[[Result], None]) -> Report:
     """Run every case of a job and report.
 
+    SIGINT and SIGTERM end the run; the report has what is known by then. Call it from the main thread.
+
     Args:
         job: what to run.
         progress: called with each result as it comes.
@@ -88,11 +91,20 @@ async def conformance(job: Job, progress: Callable[[Result], None]) -> Report:
         except _Lost as lost:
             notes.append(f"client {n + 1}: {lost}")
 
-    async with AsyncExitStack() as servers:
-        ports = [await servers.enter_async_context(_server(job, n, notes)) for n in range(job.clients)]
-        async with trio.open_nursery() as nursery:
-            for n, port in enumerate(ports):
-                nursery.start_soon(client, n, port)
+    async def stop_on_signal(scope: trio.CancelScope) -> None:
+        async for number in signals:
+            notes.append(f"stopped by {signal.Signals(number).name}")
+            scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with AsyncExitStack() as servers:
+            ports = [await servers.enter_async_context(_server(job, n, notes)) for n in range(job.clients)]
+            async with trio.open_nursery() as watch:
+                watch.start_soon(stop_on_signal, watch.cancel_scope)
+                async with trio.open_nursery() as clients:
+                    for n, port in enumerate(ports):
+                        clients.start_soon(client, n, port)
+                watch.cancel_scope.cancel()
     return merge(job.cases, parts, seconds=trio.current_time() - started, notes=notes)
 
 
@@ -151,12 +163,20 @@ async def _process(command: Sequence[str], log: Path) -> AsyncIterator[trio.Proc
     """Run a command with pipes for stdin and stdout, a file for stderr, and an end in every case."""
     with log.open("wb") as stderr:
         process = await trio.lowlevel.open_process(
-            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=ROOT
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=ROOT,
+            start_new_session=True,  # Ctrl-C is for us; we end them
         )
     try:
         yield process
     finally:
         with trio.CancelScope(shield=True):
+            # A client between two cases hears of the end only here; a SIGTERM alone leaves it waiting.
+            if process.stdin is not None:
+                await trio.aclose_forcefully(process.stdin)
             if process.poll() is None:
                 process.terminate()
             with trio.move_on_after(STOP_SECONDS):
@@ -164,9 +184,8 @@ async def _process(command: Sequence[str], log: Path) -> AsyncIterator[trio.Proc
             if process.poll() is None:
                 process.kill()
             await process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    await trio.aclose_forcefully(pipe)
+            if process.stdout is not None:
+                await trio.aclose_forcefully(process.stdout)
 
 
 class _Lines:

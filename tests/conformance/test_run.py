@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -70,6 +71,15 @@ async def test_a_case_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest
     report = await conformance(job(tmp_path, "1.1", "7.7.7", "2.1", clients=2), ignore)
     assert report.missing == ["7.7.7"]
     assert "gave up on case 7.7.7" in report.notes[0]
+
+
+async def test_a_run_that_is_told_to_stop_reports_what_it_knows(tmp_path: Path) -> None:
+    def stop(result: Result) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    report = await conformance(job(tmp_path, "1.1", "7.7.7"), stop)
+    assert report.missing == ["7.7.7"]
+    assert report.notes == ("stopped by SIGTERM",)
 
 
 async def test_a_server_that_prints_no_port_is_an_error(tmp_path: Path) -> None:
