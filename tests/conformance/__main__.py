@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import trio
 
 from tests.conformance.cases import SETS, UnknownCases, in_running_order, select
 from tests.conformance.install import HERE, InstallError, ensure_suite
-from tests.conformance.report import Result
+from tests.conformance.report import Result, clock
 from tests.conformance.run import Job, ServerError, conformance
 
 REPORTS = HERE / "reports"
@@ -50,11 +49,8 @@ class Progress:
         last = self._done == self._total
         if self._live or last or now - self._shown >= LOG_SECONDS:
             self._shown = now
-            took = f"{(now - self._started) // 60:.0f}:{(now - self._started) % 60:02.0f}"
-            self._print(
-                f"{self._done}/{self._total} cases, {self._faults} not accepted, {took}, {result.case}",
-                stay=last,
-            )
+            counts = f"{self._done}/{self._total} cases, {self._faults} not accepted"
+            self._print(f"{counts}, {clock(now - self._started)}, {result.case}", stay=last)
 
     def _print(self, line: str, *, stay: bool) -> None:
         start, end = ("\r\x1b[K", "\n" if stay else "") if self._live else ("", "\n")
@@ -63,7 +59,7 @@ class Progress:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.conformance", description=__doc__.partition("\n")[0]
+        prog="python -m tests.conformance", description="Run the Autobahn testsuite against wsframework."
     )
     parser.add_argument(
         "--cases",
@@ -89,7 +85,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
     parser.add_argument(
-        "--reports", type=Path, default=REPORTS, metavar="DIR", help="where logs and pages go (emptied first)"
+        "--reports",
+        type=Path,
+        default=REPORTS,
+        metavar="DIR",
+        help="where logs and pages go (default: tests/conformance/reports)",
     )
     options = parser.parse_args(arguments)
     if options.clients < 1:
@@ -97,13 +97,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def make_room(reports: Path) -> None:
+    """Make the folder, without what an earlier run left in it."""
+    reports.mkdir(parents=True, exist_ok=True)
+    for pattern in ("client-*.log", "server-*.log", "server_*_case_*.html"):
+        for leftover in reports.glob(pattern):
+            leftover.unlink()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         suite = ensure_suite()
         cases = in_running_order(select(suite.cases, options.cases))
-        shutil.rmtree(options.reports, ignore_errors=True)
-        options.reports.mkdir(parents=True)
+        make_room(options.reports)
         server = options.server if options.port is None else options.port
         job = Job(suite, cases, options.reports.resolve(), server, min(options.clients, len(cases)))
         print(f"Autobahn testsuite {suite.version}: {len(cases)} cases against {server}", file=sys.stderr)

@@ -21,7 +21,7 @@ import attrs
 
 from tests.conformance.cases import group, number
 
-__all__ = ["ContradictoryReport", "Report", "Result", "merge", "read_result"]
+__all__ = ["ContradictoryReport", "Report", "Result", "clock", "merge", "read_result"]
 
 ACCEPTED = frozenset({"OK", "INFORMATIONAL"})
 
@@ -84,6 +84,12 @@ class Result:
         if self.close not in ACCEPTED:
             faults.append(f"close {self.close} (code {self.close_code}): {self.close_explanation}")
         return "; ".join(faults) or "OK"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as minutes and seconds: `1:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def read_result(line: str | bytes) -> Result:
@@ -191,12 +197,9 @@ class Report:
 
     def _conclusion(self) -> str:
         ran = len(self.wanted) - len(self.missing)
-        minutes, seconds = divmod(round(self.seconds), 60)
         word = {0: "conformant", 1: "NOT CONFORMANT", 2: "INCOMPLETE"}[self.exit_status]
-        return (
-            f"{word}: {ran} of {len(self.wanted)} cases ran in {minutes}:{seconds:02d}, "
-            f"{len(self.not_accepted)} not accepted"
-        )
+        counts = f"{ran} of {len(self.wanted)} cases ran in {clock(self.seconds)}"
+        return f"{word}: {counts}, {len(self.not_accepted)} not accepted"
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""

@@ -150,7 +150,9 @@ async def _server(job: Job, n: int, notes: list[str]) -> AsyncIterator[int]:
         with trio.move_on_after(START_SECONDS):
             line = await _Lines(process.stdout).next()
         if not line.isdigit():
-            raise ServerError(f"python -m {job.server} printed {line!r} instead of its port; see {log}")
+            raise ServerError(
+                f"python -m {job.server} printed {line!r} instead of its port: {_last_line(log)} ({log})"
+            )
         yield int(line)
         if process.poll() is not None:
             notes.append(f"server {n + 1} exited with {process.returncode} during the run ({log})")
