@@ -1,0 +1,289 @@
+"""What is measured: the rows of every workload, and how one turn of one contender at one row is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from benchmarks import load
+from benchmarks.churn import churn
+from benchmarks.connections import Connection, open_connections
+from benchmarks.contenders import ROOT
+from benchmarks.frames import BINARY, TEXT, Failed, frame, payload
+from benchmarks.process import Server, core_busy_seconds
+
+__all__ = ["ROWS", "WORKLOADS", "Row", "select_rows"]
+
+KIB, MIB = 1024, 1024 * 1024
+LARGE = 16 * KIB  # from here on frames may not fit a socket buffer: partial sends, sampled checks
+SIZES = {"64B": 64, "1KiB": KIB, "16KiB": 16 * KIB, "1MiB": MIB}
+
+Metrics = dict[str, Any]
+Take = Callable[["Row", Server, float, float], Metrics]
+
+
+@attrs.frozen
+class Row:
+    """One line of the result: a workload with its parameters.
+
+    `metric` names the number that ranks the contenders; `unit` and `better` say how to read it. `seconds` and
+    `rounds` are what `make bench` spends by default.
+    """
+
+    workload: str
+    key: str
+    label: str
+    mode: str
+    metric: str
+    unit: str
+    take: Take
+    parameters: dict[str, Any] = attrs.field(factory=dict)
+    better: str = "higher"
+    seconds: float = 0.6
+    rounds: int = 3
+    fresh: bool = False  # a new server process for every turn
+
+
+class Watch:
+    """The server's CPU time and everybody's, from the start of the measured part."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.pids = server.pids()
+        self.start()
+
+    def start(self) -> None:
+        self.at = time.perf_counter()
+        self.cpu = self.server.cpu_seconds(self.pids)
+        self.busy = core_busy_seconds()
+        self.own = time.process_time()
+
+    def stop(self) -> None:
+        elapsed = time.perf_counter() - self.at
+        cpu = self.server.cpu_seconds(self.pids) - self.cpu
+        own = time.process_time() - self.own
+        others = core_busy_seconds() - self.busy - cpu - own
+        self.taken: Metrics = {"server_cpu": cpu / elapsed, "others_cpu": max(0.0, others / elapsed)}
+
+
+def _measured(result: load.Measured, watch: Metrics) -> Metrics:
+    return {
+        "rate": result.rate,
+        "p50": result.percentile(0.50),
+        "p99": result.percentile(0.99),
+        "messages": result.messages,
+        "seconds": result.seconds,
+        "client_cpu": result.client_cpu,
+        # Time of the server's core per message: less shaken by other programs than messages per second.
+        "server_us": watch["server_cpu"] / result.rate * 1e6 if result.rate else None,
+        **watch,
+    }
+
+
+@contextlib.contextmanager
+def _open(server: Server, count: int, **options: Any) -> Iterator[list[Connection]]:
+    connections = open_connections(server.port, count, **options)
+    try:
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def take_echo(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    count, in_flight, size = (row.parameters[k] for k in ("connections", "in_flight", "size"))
+    opcode = BINARY if size >= LARGE else TEXT
+    distinct = max(in_flight, 2 if size >= LARGE else 4)
+    with _open(server, count) as connections:
+        shared = None
+        for number, connection in enumerate(connections):
+            if size < LARGE or shared is None:
+                names = [f"{number}/{k}" for k in range(distinct)]
+                payloads = [payload(size, name) for name in names]
+                requests = [frame(opcode, p, masked=True) for p in payloads]
+                replies = [frame(opcode, p, masked=False) for p in payloads]
+                connection.carries(requests, replies, 4 * 65536 if size >= LARGE else 0)
+                shared = connection
+            else:
+                connection.carries_as(shared)
+        watch = Watch(server)
+        loop = load.echo_large if size >= LARGE else load.echo
+        result = loop(connections, in_flight, warm_up, seconds, watch)
+    return _measured(result, watch.taken) | {"megabytes_per_second": 2 * result.rate * size / 1e6}
+
+
+def take_fanout(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    count, publishers, in_flight = (row.parameters[k] for k in ("members", "publishers", "in_flight"))
+    with _open(server, count) as members:
+        for number, member in enumerate(members):
+            names = [f"p{number}"] if publishers > 1 else [f"{k}" for k in range(max(4, in_flight))]
+            if publishers > 1 and number >= publishers:
+                names = ["p0"]
+            payloads = [payload(64, name) for name in names]
+            replies = [frame(TEXT, p, masked=False) for p in payloads]
+            if publishers > 1:
+                replies = [frame(TEXT, payload(64, f"p{k}"), masked=False) for k in range(publishers)]
+            member.carries([frame(TEXT, p, masked=True) for p in payloads], replies, 65536)
+        watch = Watch(server)
+        result = load.fanout(members, publishers, in_flight, warm_up, seconds, watch)
+    return _measured(result, watch.taken)
+
+
+def take_churn(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    watch = Watch(server)
+    result = churn(server.port, row.parameters["concurrency"], warm_up, seconds, watch)
+    return _measured(result, watch.taken)
+
+
+class Holder:
+    """Idle connections in a process of their own."""
+
+    def __init__(self, server: Server, count: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.holder", str(server.port), str(count)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def wait_open(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        if line != "OPEN":
+            raise Failed(f"the idle connections: {line or 'their process ended'}")
+
+    def end(self) -> int:
+        """Close the connections; return how many pings came."""
+        try:
+            output, _ = self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired as error:
+            raise Failed("the idle connections' process hangs") from error
+        finally:
+            self.kill()
+        if not output.startswith("PINGS "):
+            raise Failed(f"the idle connections: {output.strip() or 'their process ended'}")
+        return int(output.split()[1])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def take_idle(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    count = _affordable(row.parameters["connections"])
+    with _open(server, 50):  # what a first connection loads is not an idle connection's memory
+        pass
+    time.sleep(0.3)
+    before = server.resident_bytes()
+    started = time.perf_counter()
+    holder = Holder(server, count)
+    try:
+        holder.wait_open()
+        opened = time.perf_counter() - started
+        time.sleep(seconds)
+        resident = server.resident_bytes()
+        holder.end()
+    finally:
+        holder.kill()
+    return {
+        "kilobytes": (resident - before) / count / 1000,
+        "connections": count,
+        "before_megabytes": before / 1e6,
+        "open_seconds": opened,
+    }
+
+
+def _affordable(count: int) -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return count if hard == resource.RLIM_INFINITY else min(count, hard - 200)
+
+
+def _echo(workload: str, count: int, in_flight: int, size: str, mode: str = "echo", **options: Any) -> Row:
+    return Row(
+        workload=workload,
+        key=f"{workload}:{count}x{in_flight}:{size}",
+        label=f"{count:,} × {in_flight}, {size.replace('B', ' B') if size == '64B' else size}",
+        mode=mode,
+        metric="rate",
+        unit="msg/s",
+        take=take_echo,
+        parameters={"connections": count, "in_flight": in_flight, "size": SIZES[size]},
+        **options,
+    )
+
+
+def _fanout(members: int, publishers: int, in_flight: int, **options: Any) -> Row:
+    many = f"{publishers} publishers" if publishers > 1 else "1 publisher"
+    return Row(
+        workload="fanout",
+        key=f"fanout:{members}:{publishers}x{in_flight // publishers}",
+        label=f"{members:,} members, {many} × {in_flight // publishers}",
+        mode="fanout",
+        metric="rate",
+        unit="deliveries/s",
+        take=take_fanout,
+        parameters={"members": members, "publishers": publishers, "in_flight": in_flight},
+        **options,
+    )
+
+
+ROWS: tuple[Row, ...] = (
+    _echo("echo", 64, 1, "64B", seconds=1.0, rounds=5),
+    _echo("echo", 64, 16, "64B", seconds=1.0, rounds=5),
+    _echo("sizes", 64, 1, "1KiB"),
+    _echo("sizes", 64, 16, "1KiB"),
+    _echo("sizes", 64, 1, "16KiB"),
+    _echo("sizes", 64, 16, "16KiB"),
+    _echo("sizes", 8, 1, "1MiB"),
+    _echo("connections", 1, 1, "64B"),
+    _echo("connections", 1, 16, "64B"),
+    _echo("connections", 1000, 1, "64B"),
+    _echo("connections", 1000, 16, "64B"),
+    _fanout(100, 1, 1),
+    _fanout(100, 1, 16),
+    _fanout(1000, 1, 1, seconds=1.0),
+    _fanout(1000, 1, 16, seconds=1.0),
+    _fanout(100, 10, 10),
+    _fanout(1000, 10, 10, seconds=1.0),
+    Row(
+        workload="churn", key="churn:32", label="32 at once", mode="echo", metric="rate", unit="connections/s",
+        take=take_churn, parameters={"concurrency": 32}, seconds=1.0,
+    ),
+    Row(
+        workload="idle", key="idle:5000", label="memory, 5,000 open", mode="echo", metric="kilobytes",
+        unit="kB/connection", take=take_idle, parameters={"connections": 5000}, better="lower",
+        seconds=2.0, rounds=1, fresh=True,
+    ),
+)  # fmt: skip
+
+WORKLOADS: dict[str, str] = {
+    "echo": "echo, 64 connections, 64 B",
+    "sizes": "echo, larger messages",
+    "connections": "echo, one connection and a thousand",
+    "fanout": "one room, 64 B messages",
+    "churn": "connect, handshake, close",
+    "idle": "idle connections",
+}
+
+
+def select_rows(names: list[str]) -> list[Row]:
+    """Return the rows for names: a workload, a row's key, or a free echo such as `echo:200x4:1KiB`."""
+    if not names:
+        return list(ROWS)
+    chosen: list[Row] = []
+    for name in names:
+        found = [row for row in ROWS if name in (row.workload, row.key)]
+        free = re.fullmatch(r"echo:(\d+)x(\d+):(\w+)", name)
+        if not found and free and free[3] in SIZES:
+            found = [_echo("echo", int(free[1]), int(free[2]), free[3])]
+        if not found:
+            known = ", ".join([*WORKLOADS, *(row.key for row in ROWS)])
+            raise ValueError(f"no workload or row {name!r}; there are: {known}")
+        chosen += [row for row in found if row not in chosen]
+    return chosen

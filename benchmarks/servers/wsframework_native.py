@@ -1,0 +1,43 @@
+"""wsframework on its own server."""
+
+import functools
+
+import trio
+
+from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
+from wsframework import App, Connection, Deflate, Limits, Room
+
+
+def build(mode: str) -> App:
+    app = App(
+        limits=Limits(message_bytes=MESSAGE_LIMIT),
+        compression=Deflate() if mode == "deflate" else None,
+    )
+    if mode == "fanout":
+        room = Room()
+
+        @app.websocket("/")
+        async def fanout(ws: Connection) -> None:
+            async with room.join(ws):
+                async for message in ws:
+                    room.broadcast(message)
+
+    else:
+
+        @app.websocket("/")
+        async def echo(ws: Connection) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+    return app
+
+
+async def main(port: int, mode: str) -> None:
+    async with trio.open_nursery() as nursery:
+        serve = functools.partial(build(mode).serve, "127.0.0.1", port, ssl=tls(mode))
+        server = await nursery.start(serve)
+        ready(server.port if hasattr(server, "port") else port)
+
+
+if __name__ == "__main__":
+    trio.run(main, *arguments())
