@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
-import attrs
 import pytest
 
 from tests.conformance import run
-from tests.conformance.install import Suite
+from tests.conformance.fake_suite import FakeSuite
 from tests.conformance.report import Result
 from tests.conformance.run import Job, ServerError, conformance
-
-# Answers as the suite's client does. What it does with a case is the case's own name for it.
-CLIENT = """
-import json, sys, time
-for case in iter(sys.stdin.readline, ""):
-    case = case.strip()
-    if case == "6.6.6":
-        sys.exit("the server is gone")
-    if case == "7.7.7":
-        time.sleep(60)
-    print(json.dumps({"id": case, "behavior": "OK", "behaviorClose": "OK", "remoteCloseCode": 1000,
-        "duration": 1, "result": "", "resultClose": "", "received": [], "expected": {}}), flush=True)
-    time.sleep(0.02)
-"""
-
-
-@attrs.frozen
-class FakeSuite(Suite):
-    def client(self, url: str, agent: str, pages: Path) -> list[str]:
-        return [sys.executable, "-c", CLIENT]
 
 
 def job(reports: Path, *cases: str, clients: int = 1, server: str | int = 1) -> Job:
