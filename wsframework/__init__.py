@@ -1,1 +1,53 @@
 """A structured-concurrency WebSocket server framework on Trio."""
+
+from wsframework.app import App
+from wsframework.config import Deflate, Keepalive, Limits, Timeouts
+from wsframework.connection import Connection, ConnectionStatistics
+from wsframework.errors import (
+    Close,
+    Closed,
+    CloseFrame,
+    ConfigurationError,
+    ConnectionClosed,
+    HandshakeError,
+    ImportStringError,
+    ListenError,
+    PluginError,
+    Reject,
+    RouteError,
+    WSFrameworkError,
+)
+from wsframework.plugins import Plugin
+from wsframework.records import JsonFormatter
+from wsframework.request import Address, Headers, Request, Response
+from wsframework.server import Server, ServerStatistics
+
+__all__ = [
+    "App",
+    "Connection",
+    "Request",
+    "Response",
+    "Headers",
+    "Address",
+    "Limits",
+    "Timeouts",
+    "Keepalive",
+    "Deflate",
+    "Close",
+    "Reject",
+    "Closed",
+    "CloseFrame",
+    "ConnectionClosed",
+    "ConnectionStatistics",
+    "Server",
+    "ServerStatistics",
+    "Plugin",
+    "JsonFormatter",
+    "WSFrameworkError",
+    "ConfigurationError",
+    "RouteError",
+    "ListenError",
+    "PluginError",
+    "ImportStringError",
+    "HandshakeError",
+]

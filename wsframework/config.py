@@ -43,8 +43,8 @@ class Limits:
         message_bytes: one message, in bytes on the wire and again after inflating (never code points).
             Past it: Close 1009. 1 MiB, as trio-websocket and websockets have it.
         unread_bytes: messages that arrived and that the handler has not received yet. Past it the
-            transport stops reading and TCP holds the peer back. One message more than this may be held.
-            Each message counts 64 bytes besides its length, so a flood of empty ones is bounded too.
+            transport stops reading and TCP holds the peer back. A message counts as the memory it takes, so a
+            flood of empty ones is bounded too; what one read brought in may be held beyond it.
         outbox_bytes: encoded frames the socket has not taken yet. `send` waits for room below it; a single
             message larger than this is taken when the outbox is empty. 64 KiB, as asyncio's high-water mark.
         connections: open connections in all, those still in their handshake included. Past it: 503.
@@ -75,6 +75,9 @@ class Timeouts:
             websockets waits 10 s for each of the two, browsers 2 s (Firefox: 10 s).
         disconnect_grace: how long a handler may go on after its connection ended before its scope is
             cancelled; 0 cancels at once.
+        last_words: how long our Close frame waits, when the peer's Close (or its protocol error) came right
+            behind messages, for the handler to receive and answer those messages first. Other servers
+            close at once and lose the answers.
         drain: how long a stopping server waits for its handlers before it cancels them. 10 s fits in the
             30 s that process managers commonly give before they kill.
     """
@@ -83,6 +86,7 @@ class Timeouts:
     guard: float = attrs.field(default=10.0, validator=_finite)
     close: float = attrs.field(default=5.0, validator=_finite)
     disconnect_grace: float = attrs.field(default=5.0, validator=_finite)
+    last_words: float = attrs.field(default=1.0, validator=_finite)
     drain: float = attrs.field(default=10.0, validator=_finite)
 
 
@@ -91,8 +95,8 @@ class Keepalive:
     """When a quiet peer is asked whether it is still there (RFC 6455 §5.5.2).
 
     Attributes:
-        interval: seconds without a byte from the peer before it gets a ping, or None for no keepalive. 20 s is
-            below the idle limits of common proxies (60 s) and NATs.
+        interval: seconds without a byte from the peer before it gets a ping, or None for no keepalive.
+            20 s is below the idle limits of common proxies (60 s) and NATs.
         timeout: seconds after that ping without a byte from the peer before the connection counts as lost.
             The clock stands still while we are the ones who do not read.
     """

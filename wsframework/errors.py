@@ -4,14 +4,14 @@
     ├── ConnectionClosed        (also a trio_websocket.ConnectionClosed)
     ├── Close                   raised *by* a handler to end its connection with a code of its choice
     ├── Reject                  raised *by* a guard to refuse an opening handshake
-    ├── MessageTooBig           our caller: a message the peer could never have taken
     ├── ConfigurationError      our caller: a mistake in set-up, found before anything is served
     │   ├── RouteError          a path, subprotocol or handler that cannot be registered
+    │   ├── ListenError         an address that cannot be listened on
     │   ├── PluginError         a plugin that cannot be found, loaded or installed
     │   └── ImportStringError   a `module:app` that names no App
     └── HandshakeError          the peer's opening handshake breaks RFC 6455; carries the HTTP answer
 
-Errors of the first four kinds are about one connection. A `ConfigurationError` is raised where the mistake
+Errors of the first three kinds are about one connection. A `ConfigurationError` is raised where the mistake
 is made: at import or start-up, never while serving.
 """
 
@@ -31,6 +31,7 @@ __all__ = [
     "Reject",
     "ConfigurationError",
     "RouteError",
+    "ListenError",
     "PluginError",
     "ImportStringError",
     "HandshakeError",
@@ -102,7 +103,7 @@ class WSFrameworkError(Exception):
     """The base of every exception that wsframework raises."""
 
 
-class ConnectionClosed(WSFrameworkError, trio_websocket.ConnectionClosed):  # type: ignore[misc]
+class ConnectionClosed(WSFrameworkError, trio_websocket.ConnectionClosed):
     """The connection is closed or closing, so the operation cannot be done.
 
     `except trio_websocket.ConnectionClosed` catches it too, and `reason` is what trio-websocket's own
@@ -184,6 +185,10 @@ class RouteError(ConfigurationError):
     """A path, a subprotocol or a handler that cannot be registered."""
 
 
+class ListenError(ConfigurationError):
+    """An address that cannot be listened on: in use, not ours, or not allowed."""
+
+
 class PluginError(ConfigurationError):
     """A plugin that cannot be found, loaded or installed."""
 
@@ -204,6 +209,13 @@ class HandshakeError(WSFrameworkError):
         super().__init__(message)
         self.status = status
         self.headers = headers
+
+
+def unwrap_group(error: BaseException) -> BaseException:
+    """Take an exception out of groups that hold nothing else: ours are no business of users."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 MAX_REASON_BYTES = 123

@@ -121,10 +121,7 @@ class Assembly:
         """
         if self._inflater is not None:
             self._keep(self._inflater.finish_message(self._room()))
-        if self._partial:
-            raise ProtocolViolation(
-                CloseCode.INVALID_PAYLOAD, "invalid UTF-8: a text message ends inside a character"
-            )
+        self._partial.decode()  # what is left of a character when the message ends is not UTF-8
         self._flush_small()
         if self._text:
             return "".join(self._pieces)  # type: ignore[arg-type]  # all of them are str
@@ -146,8 +143,9 @@ class Assembly:
             self._pieces.append(piece)
 
     def _keep_text(self, piece: bytes) -> None:
-        # "a client or server [that] finds that the byte stream is not, in fact, a valid UTF-8 stream [...]
-        # MUST _Fail the WebSocket Connection_" (§8.1). A piece may end inside a character, not inside a lie.
+        # "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not, in
+        # fact, a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_." (RFC 6455 §8.1) A
+        # piece may end inside a character, but only inside one that can still become valid.
         if self._partial:
             piece = self._partial + piece
         text, used = utf_8_decode(piece, "strict", False)
@@ -155,7 +153,7 @@ class Assembly:
         # CPython reports every sequence that cannot become valid at once, except this one: it waits for the
         # third byte of a surrogate. UTF-8 has no surrogates (RFC 3629 §3).
         if self._partial.startswith(b"\xed") and self._partial[1:] >= b"\xa0":
-            raise ProtocolViolation(CloseCode.INVALID_PAYLOAD, "invalid UTF-8: a surrogate")
+            (self._partial + b"\x80").decode()  # raises what the third byte would have raised
         if used < _SMALL_BYTES:
             self._small += piece[:used]
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 
 from wsframework.wire.events import ProtocolViolation
-from wsframework.wire.frames import encode_binary, encode_frame, encode_text
+from wsframework.wire.frames import encode_binary, encode_frame, encode_message, encode_text
 from wsframework.wire.opcodes import CloseCode, Opcode
 
 __all__ = ["MAX_WINDOW_BITS", "MIN_ZLIB_WINDOW_BITS", "Deflater", "Inflater"]
@@ -81,6 +81,12 @@ class Deflater:
         if len(payload) < self._threshold_bytes:
             return encode_binary(payload)
         return encode_frame(Opcode.BINARY, self.compress(payload), rsv1=True)
+
+    def encode_message(self, opcode: int, payload: bytes) -> bytes:
+        """Encode a payload that is already bytes, compressed unless it is shorter than the threshold."""
+        if len(payload) < self._threshold_bytes:
+            return encode_message(opcode, payload)
+        return encode_frame(opcode, self.compress(payload), rsv1=True)
 
     def compress(self, payload: bytes) -> bytes:
         """Return one message's payload compressed, without its tail (RFC 7692 §7.2.1).

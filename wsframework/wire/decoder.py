@@ -160,8 +160,10 @@ class Decoder:
         opcode = first & 0x0F
         fin = first >= 0x80
         if opcode < Opcode.CLOSE and self._max_message_bytes is not None:
-            # Before the masking key, let alone the payload: nothing more is read of a message that cannot be
-            # taken. "an implementation MAY impose a limit on the frame size and total message size" (§10.4)
+            # "Implementations that have [...] limitations regarding the frame size or total message size
+            # after reassembly from multiple frames MUST protect themselves against exceeding those limits."
+            # (§10.4)
+            # So before the masking key, let alone the payload: nothing is read of what cannot be taken.
             begun = self._assembly.wire_bytes if self._assembly is not None else 0
             if begun + length > self._max_message_bytes:
                 raise too_big(self._max_message_bytes)
@@ -188,8 +190,7 @@ class Decoder:
                 text=opcode == Opcode.TEXT,
                 max_message_bytes=self._max_message_bytes,
                 max_fragments=self._max_fragments,
-                # "the RSV1 bit of the first frame [...] indicates whether the message is compressed"
-                # (RFC 7692 §6)
+                # RSV1 of the first frame speaks for the whole message (RFC 7692 §6).
                 inflater=self._inflater if first & 0x40 else None,
             )
         self._assembly.begin_frame(length, key, fin)

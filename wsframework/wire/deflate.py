@@ -139,7 +139,7 @@ def _read_parameters(parameters: Sequence[tuple[str, str | None]]) -> _Offer | N
         if value is not None and value not in _WINDOW_BITS:
             return None
         bits[name] = None if value is None else int(value)
-    # Only the client's may stand without a value: "this client supports it" (§7.1.2.2).
+    # Only the client's may stand without a value, and means that the client supports it (§7.1.2.2).
     if "server_max_window_bits" in named and bits["server_max_window_bits"] is None:
         return None
     return _Offer(

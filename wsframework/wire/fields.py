@@ -72,9 +72,9 @@ def parse_extensions(value: str) -> list[Extension]:
         (name, [(parameter, value or None), …]) for each; quoted values come without their quotes.
 
     Raises:
-        HandshakeError: the field breaks its grammar. "If a value is received [...] that does not conform to
-            the above ABNF, the recipient of such malformed data MUST immediately _Fail the WebSocket
-            Connection_" (RFC 6455 §9.1).
+        HandshakeError: the field breaks its grammar. "If a value is received by either the client or the
+            server during negotiation that does not conform to the ABNF below, the recipient of such malformed
+            data MUST immediately _Fail the WebSocket Connection_." (RFC 6455 §9.1)
     """
     extensions: list[Extension] = []
     pos = _skip_commas(value, 0)

@@ -27,6 +27,7 @@ __all__ = [
     "encode_binary",
     "encode_close",
     "encode_frame",
+    "encode_message",
     "encode_ping",
     "encode_pong",
     "encode_text",
@@ -64,6 +65,19 @@ def encode_binary(message: bytes | bytearray | memoryview) -> bytes:
     if length < 126:
         return _BINARY_HEADERS[length] + message
     return _extended_header(0x82, length, 0) + message
+
+
+def encode_message(opcode: int, payload: bytes) -> bytes:
+    """Encode a payload that is already bytes as one unmasked, final text or binary frame.
+
+    Args:
+        opcode: `Opcode.TEXT` or `Opcode.BINARY`.
+        payload: the whole message; of a text, its UTF-8.
+    """
+    length = len(payload)
+    if length < 126:
+        return (_TEXT_HEADERS if opcode == 1 else _BINARY_HEADERS)[length] + payload
+    return _extended_header(0x80 | opcode, length, 0) + payload
 
 
 def encode_frame(

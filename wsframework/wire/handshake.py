@@ -49,8 +49,8 @@ WebSocket Protocol" (RFC 6455 §1.3)."""
 
 VERSION = "13"
 
-# "A server [that] sends a 426 response MUST send an Upgrade header field" (RFC 9110 §15.5.22), and "A sender
-# of Upgrade MUST also send an "Upgrade" connection option" (§7.8).
+# "The server MUST send an Upgrade header field in a 426 response" (RFC 9110 §15.5.22), and "A sender of
+# Upgrade MUST also send an "Upgrade" connection option" (§7.8).
 _UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 _Headers = Iterable[tuple[str, str]]

@@ -1,0 +1,499 @@
+"""The App: decorators in, decisions out.
+
+An App is a table that decorators and plugins fill while the program starts: routes, guards, wrappers,
+lifespans. Serving, it answers one question for a host, `decide(request)`: upgrade and call this handler, or
+give this HTTP answer. Hosts do the rest and never see the table.
+
+    app = App()
+
+    @app.websocket("/rooms/{room}", subprotocols=["chat"])
+    async def talk(ws: Connection, room: str) -> None:
+        async for message in ws:
+            await ws.send(f"{room}: {message}")
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import ssl as ssl_module
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from inspect import isasyncgenfunction, iscoroutinefunction, signature
+from typing import Any, TypeVar
+
+import attrs
+import trio
+import trio_websocket
+
+from wsframework.config import Deflate, Keepalive, Limits, Timeouts
+from wsframework.connection import Connection
+from wsframework.errors import ConfigurationError, PluginError, Reject
+from wsframework.hosts.trio_websocket import serve_request
+from wsframework.origins import Origins
+from wsframework.plugins import Plugin, check_plugin, find_plugin
+from wsframework.records import record
+from wsframework.request import Request, Response
+from wsframework.routing import (
+    Match,
+    NoPath,
+    NoSubprotocol,
+    Route,
+    Router,
+    Template,
+    check_handler,
+    check_subprotocols,
+)
+from wsframework.server import Server, run_server, serve
+from wsframework.session import Acceptance
+
+__all__ = ["App"]
+
+Guard = Callable[[Request], Awaitable[Response | None]]
+Wrapper = Callable[[Connection], AbstractAsyncContextManager[Any]]
+Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., AsyncIterator[Any]]
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[Any]])
+GuardT = TypeVar("GuardT", bound=Guard)
+WrapperT = TypeVar("WrapperT", bound=Callable[[Connection], Any])
+LifespanT = TypeVar("LifespanT", bound=Callable[..., Any])
+
+
+@attrs.frozen(eq=False)
+class RouteOptions:
+    """What a route may say besides its path.
+
+    Attributes:
+        guards: asked after the App's own guards, in order.
+        compression: the route's own permessage-deflate, when `own_compression`; else the App's counts.
+        own_compression: whether the route said anything about compression.
+        origins: the route's own allow-list, or None for the App's.
+    """
+
+    guards: tuple[Guard, ...] = ()
+    compression: Deflate | None = None
+    own_compression: bool = False
+    origins: Origins | None = None
+
+
+class _Unset:
+    """The default of an argument for which None means something."""
+
+
+_UNSET = _Unset()
+
+
+class App:
+    """A WebSocket application: handlers by path and subprotocol, and what they share.
+
+    Args:
+        limits: sizes and counts, see `Limits`.
+        timeouts: the server's own waits, see `Timeouts`.
+        keepalive: when quiet peers are pinged, see `Keepalive`.
+        compression: agree to permessage-deflate with these settings, or None for never (the default: it
+            costs memory for every connection).
+        origins: origins that may connect besides the server's own; `"*"` for all. Handshakes without an
+            Origin, which no browser sends, are always let through.
+
+    Raises:
+        ConfigurationError: an entry of `origins` is no origin.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        keepalive: Keepalive | None = None,
+        compression: Deflate | None = None,
+        origins: str | Iterable[str] = (),
+    ) -> None:
+        self.limits = limits or Limits()
+        self.timeouts = timeouts or Timeouts()
+        self.keepalive = keepalive or Keepalive()
+        self.compression = compression
+        self.origins = Origins.parse(origins)
+        self._websockets: Router[RouteOptions] = Router()
+        self._pages: Router[RouteOptions] = Router()
+        self._guards: list[Guard] = []
+        self._wrappers: list[Wrapper] = []
+        self._lifespans: list[Lifespan] = []
+        self._plugins: list[Plugin] = []
+
+    # Registering
+
+    def websocket(
+        self,
+        path: str,
+        *,
+        subprotocols: Iterable[str] = (),
+        guards: Iterable[Guard] = (),
+        compression: Deflate | _Unset | None = _UNSET,
+        origins: str | Iterable[str] | None = None,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Register an async function for a path and, perhaps, subprotocols.
+
+        The handler is called with the connection and the path's parameters by name. The same path may be
+        registered again for other subprotocols; the client's first offer that has a handler wins, then a
+        handler that asks for none.
+
+        Args:
+            path: a template such as `/rooms/{room}` or `/users/{id:int}`; converters are str, int, float,
+                uuid and path.
+            subprotocols: the subprotocols this handler speaks; none means that it asks for none.
+            guards: asked before the upgrade, after the App's own.
+            compression: this route's own setting in place of the App's; None turns it off.
+            origins: this route's own allow-list in place of the App's.
+
+        Raises:
+            RouteError: the path, a subprotocol or the handler's parameters do not fit, or the path is taken.
+        """
+        template = Template.parse(path)
+        keys = check_subprotocols(subprotocols)
+        own = not isinstance(compression, _Unset)
+        options = RouteOptions(
+            guards=_check_guards(guards),
+            compression=None if isinstance(compression, _Unset) else compression,
+            own_compression=own,
+            origins=None if origins is None else Origins.parse(origins),
+        )
+
+        def register(handler: HandlerT) -> HandlerT:
+            check_handler(handler, template, "ws")
+            self._websockets.add(Route(template, "websocket", keys, handler, options))
+            return handler
+
+        return register
+
+    def http(
+        self, path: str, *, methods: Iterable[str] = ("GET",), guards: Iterable[Guard] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Register an async function that answers plain HTTP on the same port: a page, a health check.
+
+        The handler is called with the request and the path's parameters and returns a `Response`, or text or
+        bytes for a 200. It is for small answers: bodies of requests are not read.
+
+        Args:
+            path: a template, as for `websocket`.
+            methods: the HTTP methods it answers; HEAD comes with GET.
+            guards: asked first; the App's own guards are for WebSockets only.
+
+        Raises:
+            RouteError: the path or the handler's parameters do not fit, or the path is taken.
+        """
+        template = Template.parse(path)
+        names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
+        if "GET" in names and "HEAD" not in names:
+            names.append("HEAD")
+        options = RouteOptions(guards=_check_guards(guards))
+
+        def register(handler: HandlerT) -> HandlerT:
+            check_handler(handler, template, "request")
+            self._pages.add(Route(template, "http", tuple(names), handler, options))
+            return handler
+
+        return register
+
+    def guard(self, guard: GuardT) -> GuardT:
+        """Register a guard: `async (request) -> None | Response`, asked before every upgrade.
+
+        None lets the request through to the next guard; a `Response`, or a raised `Reject`, refuses it.
+
+        Raises:
+            ConfigurationError: it is not an async function.
+        """
+        _check_guards([guard])
+        self._guards.append(guard)
+        return guard
+
+    def wrap(self, wrapper: WrapperT) -> WrapperT:
+        """Register a wrapper: an async context manager around every connection's handler.
+
+        It is called with the connection, whose nursery it may use, and is entered before the handler starts
+        and left when it ends, with the handler's exception if there is one. An async generator function with
+        one `yield` serves as well.
+
+        Raises:
+            ConfigurationError: it is not callable.
+        """
+        self._wrappers.append(_context_manager(wrapper, "wrapper"))
+        return wrapper
+
+    def lifespan(self, lifespan: LifespanT) -> LifespanT:
+        """Register a lifespan: an async context manager around the whole time the App serves.
+
+        It is called with the App if it takes an argument; an async generator function with one `yield`
+        serves as well. Lifespans are entered in the order of registration before the first connection is
+        accepted, and left in reverse after the last one is closed.
+
+        Raises:
+            ConfigurationError: it is not callable.
+        """
+        self._lifespans.append(_context_manager(lifespan, "lifespan"))
+        return lifespan
+
+    def install(self, plugin: Plugin | str, **options: Any) -> None:
+        """Install a plugin: an object with `install(app)`, or the name of an installed entry point.
+
+        Args:
+            plugin: the plugin, or its name in the entry point group `wsframework.plugins`.
+            options: keyword arguments for a plugin that is given by name.
+
+        Raises:
+            PluginError: it cannot be found or loaded, is none, is installed already, or its `install` failed.
+        """
+        if isinstance(plugin, str):
+            label, instance = f"plugin {plugin!r}", find_plugin(plugin, options)
+        else:
+            if options:
+                raise PluginError("options are for a plugin given by name; give them to the object itself")
+            label, instance = f"plugin {plugin!r}", check_plugin(plugin)
+        if any(installed is instance for installed in self._plugins):
+            raise PluginError(f"{label} is installed already")
+        try:
+            instance.install(self)
+        except Exception as error:
+            raise PluginError(f"{label} could not be installed: {error}") from error
+        self._plugins.append(instance)
+
+    @property
+    def routes(self) -> tuple[Route[RouteOptions], ...]:
+        """All routes, WebSocket and HTTP, in the order of registration of each kind."""
+        return (*self._websockets.routes, *self._pages.routes)
+
+    # Deciding
+
+    async def decide(self, request: Request) -> Acceptance | Response:
+        """Choose what a request gets: the upgrade to a handler, or an HTTP answer.
+
+        Cancellation: nothing is left behind; a guard may have been cancelled in the middle.
+        """
+        if request.is_websocket:
+            return await self._decide_upgrade(request)
+        return await self._answer(request)
+
+    async def _decide_upgrade(self, request: Request) -> Acceptance | Response:
+        match self._websockets.resolve(request.path, (*request.subprotocols, None)):
+            case NoPath():
+                if request.path in self._pages:
+                    return Response.error(404, f"{request.path} answers plain HTTP, not WebSocket")
+                return Response.error(404, f"there is nothing at {request.path}")
+            case NoSubprotocol(known):
+                offered = ", ".join(request.subprotocols) or "none"
+                return Response.error(
+                    400,
+                    f"{request.path} speaks the subprotocols {', '.join(known)}; "
+                    f"the client offered {offered} in Sec-WebSocket-Protocol",
+                )
+            case Match(route, subprotocol, parameters):
+                options = route.options
+                if not (options.origins or self.origins).allow(request):
+                    record(logging.INFO, "origin.refused", path=request.path, origin=request.origin)
+                    return Response.error(403, f"pages from {request.origin} may not connect here")
+                refusal = await self._ask((*self._guards, *options.guards), request)
+                if refusal is not None:
+                    return refusal
+                return Acceptance(
+                    handler=self._bind(route, parameters),
+                    subprotocol=subprotocol,
+                    compression=options.compression if options.own_compression else self.compression,
+                    name=route.name,
+                )
+
+    def _bind(
+        self, route: Route[RouteOptions], parameters: dict[str, Any]
+    ) -> Callable[[Connection], Awaitable[object]]:
+        handler = route.handler
+        if not self._wrappers:
+            return functools.partial(handler, **parameters) if parameters else handler
+
+        async def wrapped(ws: Connection) -> None:
+            async with AsyncExitStack() as stack:
+                for wrapper in self._wrappers:
+                    await stack.enter_async_context(wrapper(ws))
+                await handler(ws, **parameters)
+
+        return wrapped
+
+    async def _answer(self, request: Request) -> Response:
+        match self._pages.resolve(request.path, (request.method,)):
+            case Match(route, _, parameters):
+                refusal = await self._ask(route.options.guards, request)
+                if refusal is not None:
+                    return refusal
+                try:
+                    return _as_response(await route.handler(request, **parameters))
+                except Reject as reject:
+                    return Response(reject.body, reject.status, reject.headers)
+                except Exception as error:
+                    return _internal_error(error, request, "handler.crashed", handler=route.name)
+            case NoSubprotocol(methods):
+                allow = ", ".join(methods)
+                return Response.error(405, f"{request.path} answers {allow}", {"Allow": allow})
+            case NoPath():
+                return self._answer_elsewhere(request)
+
+    def _answer_elsewhere(self, request: Request) -> Response:
+        if request.path not in self._websockets:
+            return Response.error(404, f"there is nothing at {request.path}")
+        if request.method not in ("GET", "HEAD"):
+            return Response.error(405, f"{request.path} is a WebSocket; it answers GET", {"Allow": "GET"})
+        # "a server [that requires an upgrade] MUST send an Upgrade header field" (RFC 9110 §15.5.22).
+        return Response.error(
+            426,
+            f"{request.path} is a WebSocket: connect with a WebSocket client",
+            {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+        )
+
+    async def _ask(self, guards: Iterable[Guard], request: Request) -> Response | None:
+        with trio.move_on_after(self.timeouts.guard) as limit:
+            for guard in guards:
+                try:
+                    answer = _as_refusal(await guard(request))
+                except Reject as reject:
+                    return Response(reject.body, reject.status, reject.headers)
+                except Exception as error:
+                    return _internal_error(error, request, "guard.crashed", guard=_name(guard))
+                if answer is None:
+                    continue
+                return answer
+        if limit.cancelled_caught:
+            record(logging.WARNING, "guard.timeout", path=request.path, remote=request.remote)
+            return Response.error(503, "the server could not decide in time; try again later")
+        return None
+
+    # Serving
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[App]:
+        """Enter the App's lifespans. `serve` and `run` do it themselves; other hosts need it around them.
+
+        async with app.running():
+            await serve_websocket(app, "127.0.0.1", 8000, None)
+        """
+        async with AsyncExitStack() as stack:
+            for lifespan in self._lifespans:
+                entered = lifespan(self) if signature(lifespan).parameters else lifespan()
+                await stack.enter_async_context(entered)  # type: ignore[arg-type]
+            yield self
+
+    async def serve(
+        self,
+        host: str | None = "127.0.0.1",
+        port: int = 8000,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        unix_path: str | None = None,
+        task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled, then drain: stop accepting, Close 1001 to every client, wait for handlers.
+
+        Args:
+            host: an address or name to listen on; None for every interface, IPv4 and IPv6.
+            port: a TCP port; 0 lets the system choose, see `Server.port`.
+            ssl: a server-side TLS context, or None for plain TCP.
+            unix_path: listen on a unix socket at this path instead of on TCP.
+            task_status: `await nursery.start(app.serve, host, port)` returns the `Server` once it listens.
+
+        Raises:
+            ListenError: the address cannot be listened on.
+
+        Cancellation:
+            Starts the drain, which takes up to `Timeouts.drain` and then cancels what is left.
+        """
+        async with self.running():
+            await serve(
+                self.decide,
+                host=host,
+                port=port,
+                ssl=ssl,
+                unix_path=unix_path,
+                limits=self.limits,
+                timeouts=self.timeouts,
+                keepalive=self.keepalive,
+                task_status=task_status,
+            )
+
+    def run(
+        self,
+        host: str | None = "127.0.0.1",
+        port: int = 8000,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        unix_path: str | None = None,
+        on_listening: Callable[[Server], None] | None = None,
+    ) -> None:
+        """Serve until SIGINT or SIGTERM, drain, and return; a second signal cuts the drain short.
+
+        Args:
+            host: as for `serve`.
+            port: as for `serve`.
+            ssl: as for `serve`.
+            unix_path: as for `serve`.
+            on_listening: called once the server listens.
+
+        Raises:
+            ListenError: the address cannot be listened on.
+        """
+        start = functools.partial(self.serve, host, port, ssl=ssl, unix_path=unix_path)
+        trio.run(run_server, start, on_listening)
+
+    async def __call__(self, request: trio_websocket.WebSocketRequest) -> None:
+        """Serve one connection of a trio-websocket server: an App is a handler for `serve_websocket`."""
+        await serve_request(request, self.decide, limits=self.limits, timeouts=self.timeouts)
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", repr(function)))
+
+
+def _check_guards(guards: Iterable[Guard]) -> tuple[Guard, ...]:
+    checked = tuple(guards)
+    for guard in checked:
+        if not (iscoroutinefunction(guard) or iscoroutinefunction(getattr(guard, "__call__", None))):  # noqa: B004
+            raise ConfigurationError(f"a guard is an async function of the request: {_name(guard)} is none")
+    return checked
+
+
+def _context_manager(
+    function: Callable[..., Any], what: str
+) -> Callable[..., AbstractAsyncContextManager[Any]]:
+    if not callable(function):
+        raise ConfigurationError(
+            f"a {what} is a function that returns an async context manager, not {function!r}"
+        )
+    if isasyncgenfunction(function):
+        return asynccontextmanager(function)
+    if iscoroutinefunction(function):
+        raise ConfigurationError(
+            f"the {what} {_name(function)} has no yield: write 'yield' where the wrapped time begins and ends"
+        )
+    return function
+
+
+def _as_refusal(answer: object) -> Response | None:
+    if answer is None or isinstance(answer, Response):
+        return answer
+    raise TypeError(f"a guard returns None or a Response, not {type(answer).__name__}")
+
+
+def _as_response(answer: object) -> Response:
+    match answer:
+        case Response():
+            return answer
+        case str() | bytes():
+            return Response(answer)
+        case _:
+            raise TypeError(f"an HTTP handler returns a Response, str or bytes, not {type(answer).__name__}")
+
+
+def _internal_error(error: Exception, request: Request, event: str, **fields: object) -> Response:
+    record(
+        logging.ERROR,
+        event,
+        exc_info=error,
+        path=request.path,
+        remote=request.remote,
+        error=repr(error),
+        **fields,
+    )
+    return Response.error(500, "the server made a mistake; it has been logged")

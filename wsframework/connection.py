@@ -1,0 +1,629 @@
+"""What a handler holds: one WebSocket connection, with sends and closes that may be cancelled anywhere.
+
+Theory of operation
+-------------------
+A `Connection` moves no bytes. It stands between the handler's tasks and a `Transport`, which a host made for
+it, and owns what both must agree on:
+
+- the **inbox**: messages that arrived and were not received yet, counted in bytes. Over the budget it asks
+  the transport to stop reading, so TCP holds the peer back; control frames already read are unaffected.
+- the **waiting senders**: a send that finds room in the outbox is committed at once, in one synchronous step.
+  One that does not waits in line *with its message*, and whoever makes room commits it on its behalf. So
+  there is no moment between "has room" and "is in the outbox" at which a cancellation or another task could
+  come in, and the order of calls is the order on the wire.
+- the **end**, in three steps that never go back:
+      open      -> closing  we started the closing handshake; sends and receives raise
+      open      -> ended    the peer closed, failed or was lost; sends raise, unread messages can be received
+      (either)  -> closed   the transport has released the socket; `aclose` and `wait_closed` return
+  `_end` is the only function that ends a connection, and it wakes every waiter.
+
+Methods with a leading underscore are the host's side of the connection; handlers use the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, Self, TypeAlias
+
+import attrs
+import outcome
+import trio
+from trio.lowlevel import (
+    Abort,
+    Task,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+from wsframework.config import Limits
+from wsframework.errors import Closed, CloseFrame, ConnectionClosed, check_close
+from wsframework.request import Request
+from wsframework.wire import Opcode
+
+__all__ = ["Connection", "ConnectionStatistics", "Transport"]
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+
+_TEXT = int(Opcode.TEXT)
+_BINARY = int(Opcode.BINARY)
+_PING = int(Opcode.PING)
+
+
+class Transport(Protocol):
+    """What carries one connection's frames. No method blocks, and none raises for a dead peer."""
+
+    outbox_bytes: int
+    """Bytes that were committed and that the socket has not taken yet."""
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Commit one whole message or ping: it is on its way, in this order, come what may."""
+
+    def flush(self) -> None:
+        """Hand to the socket what it will take now; the sending handler is about to wait."""
+
+    def close(self, frame: CloseFrame) -> None:
+        """Commit a Close frame and see the connection to its end, within the close timeout."""
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the socket until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+
+class SessionHooks(Protocol):
+    """What runs the connection's handler."""
+
+    def nursery(self) -> trio.Nursery:
+        """Return the nursery of the connection's own tasks."""
+
+    def connection_ended(self) -> None:
+        """Cancel those tasks, and the handler after its grace."""
+
+    def cancel(self) -> None:
+        """Cancel the handler now."""
+
+
+@attrs.frozen
+class ConnectionStatistics:
+    """A connection's counters at one moment.
+
+    Attributes:
+        messages_sent: messages committed to the outbox.
+        messages_received: messages that arrived, received by the handler or not.
+        unread_messages: messages that wait in the inbox.
+        unread_bytes: the memory they take.
+        outbox_bytes: encoded bytes that the socket has not taken yet.
+        waiting_senders: tasks that wait for room in the outbox.
+        opened_at: `trio.current_time()` when the connection opened.
+        round_trip: seconds the last ping of ours took to be answered, or None.
+    """
+
+    messages_sent: int
+    messages_received: int
+    unread_messages: int
+    unread_bytes: int
+    outbox_bytes: int
+    waiting_senders: int
+    opened_at: float
+    round_trip: float | None
+
+
+class _WaitingSender:
+    __slots__ = ("opcode", "payload", "task")
+
+    def __init__(self, task: Task, opcode: int, payload: bytes) -> None:
+        self.task = task
+        self.opcode = opcode
+        self.payload = payload
+
+
+class _Ping:
+    __slots__ = ("round_trip", "sent_at", "task")
+
+    def __init__(self) -> None:
+        self.sent_at = trio.current_time()
+        self.task: Task | None = None
+        self.round_trip: float | None = None
+
+
+_ping_numbers = itertools.count(1)
+
+
+class Connection:
+    """One open WebSocket connection, as its handler sees it.
+
+    All methods may be called from any number of tasks of the connection, except that only one task at a
+    time may receive.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_closed_event",
+        "_closing",
+        "_draining",
+        "_ended",
+        "_inbox",
+        "_limits",
+        "_messages_received",
+        "_messages_sent",
+        "_on_idle",
+        "_opened_at",
+        "_paused",
+        "_pings",
+        "_receiver",
+        "_request",
+        "_round_trip",
+        "_senders",
+        "_session",
+        "_subprotocol",
+        "_transport",
+        "_unread_bytes",
+    )
+
+    def __init__(
+        self, transport: Transport, request: Request, *, subprotocol: str | None = None, limits: Limits
+    ) -> None:
+        self._transport = transport
+        self._request = request
+        self._subprotocol = subprotocol
+        self._limits = limits
+        self._opened_at = trio.current_time()
+        self._session: SessionHooks | None = None
+        # Empty containers are not free (a deque is 760 bytes), so an idle connection has none.
+        self._inbox: deque[str | bytes] | None = None
+        self._senders: deque[_WaitingSender] | None = None
+        self._pings: dict[bytes, _Ping] | None = None
+        self._receiver: Task | None = None
+        self._unread_bytes = 0
+        self._paused = False
+        self._messages_sent = 0
+        self._messages_received = 0
+        self._round_trip: float | None = None
+        self._closing = False
+        self._ended = False
+        self._closed: Closed | None = None
+        self._closed_event: trio.Event | None = None
+        self._draining: trio.Event | bool = False
+        self._on_idle: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._ended else "closing" if self._closing else "open"
+        return f"<Connection {self._request.path} from {self._request.remote}, {state}>"
+
+    @property
+    def request(self) -> Request:
+        """The opening handshake."""
+        return self._request
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that both sides agreed on, or None."""
+        return self._subprotocol
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """The nursery for tasks that belong to this connection; cancelled the moment the connection ends.
+
+        An exception in one of them ends the connection as an exception in the handler would: Close 1011.
+        """
+        if self._session is None:
+            raise RuntimeError("ws.nursery is there only while the connection's handler runs")
+        return self._session.nursery()
+
+    @property
+    def closed(self) -> Closed | None:
+        """How the connection ended: both Close frames and their order. None while it is open.
+
+        While the closing handshake is under way it says what is known so far.
+        """
+        return self._closed
+
+    @property
+    def draining(self) -> bool:
+        """True once the server has begun to stop: finish what matters, a Close 1001 is coming."""
+        return self._draining is True
+
+    async def wait_draining(self) -> None:
+        """Wait until the server begins to stop.
+
+        Cancellation: nothing is left behind.
+        """
+        if self._draining is True:
+            await trio.lowlevel.checkpoint()
+            return
+        if not isinstance(self._draining, trio.Event):
+            self._draining = trio.Event()
+        await self._draining.wait()
+
+    def statistics(self) -> ConnectionStatistics:
+        """Return the connection's counters."""
+        return ConnectionStatistics(
+            messages_sent=self._messages_sent,
+            messages_received=self._messages_received,
+            unread_messages=len(self._inbox) if self._inbox else 0,
+            unread_bytes=self._unread_bytes,
+            outbox_bytes=self._transport.outbox_bytes,
+            waiting_senders=len(self._senders) if self._senders else 0,
+            opened_at=self._opened_at,
+            round_trip=self._round_trip,
+        )
+
+    # Receiving
+
+    async def receive(self) -> str | bytes:
+        """Receive the next message: `str` for Text, `bytes` for Binary.
+
+        Raises:
+            ConnectionClosed: the connection is closed and every message that came before was received; or
+                our side has started to close it.
+            trio.BusyResourceError: another task is already receiving.
+
+        Cancellation:
+            Cancelled means nothing was taken: the message stays for the next call.
+
+        Source: RFC 6455 §6.2.
+        """
+        # No task switch when a message is at hand. That is fair to other tasks: one read brings in a bounded
+        # number of bytes, so the inbox runs dry and the task parks.
+        await checkpoint_if_cancelled()
+        if self._inbox:
+            return self._take()
+        if self._closed is not None or self._on_idle is not None:
+            self._check_received_all()
+        if self._receiver is not None:
+            raise trio.BusyResourceError("another task is already receiving from this connection")
+        self._transport.flush()
+        self._receiver = current_task()
+        message: str | bytes = await wait_task_rescheduled(self._stop_receiving)
+        return message
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        # `receive` again, without the coroutine: this is the loop nearly every handler is.
+        await checkpoint_if_cancelled()
+        if self._inbox:
+            return self._take()
+        try:
+            if self._closed is not None or self._on_idle is not None:
+                self._check_received_all()
+            if self._receiver is not None:
+                raise trio.BusyResourceError("another task is already receiving from this connection")
+            self._transport.flush()
+            self._receiver = current_task()
+            message: str | bytes = await wait_task_rescheduled(self._stop_receiving)
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+        return message
+
+    def _take(self) -> str | bytes:
+        assert self._inbox is not None
+        message = self._inbox.popleft()
+        self._unread_bytes -= sys.getsizeof(message)
+        # Half the budget, so that a slow handler does not switch reading on and off for every message.
+        if self._paused and self._unread_bytes <= self._limits.unread_bytes // 2:
+            self._paused = False
+            self._transport.resume_reading()
+        return message
+
+    def _check_received_all(self) -> None:
+        if self._on_idle is not None:
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
+        if self._closed is not None:
+            raise ConnectionClosed(self._closed)
+
+    def _stop_receiving(self, _: object) -> Abort:
+        self._receiver = None
+        return Abort.SUCCEEDED
+
+    # Sending
+
+    async def send(self, message: str | BytesLike) -> None:
+        """Send one message as a single Text or Binary frame.
+
+        Returns as soon as the whole frame is in the outbox, in the order of calls; it waits only while the
+        outbox is full, which is when the peer or the network is slower than we are.
+
+        Args:
+            message: `str` goes out as Text (UTF-8), bytes-like as Binary.
+
+        Raises:
+            ConnectionClosed: the closing handshake has started or the transport is gone.
+            TypeError: the message is neither `str` nor bytes-like.
+            UnicodeEncodeError: the text holds a lone surrogate, which no UTF-8 can carry.
+
+        Cancellation:
+            Cancelled means not sent; the connection stays usable.
+
+        Source: RFC 6455 §5.6, §6.1.
+        """
+        await checkpoint_if_cancelled()
+        if isinstance(message, str):
+            opcode, payload = _TEXT, message.encode()
+        else:
+            opcode, payload = _BINARY, _to_bytes(message)
+        if self._closed is not None:
+            raise ConnectionClosed(self._closed)
+        if self._has_room(len(payload)):
+            self._messages_sent += 1
+            self._transport.send(opcode, payload)
+        else:
+            await self._send_in_line(opcode, payload)
+
+    def send_nowait(self, message: str | BytesLike) -> None:
+        """Send one message if the outbox has room for it now.
+
+        Raises:
+            trio.WouldBlock: there is no room, or another task is already waiting for some; nothing was sent.
+            ConnectionClosed, TypeError, UnicodeEncodeError: as `send`.
+        """
+        if isinstance(message, str):
+            opcode, payload = _TEXT, message.encode()
+        else:
+            opcode, payload = _BINARY, _to_bytes(message)
+        if self._closed is not None:
+            raise ConnectionClosed(self._closed)
+        if not self._has_room(len(payload)):
+            raise trio.WouldBlock
+        self._messages_sent += 1
+        self._transport.send(opcode, payload)
+
+    async def ping(self, payload: BytesLike | None = None) -> float:
+        """Ask the peer for a sign of life and wait for its pong.
+
+        Args:
+            payload: at most 125 bytes, not the payload of a ping still in flight; None makes a unique one.
+
+        Returns:
+            The round-trip time in seconds.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or ended before the pong came.
+            ValueError: the payload is too long or in flight already.
+
+        Cancellation:
+            The ping may have been sent; its pong is then ignored.
+
+        Source: RFC 6455 §5.5.2, §5.5.3.
+        """
+        await checkpoint_if_cancelled()
+        data = next(_ping_numbers).to_bytes(8) if payload is None else _to_bytes(payload)
+        if len(data) > 125:
+            raise ValueError(f"a ping's payload has at most 125 bytes; this one has {len(data)}")
+        if self._pings and data in self._pings:
+            raise ValueError(f"a ping with the payload {data!r} is already in flight")
+        if self._closed is not None:
+            raise ConnectionClosed(self._closed)
+        # Registered before it is sent: the pong must find it however soon it comes.
+        if self._pings is None:
+            self._pings = {}
+        ping = self._pings[data] = _Ping()
+
+        def forget() -> None:
+            if self._pings:
+                self._pings.pop(data, None)
+
+        if self._has_room(len(data)):
+            self._transport.send(_PING, data)
+        else:
+            try:
+                await self._send_in_line(_PING, data)
+            except BaseException:
+                forget()
+                raise
+            ping.sent_at = trio.current_time()
+        self._transport.flush()
+        if ping.round_trip is not None:
+            return ping.round_trip
+        if self._ended and self._closed is not None:
+            raise ConnectionClosed(self._closed)
+        ping.task = current_task()
+
+        def abort(_: object) -> Abort:
+            forget()
+            return Abort.SUCCEEDED
+
+        round_trip: float = await wait_task_rescheduled(abort)
+        return round_trip
+
+    def _has_room(self, size: int) -> bool:
+        """Whether `size` bytes may be committed now; more than the limit needs an empty outbox."""
+        outbox = self._transport.outbox_bytes
+        return not self._senders and (outbox == 0 or outbox + size <= self._limits.outbox_bytes)
+
+    async def _send_in_line(self, opcode: int, payload: bytes) -> None:
+        if self._senders is None:
+            self._senders = deque()
+        waiting = _WaitingSender(current_task(), opcode, payload)
+        self._senders.append(waiting)
+
+        def abort(_: object) -> Abort:
+            if self._senders is not None:
+                self._senders.remove(waiting)
+                # Whoever waited behind a message too large for the room there is may fit now.
+                self._made_room()
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    # Closing
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection: Close frame, the peer's Close frame, the orderly end of TCP.
+
+        Calling it again, or on a connection that the peer has closed, waits for the end and is no error.
+        Messages that were not received are dropped. Bounded by `Timeouts.close`.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: the code or the reason may not be sent.
+
+        Cancellation:
+            The closing handshake has been started and is seen through without the caller: the peer gets the
+            Close frame if its socket can take it, and ours is released within `Timeouts.close`.
+
+        Source: RFC 6455 §7.1.2, §7.4.
+        """
+        check_close(code, reason)
+        self._start_close(CloseFrame(code, reason))
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed and its socket released, whoever closes it.
+
+        Cancellation: nothing is left behind.
+        """
+        if self._closed_event is None:
+            self._closed_event = trio.Event()
+        await self._closed_event.wait()
+
+    # The host's side
+
+    def _begin(self, session: SessionHooks) -> None:
+        """Start the handler's time."""
+        self._session = session
+        if self._ended:
+            session.connection_ended()
+
+    def _deliver(self, message: str | bytes) -> None:
+        """Take a message that arrived: to the waiting receiver, or to the inbox."""
+        self._messages_received += 1
+        receiver = self._receiver
+        if receiver is not None:
+            self._receiver = None
+            reschedule(receiver, outcome.Value(message))
+            return
+        if self._closing:
+            return  # "an endpoint [that sent Close] MAY discard any further data received" (RFC 6455 §1.4)
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.append(message)
+        self._unread_bytes += sys.getsizeof(message)
+        if self._unread_bytes > self._limits.unread_bytes and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _deliver_pong(self, payload: bytes) -> None:
+        """Wake the ping that this pong answers, and all before it (RFC 6455 §5.5.3)."""
+        if not self._pings or payload not in self._pings:
+            return  # an unsolicited pong is legal and means nothing
+        now = trio.current_time()
+        for key in list(self._pings):
+            ping = self._pings.pop(key)
+            self._round_trip = ping.round_trip = now - ping.sent_at
+            if ping.task is not None:
+                reschedule(ping.task, outcome.Value(self._round_trip))
+            if key == payload:
+                return
+
+    def _made_room(self) -> None:
+        """Commit waiting messages, first come first served, while the outbox has room."""
+        senders = self._senders
+        if senders is None:
+            return
+        while senders:
+            outbox = self._transport.outbox_bytes
+            first = senders[0]
+            if outbox and outbox + len(first.payload) > self._limits.outbox_bytes:
+                return
+            senders.popleft()
+            if first.opcode != _PING:
+                self._messages_sent += 1
+            self._transport.send(first.opcode, first.payload)
+            reschedule(first.task)
+        self._senders = None
+
+    @property
+    def _has_unread(self) -> bool:
+        return bool(self._inbox)
+
+    def _call_when_idle(self, callback: Callable[[], None]) -> None:
+        """Call back once every message that arrived was received and the handler asks for another."""
+        if self._receiver is not None:
+            callback()
+        else:
+            self._on_idle = callback
+
+    def _start_close(self, frame: CloseFrame, cause: str = "") -> None:
+        """Start the closing handshake, unless the connection is already closing or over."""
+        if self._closing or self._ended:
+            return
+        self._closing = True
+        self._closed = Closed(sent=frame, received=None, sent_first=True, cause=cause)
+        if self._inbox is not None:
+            self._inbox = None
+            self._unread_bytes = 0
+        if self._paused:
+            # The peer's Close frame is behind the messages that nobody will receive.
+            self._paused = False
+            self._transport.resume_reading()
+        self._wake_waiters()
+        self._transport.close(frame)
+
+    def _end(self, closed: Closed) -> None:
+        """End the connection for its handler: the peer closed it, broke the protocol or was lost."""
+        self._closed = closed
+        if self._ended:
+            return
+        self._ended = True
+        self._on_idle = None
+        self._wake_waiters()
+        if self._session is not None:
+            self._session.connection_ended()
+
+    def _finish(self, closed: Closed) -> None:
+        """Report that the transport has released its socket."""
+        self._end(closed)
+        if self._closed_event is None:
+            self._closed_event = trio.Event()
+        self._closed_event.set()
+
+    def _wake_waiters(self) -> None:
+        assert self._closed is not None
+        if self._receiver is not None:
+            receiver, self._receiver = self._receiver, None
+            reschedule(receiver, outcome.Error(ConnectionClosed(self._closed)))
+        senders, self._senders = self._senders, None
+        for waiting in senders or ():
+            reschedule(waiting.task, outcome.Error(ConnectionClosed(self._closed)))
+        if self._ended:
+            # A pong may still come while only our side is closing.
+            pings, self._pings = self._pings, None
+            for ping in (pings or {}).values():
+                if ping.task is not None:
+                    reschedule(ping.task, outcome.Error(ConnectionClosed(self._closed)))
+
+    def _cancel_handler(self) -> None:
+        """Cancel the handler without any grace: the server's hard deadline."""
+        if self._session is not None:
+            self._session.cancel()
+
+    def _drain(self) -> None:
+        """Tell the handler that the server is stopping."""
+        event, self._draining = self._draining, True
+        if isinstance(event, trio.Event):
+            event.set()
+
+
+def _to_bytes(message: BytesLike) -> bytes:
+    if type(message) is bytes:
+        return message
+    try:
+        # A copy, because the caller may reuse its buffer as soon as the message is committed.
+        return memoryview(message).tobytes()
+    except TypeError:
+        raise TypeError(
+            f"a message is str or bytes-like, not {type(message).__name__}; encode it first (json.dumps?)"
+        ) from None

@@ -1,0 +1,72 @@
+"""What a plugin is, and how one is found by name.
+
+A plugin is any object with an `install(app)` method, which calls the App's own public methods: `websocket`,
+`http`, `guard`, `lifespan`, `wrap`. There is no other power a plugin could have, and no order to learn.
+
+An installed package offers one through an entry point of the group `wsframework.plugins`:
+
+    [project.entry-points."wsframework.plugins"]
+    chat = "wsframework.chat:Chat"
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+from wsframework.errors import PluginError
+
+__all__ = ["GROUP", "Plugin", "find_plugin"]
+
+GROUP = "wsframework.plugins"
+
+
+@runtime_checkable
+class Plugin(Protocol):
+    """Anything that can install itself into an App."""
+
+    def install(self, app: Any, /) -> None:
+        """Register what the plugin brings: routes, guards, a lifespan, wrappers."""
+
+
+def find_plugin(name: str, options: dict[str, Any]) -> Plugin:
+    """Load a plugin from the installed entry points.
+
+    Args:
+        name: the entry point's name in the group `wsframework.plugins`.
+        options: keyword arguments for the plugin's class or factory.
+
+    Raises:
+        PluginError: there is none of that name, or several, or it cannot be loaded or made.
+    """
+    found = {entry.value: entry for entry in entry_points(group=GROUP) if entry.name == name}
+    if not found:
+        known = sorted({entry.name for entry in entry_points(group=GROUP)})
+        names = f"installed are: {', '.join(known)}" if known else "none is installed"
+        raise PluginError(f"there is no plugin {name!r} in the entry point group {GROUP!r}; {names}")
+    if len(found) > 1:
+        raise PluginError(f"several packages offer a plugin {name!r}: {', '.join(sorted(found))}")
+    (entry,) = found.values()
+    try:
+        target = entry.load()
+        plugin = target(**options) if callable(target) and not _is_instance(target) else target
+    except Exception as error:
+        raise PluginError(f"the plugin {name!r} ({entry.value}) cannot be loaded: {error}") from error
+    return check_plugin(plugin, name)
+
+
+def _is_instance(target: object) -> bool:
+    return not isinstance(target, type) and isinstance(target, Plugin)
+
+
+def check_plugin(plugin: object, name: str | None = None) -> Plugin:
+    """Return `plugin` when it is one.
+
+    Raises:
+        PluginError: it has no `install` method.
+    """
+    if isinstance(plugin, type) or not isinstance(plugin, Plugin):
+        label = name or repr(plugin)
+        hint = f"; install an instance: {plugin.__name__}()" if isinstance(plugin, type) else ""
+        raise PluginError(f"{label} is not a plugin: it needs a method install(app){hint}")
+    return plugin

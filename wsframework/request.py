@@ -1,0 +1,210 @@
+"""What a client asked for, and what HTTP answer it may get: two frozen values.
+
+`Request` is made by a host from the opening handshake (or a plain HTTP request) and handed to guards, HTTP
+handlers and, as `ws.request`, to WebSocket handlers. `Response` is what a guard or an HTTP handler returns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import attrs
+
+__all__ = ["Address", "Headers", "Request", "Response"]
+
+HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+@attrs.frozen
+class Address:
+    """One end of a TCP connection; a unix socket has its path as host and no port."""
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        if self.port is None:
+            return self.host or "unix socket"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Headers(Mapping[str, str]):
+    """Header fields in the order they came, looked up without regard to case (RFC 9110 §5.1).
+
+    A name that occurs several times reads as one comma-separated value (RFC 9110 §5.3); `get_all` gives
+    the lines one by one.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: HeaderFields = ()) -> None:
+        pairs = fields.items() if isinstance(fields, Mapping) else fields
+        self._fields: tuple[tuple[str, str], ...] = tuple((name, value) for name, value in pairs)
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def get_all(self, name: str) -> list[str]:
+        """Return every value of `name`, in order; an empty list when there is none."""
+        wanted = name.lower()
+        return [value for key, value in self._fields if key.lower() == wanted]
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return all fields as (name, value) pairs, repeated names included."""
+        return self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.lower() for name, _ in self._fields))
+
+    def __len__(self) -> int:
+        return len({name.lower() for name, _ in self._fields})
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_all(name))
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._fields)!r})"
+
+
+def _as_headers(fields: Headers | HeaderFields) -> Headers:
+    return fields if isinstance(fields, Headers) else Headers(fields)
+
+
+@attrs.frozen(eq=False)
+class Request:
+    """One HTTP request: an opening handshake, or a plain request on the same port.
+
+    Attributes:
+        target: the request target as it was sent: path and query, still percent-encoded.
+        headers: all header fields.
+        subprotocols: what the client offered in Sec-WebSocket-Protocol, in its order of preference.
+        method: the HTTP method; an opening handshake is always a GET (RFC 6455 §4.1).
+        is_websocket: True for an opening handshake, False for plain HTTP.
+        secure: True when the connection is TLS.
+        remote: the peer's address as the socket knows it (a proxy's address behind a proxy).
+        local: our address.
+    """
+
+    target: str
+    headers: Headers = attrs.field(factory=Headers, converter=_as_headers)
+    subprotocols: tuple[str, ...] = ()
+    method: str = "GET"
+    is_websocket: bool = True
+    secure: bool = False
+    remote: Address = Address("")
+    local: Address = Address("")
+
+    @property
+    def path(self) -> str:
+        """The path, still percent-encoded, without the query."""
+        return _path_of(self.target)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters, decoded; of a repeated name the last one counts."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+
+    @property
+    def origin(self) -> str | None:
+        """The Origin field (RFC 6454 §7), or None: browsers always send one, other clients seldom."""
+        return self.headers.get("origin")
+
+    @property
+    def host(self) -> str:
+        """The Host field (RFC 9110 §7.2): name or address, with the port when it is not the default."""
+        return self.headers.get("host", "")
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target} from {self.remote}>"
+
+
+def _path_of(target: str) -> str:
+    if target.startswith("/"):
+        return target.partition("?")[0].partition("#")[0]
+    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2).
+    return urlsplit(target).path or "/"
+
+
+@attrs.frozen(eq=False, init=False)
+class Response:
+    """An HTTP answer: from an HTTP handler, or from a guard that refuses.
+
+    Attributes:
+        status: the HTTP status.
+        headers: header fields. Content-Length, Connection and Date are the server's to set.
+        body: the content; `str` given at construction is sent as UTF-8 text.
+    """
+
+    body: bytes
+    status: int
+    headers: Headers
+
+    def __init__(
+        self,
+        body: str | bytes = b"",
+        status: int = 200,
+        headers: HeaderFields = (),
+        *,
+        content_type: str | None = None,
+    ) -> None:
+        if not 200 <= status <= 599:
+            raise ValueError(f"a Response needs an HTTP status from 200 to 599, not {status}")
+        fields = Headers(headers)
+        for name, value in fields.pairs():
+            _check_field(name, value)
+        if content_type is None and body and "content-type" not in fields:
+            content_type = (
+                "text/plain; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
+            )
+        if content_type is not None:
+            fields = Headers([*fields.pairs(), ("Content-Type", content_type)])
+        data = body.encode() if isinstance(body, str) else bytes(body)
+        self.__attrs_init__(data, status, fields)
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200, headers: HeaderFields = ()) -> Response:
+        """Answer with `value` as JSON."""
+        return cls(json.dumps(value, ensure_ascii=False), status, headers, content_type="application/json")
+
+    @classmethod
+    def html(cls, page: str, status: int = 200, headers: HeaderFields = ()) -> Response:
+        """Answer with an HTML page."""
+        return cls(page, status, headers, content_type="text/html; charset=utf-8")
+
+    @classmethod
+    def error(cls, status: int, message: str, headers: HeaderFields = ()) -> Response:
+        """Answer with a plain-text error that names the status and says what was wrong."""
+        return cls(f"{status} {reason_phrase(status)}: {message}\n", status, headers)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {len(self.body)} bytes>"
+
+
+def reason_phrase(status: int) -> str:
+    """Return the standard phrase of an HTTP status, or an empty string for one without."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+_FORBIDDEN = frozenset("\r\n\0")
+
+
+def _check_field(name: str, value: str) -> None:
+    # A line break in a value would let whoever chose it write header fields, or a second answer.
+    if not name or _FORBIDDEN & set(name) or _FORBIDDEN & set(value) or ":" in name or " " in name:
+        raise ValueError(f"not a header field: {name!r}: {value!r}")
+
+
+def check_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Raise ValueError when a header field's name or value could break out of its line."""
+    for name, value in fields:
+        _check_field(name, value)

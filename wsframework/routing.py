@@ -1,0 +1,310 @@
+"""Which handler gets a request: path template, then subprotocol. Pure: no I/O, no state beyond the table.
+
+A template is literal text and parameters: `/rooms/{room}`, `/users/{id:int}/files/{name:path}`. A parameter
+without a converter is `str`: one path segment. The most specific template wins, whatever the order of
+registration: literal text before a parameter, a narrow converter before a wide one, `path` last.
+
+One path may have many routes. Among the WebSocket routes of the winning path the choice is the first
+subprotocol *the client offered* that has a handler, then a handler that asks for none (RFC 6455 §4.2.2
+leaves the choice to the server; the client's order is its preference, §4.1).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+import attrs
+
+from wsframework.errors import RouteError
+
+__all__ = ["Match", "NoPath", "NoSubprotocol", "Route", "Router", "Template"]
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+@attrs.frozen
+class _Converter:
+    pattern: str
+    convert: Callable[[str], Any]
+    rank: int  # narrow converters are tried before wide ones
+
+
+_CONVERTERS: Mapping[str, _Converter] = {
+    "uuid": _Converter(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", uuid.UUID, 1),
+    "int": _Converter(r"-?[0-9]+", int, 2),
+    "float": _Converter(r"-?[0-9]+(?:\.[0-9]+)?", float, 3),
+    "str": _Converter(r"[^/]+", str, 4),
+    "path": _Converter(r".+", str, 5),
+}
+
+_PARAMETER = re.compile(r"\{([^{}]*)\}")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# What may stand unescaped in a path segment (RFC 3986 §3.3).
+_SEGMENT_SAFE = "/-._~!$&'()*+,;=:@"
+
+
+def _canonical(path: str) -> str:
+    """Percent-encode a path in the one way that lets equal paths compare equal."""
+    if path.isascii() and "%" not in path:
+        return path
+    # "%2F" stays encoded: decoded it would become a separator (RFC 3986 §2.2).
+    parts = re.split("(%2[fF])", path)
+    return "".join(
+        "%2F" if i % 2 else quote(unquote_to_bytes(part), safe=_SEGMENT_SAFE) for i, part in enumerate(parts)
+    )
+
+
+@attrs.frozen(eq=False)
+class Template:
+    """A parsed path template."""
+
+    text: str
+    names: tuple[str, ...]
+    converters: tuple[str, ...]
+    shape: str
+    rank: tuple[tuple[int, str], ...]
+    regex: re.Pattern[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        """Read a template such as `/rooms/{room}/{id:int}`.
+
+        Raises:
+            RouteError: no leading slash, a brace that does not pair, a parameter without a name or with one
+                that is no Python identifier, a name used twice, an unknown converter.
+        """
+
+        def fail(why: str) -> RouteError:
+            return RouteError(f"path {text!r}: {why}")
+
+        if not text.startswith("/"):
+            raise fail("a path starts with '/'")
+        if "?" in text or "#" in text:
+            raise fail("a path has no query and no fragment; read them from the request")
+        names: list[str] = []
+        converters: list[str] = []
+        shape: list[str] = []
+        rank: list[tuple[int, str]] = []
+        pattern: list[str] = []
+        for i, part in enumerate(_PARAMETER.split(text)):
+            if i % 2 == 0:
+                if "{" in part or "}" in part:
+                    raise fail(
+                        "a '{' or '}' has no partner; parameters are written {name} or {name:converter}"
+                    )
+                literal = _canonical(part)
+                if literal:
+                    pattern.append(re.escape(literal))
+                    shape.append(literal)
+                    # A longer literal is more specific, so it sorts first.
+                    rank.extend((0, segment) for segment in literal.split("/")[1:] if segment)
+                continue
+            name, _, converter = part.partition(":")
+            converter = converter or "str"
+            if not name.isidentifier():
+                raise fail(f"{{{part}}} needs a name that is a Python identifier")
+            if name in names:
+                raise fail(f"the parameter {name!r} occurs twice")
+            if converter not in _CONVERTERS:
+                raise fail(f"unknown converter {converter!r}; there are {', '.join(sorted(_CONVERTERS))}")
+            names.append(name)
+            converters.append(converter)
+            shape.append(f"{{:{converter}}}")
+            rank.append((_CONVERTERS[converter].rank, ""))
+            pattern.append(f"({_CONVERTERS[converter].pattern})")
+        return cls(
+            text, tuple(names), tuple(converters), "".join(shape), tuple(rank), re.compile("".join(pattern))
+        )
+
+    def match(self, canonical_path: str) -> tuple[Any, ...] | None:
+        """Return the parameters' converted values in order, or None when the path does not fit."""
+        found = self.regex.fullmatch(canonical_path)
+        if found is None:
+            return None
+        try:
+            return tuple(
+                _CONVERTERS[converter].convert(unquote(text, errors="strict"))
+                for converter, text in zip(self.converters, found.groups(), strict=True)
+            )
+        except ValueError:
+            # Escapes that are no UTF-8, or more digits than int() takes.
+            return None
+
+
+R = TypeVar("R")
+
+
+@attrs.frozen(eq=False)
+class Route(Generic[R]):
+    """One registration: a template, what it answers to, and whom it calls.
+
+    Attributes:
+        template: the parsed path.
+        kind: "websocket" or "http".
+        keys: the subprotocols (None: asks for none) or the HTTP methods that this route answers.
+        handler: the user's function.
+        options: whatever the application keeps per route.
+    """
+
+    template: Template
+    kind: str
+    keys: tuple[str | None, ...]
+    handler: Handler
+    options: R
+
+    @property
+    def place(self) -> str:
+        """Where the handler is defined, as `file:line`."""
+        code = getattr(_function(self.handler), "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"
+
+    @property
+    def name(self) -> str:
+        """The handler's qualified name."""
+        return str(getattr(_function(self.handler), "__qualname__", repr(self.handler)))
+
+
+def _function(handler: Callable[..., Any]) -> Any:
+    """Return the function behind a handler: through decorators, partials and objects with `__call__`."""
+    target: Any = inspect.unwrap(handler)
+    while isinstance(target, functools.partial):
+        target = inspect.unwrap(target.func)
+    return target if inspect.isroutine(target) else type(target).__call__
+
+
+@attrs.frozen(eq=False)
+class Match(Generic[R]):
+    """The route that gets the request, the subprotocol agreed on, and the path's parameters."""
+
+    route: Route[R]
+    key: str | None
+    parameters: dict[str, Any]
+
+
+@attrs.frozen
+class NoPath:
+    """No template fits the path."""
+
+
+@attrs.frozen
+class NoSubprotocol:
+    """The path exists, but not for any subprotocol (or method) that was asked for."""
+
+    known: tuple[str, ...]
+
+
+class Router(Generic[R]):
+    """The table of routes of one kind; add while setting up, resolve while serving."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, dict[str | None, Route[R]]] = {}
+        self._static: dict[str, dict[str | None, Route[R]]] = {}
+        self._dynamic: list[tuple[Template, dict[str | None, Route[R]]]] = []
+        self._routes: list[Route[R]] = []
+
+    @property
+    def routes(self) -> Sequence[Route[R]]:
+        """All routes, in the order of registration."""
+        return tuple(self._routes)
+
+    def add(self, route: Route[R]) -> None:
+        """Register a route.
+
+        Raises:
+            RouteError: the same path is already registered for one of the route's keys.
+        """
+        template = route.template
+        group = self._groups.get(template.shape)
+        for key in route.keys:
+            if group is not None and key in group:
+                other = group[key]
+                what = f"subprotocol {key!r}" if key is not None else "no subprotocol"
+                if route.kind == "http":
+                    what = str(key)
+                raise RouteError(
+                    f"path {template.text!r} is already registered for {what}: {other.name} at {other.place}"
+                )
+        if group is None:
+            group = self._groups[template.shape] = {}
+            if template.names:
+                self._dynamic.append((template, group))
+                self._dynamic.sort(key=lambda entry: entry[0].rank)
+            else:
+                self._static[_canonical(template.text)] = group
+        for key in route.keys:
+            group[key] = route
+        self._routes.append(route)
+
+    def resolve(self, path: str, wanted: Iterable[str | None]) -> Match[R] | NoPath | NoSubprotocol:
+        """Choose the route for a percent-encoded path and the keys that were asked for, best first."""
+        canonical = _canonical(path)
+        group = self._static.get(canonical)
+        values: tuple[Any, ...] | None = ()
+        if group is None:
+            for template, candidates in self._dynamic:
+                values = template.match(canonical)
+                if values is not None:
+                    group = candidates
+                    break
+            else:
+                return NoPath()
+        for key in wanted:
+            route = group.get(key)
+            if route is not None:
+                return Match(route, key, dict(zip(route.template.names, values or (), strict=True)))
+        return NoSubprotocol(tuple(key for key in group if key is not None))
+
+    def __contains__(self, path: str) -> bool:
+        return not isinstance(self.resolve(path, ()), NoPath)
+
+
+def check_subprotocols(subprotocols: object) -> tuple[str | None, ...]:
+    """Return a route's subprotocols as keys, (None,) when it asks for none.
+
+    Raises:
+        RouteError: a single string (a forgotten pair of brackets), a name that is no token, a repetition.
+    """
+    if isinstance(subprotocols, str):
+        raise RouteError(f"subprotocols is a list of names: write [{subprotocols!r}], not {subprotocols!r}")
+    if not isinstance(subprotocols, Iterable):
+        raise RouteError(f"subprotocols is a list of names, not {subprotocols!r}")
+    names = tuple(subprotocols)
+    for name in names:
+        # "elements that comprise this value MUST be non-empty strings [of] token characters" (RFC 6455 §4.1).
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise RouteError(
+                f"{name!r} cannot be a subprotocol: it must be a token such as 'chat' or 'v2.chat'"
+            )
+    if len(set(names)) != len(names):
+        raise RouteError(f"a subprotocol occurs twice in {list(names)!r}")
+    return names or (None,)
+
+
+def check_handler(handler: object, template: Template, first: str) -> Handler:
+    """Return `handler` when it is async and can be called with `first` and the template's parameters.
+
+    Raises:
+        RouteError: it is not callable, not async, or its parameters do not fit the template.
+    """
+    if not callable(handler):
+        raise RouteError(f"path {template.text!r}: {handler!r} is not a function")
+    function = _function(handler)
+    label = str(getattr(function, "__qualname__", repr(handler)))
+    if not inspect.iscoroutinefunction(function):
+        raise RouteError(f"path {template.text!r}: the handler {label} must be an async function (async def)")
+    signature = inspect.signature(handler)
+    try:
+        signature.bind(object(), **dict.fromkeys(template.names))
+    except TypeError as error:
+        parameters = ", ".join([first, *template.names])
+        raise RouteError(
+            f"path {template.text!r}: the handler {label}{signature} cannot be called as "
+            f"{label}({parameters}): {error}"
+        ) from None
+    return handler

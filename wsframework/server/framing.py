@@ -1,0 +1,308 @@
+"""A connection in frames: what every native transport has in common, whatever moves its bytes.
+
+Theory of operation
+-------------------
+    bytes in  -> `_received` -> decoder -> messages to the Connection; control frames are dealt with here
+    `send`    -> outbox (a list of encoded frames) -> bytes out, by the subclass
+
+The end of a connection always takes the same road, from wherever it was entered:
+
+    our Close frame or our answer to the peer's is the last thing that enters the outbox (`_end_sending`)
+    -> the outbox is flushed -> FIN -> what the peer still sends is read and dropped until its FIN -> released
+
+and one timer, `Timeouts.close`, cuts it short by `abort` wherever it stands. The subclass calls `_sent_all`,
+`_peer_closed` or `_broken` when its bytes come to an end, and is asked to `_release` when there is nothing
+left to do; it then calls `_released`, which tells the Connection.
+
+The answer to the peer's Close, and the Close that fails the connection after a protocol error, are held back
+while messages that came before them are still to be received: the handler may answer those first. Everything
+is delivered in the order in which the peer sent it (RFC 6455 §5.5.1 allows to "delay sending a Close frame").
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import trio
+
+from wsframework.config import Keepalive, Limits, Timeouts
+from wsframework.connection import Connection
+from wsframework.errors import CloseFrame
+from wsframework.timers import Timer, Timers
+from wsframework.wire import (
+    CloseReceived,
+    CloseState,
+    ClosingHandshake,
+    Decoder,
+    Deflater,
+    Event,
+    Failure,
+    Inflater,
+    Opcode,
+    Ping,
+    Pong,
+    encode_message,
+    encode_ping,
+    encode_pong,
+)
+
+__all__ = ["FrameTransport"]
+
+
+class FrameTransport(ABC):
+    """One connection's frames; subclasses move its bytes."""
+
+    __slots__ = (
+        "_cause",
+        "_close_timer",
+        "_closing",
+        "_decoder",
+        "_deferred",
+        "_deflater",
+        "_limits",
+        "_pending_pong",
+        "_pinged_at",
+        "_reading_paused",
+        "_sending_ended",
+        "_timeouts",
+        "_timers",
+        "connection",
+        "heard_at",
+        "outbox",
+        "outbox_bytes",
+    )
+
+    connection: Connection
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        timers: Timers,
+        codecs: tuple[Deflater, Inflater] | None = None,
+    ) -> None:
+        self.outbox: list[bytes] = []
+        self.outbox_bytes = 0
+        self.heard_at = trio.current_time()
+        self._limits = limits
+        self._timeouts = timeouts
+        self._timers = timers
+        self._deflater: Deflater | None = None
+        inflater: Inflater | None = None
+        if codecs is not None:
+            self._deflater, inflater = codecs
+        self._decoder = Decoder(
+            max_message_bytes=limits.message_bytes, max_fragments=limits.message_fragments, inflater=inflater
+        )
+        self._closing = ClosingHandshake()
+        self._deferred: Callable[[], None] | None = None
+        self._pending_pong: bytes | None = None
+        self._pinged_at: float | None = None
+        self._reading_paused = False
+        self._sending_ended = False
+        self._close_timer: Timer | None = None
+        self._cause = ""
+
+    # What subclasses do
+
+    @abstractmethod
+    def _outbox_filled(self) -> None:
+        """See to it that the outbox is written soon, and `_sent_all` called when it is empty."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Close the socket now, gracefully or not, and call `_released`. Idempotent."""
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """Take no more bytes from the socket until `resume_reading`."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    # The connection's side
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Encode and commit one whole message or ping."""
+        if opcode == Opcode.PING:
+            frame = encode_ping(payload)
+        elif self._deflater is not None:
+            frame = self._deflater.encode_message(opcode, payload)
+        else:
+            frame = encode_message(opcode, payload)
+        self._commit(frame)
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write what the socket takes at once, if that can be done without waiting."""
+
+    def close(self, frame: CloseFrame) -> None:
+        """Start the closing handshake, or answer the peer's Close if that was being held back."""
+        self._start_close_timer()
+        if self._deferred is not None:
+            self._run_deferred()
+            return
+        encoded = self._closing.send(frame)
+        if encoded is not None:
+            self._commit(encoded)
+
+    def abort(self) -> None:
+        """Drop the connection without another word."""
+        self._cause = self._cause or "the close timeout was over"
+        self._closing.lost()
+        self._release()
+
+    def write_raw(self, data: bytes) -> None:
+        """Put bytes into the outbox that are no frame: the answer to the opening handshake."""
+        self._commit(data)
+
+    def _commit(self, frame: bytes) -> None:
+        self.outbox.append(frame)
+        self.outbox_bytes += len(frame)
+        self._outbox_filled()
+
+    # Bytes in
+
+    def _received(self, data: bytes | bytearray | memoryview) -> None:
+        """Take bytes from the peer."""
+        connection = self.connection
+        delivered = False
+        for event in self._decoder.feed(data):
+            kind = type(event)
+            if kind is str or kind is bytes:
+                connection._deliver(event)  # type: ignore[arg-type]
+                delivered = True
+            else:
+                self._control(event, delivered)
+
+    def _control(self, event: Event, delivered: bool) -> None:
+        match event:
+            case Ping(payload):
+                self._answer_ping(payload)
+            case Pong(payload):
+                self.connection._deliver_pong(payload)
+            case CloseReceived(frame):
+                if self._closing.state is CloseState.OPEN:
+                    self._hold_back(lambda: self._answer_close(frame), delivered)
+                else:
+                    self._answer_close(frame)
+            case Failure(code, reason):
+                if self._closing.state is CloseState.OPEN:
+                    self._hold_back(lambda: self._fail(CloseFrame(code, reason)), delivered)
+                else:
+                    self._end_sending()
+
+    def _answer_ping(self, payload: bytes) -> None:
+        if self._closing.state is not CloseState.OPEN:
+            return
+        if self.outbox_bytes > self._limits.outbox_bytes:
+            # A peer that pings and does not read must not fill our memory. "If an endpoint receives a Ping
+            # frame and has not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY
+            # elect to send a Pong frame for only the most recently processed Ping frame." (§5.5.3)
+            self._pending_pong = payload
+        else:
+            self._commit(encode_pong(payload))
+
+    def _hold_back(self, action: Callable[[], None], delivered: bool) -> None:
+        """Do `action` when the messages before it were received, or after `last_words` seconds."""
+        if not delivered and not self.connection._has_unread:
+            action()
+            return
+        self._deferred = action
+        self._timers.after(self._timeouts.last_words, self._run_deferred)
+        self.connection._call_when_idle(self._run_deferred)
+
+    def _run_deferred(self) -> None:
+        action, self._deferred = self._deferred, None
+        if action is not None:
+            action()
+
+    def _answer_close(self, frame: CloseFrame) -> None:
+        answer = self._closing.receive(frame)
+        if answer is not None:
+            self._commit(answer)
+            self.connection._end(self._closing.outcome())
+        self._end_sending()
+
+    def _fail(self, frame: CloseFrame) -> None:
+        """Fail the connection (RFC 6455 §7.1.7): Close frame, then the end without waiting for the peer's."""
+        self._cause = f"the peer broke the protocol: {frame.reason}"
+        encoded = self._closing.send(frame)
+        if encoded is not None:
+            self._commit(encoded)
+        self.connection._end(self._closing.outcome(self._cause))
+        self._end_sending()
+
+    # Bytes out
+
+    def _made_room(self) -> None:
+        """The socket took some of the outbox."""
+        if self.outbox_bytes <= self._limits.outbox_bytes:
+            if self._pending_pong is not None and self._closing.state is CloseState.OPEN:
+                payload, self._pending_pong = self._pending_pong, None
+                self._commit(encode_pong(payload))
+            self.connection._made_room()
+
+    def _end_sending(self) -> None:
+        """No frame follows: flush, then FIN."""
+        if not self._sending_ended:
+            self._sending_ended = True
+            self._start_close_timer()
+            self._outbox_filled()
+
+    def _start_close_timer(self) -> None:
+        if self._close_timer is None:
+            self._close_timer = self._timers.after(self._timeouts.close, self.abort)
+
+    # The end
+
+    def _peer_closed(self) -> None:
+        """The peer sent FIN. Flush what it may still read, then close."""
+        if self._deferred is not None:
+            return  # its Close frame waits to be answered, and a peer that has sent FIN may still read
+        if self._closing.state in (CloseState.OPEN, CloseState.CLOSE_SENT):
+            self._lose("the peer closed TCP without a Close frame")
+        self._end_sending()
+
+    def _broken(self, cause: str) -> None:
+        """The transport is gone: reset, broken pipe, TLS failure."""
+        self._lose(cause)
+        self._release()
+
+    def _lose(self, cause: str) -> None:
+        self._deferred = None
+        if self._closing.state is not CloseState.CLOSED:
+            self._cause = self._cause or cause
+        self._closing.lost()
+        self.connection._end(self._closing.outcome(self._cause))
+
+    def _released(self) -> None:
+        """The socket is closed: tell the connection."""
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._deferred = None
+        self.outbox.clear()
+        self.connection._finish(self._closing.outcome(self._cause))
+
+    # Keepalive
+
+    def check_alive(self, now: float, keepalive: Keepalive) -> None:
+        """Ping a quiet peer, and give up one that did not answer (RFC 6455 §5.5.2)."""
+        if keepalive.interval is None or self._closing.state is not CloseState.OPEN:
+            return
+        if self._reading_paused:
+            # We are the ones who do not listen, so the peer's silence means nothing.
+            self.heard_at = now
+            self._pinged_at = None
+        elif self._pinged_at is not None and self.heard_at < self._pinged_at:
+            if now - self._pinged_at >= keepalive.timeout:
+                self._cause = f"no answer to a ping for {keepalive.timeout:g} s"
+                self._broken(self._cause)
+        elif now - self.heard_at >= keepalive.interval:
+            self._pinged_at = now
+            self._commit(encode_ping())
+        else:
+            self._pinged_at = None

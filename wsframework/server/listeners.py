@@ -1,0 +1,153 @@
+"""Sockets that listen: TCP on IPv4 and IPv6, and unix sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket as stdlib_socket
+import stat
+from collections.abc import Iterator, Sequence
+
+import trio
+
+from wsframework.errors import ListenError
+from wsframework.request import Address
+
+__all__ = ["address_of", "open_tcp_listeners", "open_unix_listener", "remove_unix_socket"]
+
+_BACKLOG = 1024
+"""Connections the kernel completes before we accept them: room for a reconnect storm (Linux caps it at
+net.core.somaxconn, 4096 by default)."""
+
+_ATTEMPTS = 8
+"""How often port 0 on several addresses may meet a port that is free on one and taken on another."""
+
+
+async def open_tcp_listeners(host: str | None, port: int) -> list[trio.socket.SocketType]:
+    """Listen on every address of `host`, all on one port.
+
+    Args:
+        host: an address or name; None for every interface.
+        port: 0 to 65535; 0 lets the system choose one port for all addresses.
+
+    Raises:
+        ListenError: the name is unknown, or an address is in use, not ours, or not allowed.
+    """
+    if not 0 <= port <= 65535:
+        raise ListenError(f"a TCP port is a number from 0 to 65535, not {port}")
+    try:
+        found = await trio.socket.getaddrinfo(
+            host, port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}: unknown name ({error.strerror})") from None
+    addresses = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
+    for attempt in range(_ATTEMPTS):
+        try:
+            return list(_bind_all(addresses))
+        except _PortTaken as taken:
+            if port != 0 or attempt == _ATTEMPTS - 1:
+                raise ListenError(str(taken)) from None
+    raise AssertionError("the loop returns or raises")
+
+
+class _PortTaken(Exception):
+    pass
+
+
+def _bind_all(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> Iterator[trio.socket.SocketType]:
+    opened: list[trio.socket.SocketType] = []
+    try:
+        for family, sockaddr in addresses:
+            host, port, *rest = sockaddr
+            if port == 0 and opened:
+                port = opened[0].getsockname()[1]
+            try:
+                opened.append(_bind(family, (host, port, *rest)))
+            except OSError as error:
+                # A machine without IPv6 (or with it switched off) still listens on IPv4.
+                if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and len(addresses) > 1:
+                    continue
+                where = Address(str(host), int(str(port)))
+                raise _explain(where, error) from None
+        if not opened:
+            raise ListenError("cannot listen: no address of this host is usable")
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+    return iter(opened)
+
+
+def _bind(family: int, sockaddr: tuple[object, ...]) -> trio.socket.SocketType:
+    listener = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+    try:
+        # A restarted server must not wait for its old connections' TIME_WAIT.
+        listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+        if family == stdlib_socket.AF_INET6:
+            listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
+        listener._sock.bind(sockaddr)  # type: ignore[attr-defined]
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _explain(where: object, error: OSError) -> Exception:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return _PortTaken(
+                f"cannot listen on {where}: the port is in use; stop the other program or choose another"
+            )
+        case errno.EACCES | errno.EPERM:
+            return ListenError(f"cannot listen on {where}: not allowed; ports below 1024 need privileges")
+        case errno.EADDRNOTAVAIL:
+            return ListenError(f"cannot listen on {where}: the address is not one of this machine's")
+        case _:
+            return ListenError(f"cannot listen on {where}: {error.strerror}")
+
+
+def open_unix_listener(path: str) -> trio.socket.SocketType:
+    """Listen on a unix socket, taking the place of one that a dead server left behind.
+
+    Raises:
+        ListenError: something else is at that path, or another server listens there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ListenError(f"cannot listen on {path}: there is a file that is no socket")
+        with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(path)
+            except OSError:
+                os.unlink(path)
+            else:
+                raise ListenError(f"cannot listen on {path}: another server listens there")
+    listener = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
+        listener._sock.bind(path)  # type: ignore[attr-defined]
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(f"cannot listen on {path}: {error.strerror}") from None
+    return listener
+
+
+def remove_unix_socket(path: str) -> None:
+    """Remove the socket's file, if it is still there."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def address_of(sockaddr: object) -> Address:
+    """Return a socket's address as a value."""
+    match sockaddr:
+        case (str(host), int(port), *_):
+            # "fe80::1%eth0": the zone is ours, not the peer's.
+            return Address(host.partition("%")[0], port)
+        case str(path):
+            return Address(path)
+        case _:
+            return Address("")

@@ -1,0 +1,150 @@
+"""The transport over any Trio stream: memory streams, unix sockets, TLS, whatever speaks `trio.abc.Stream`.
+
+Two tasks a connection: the reader feeds the decoder, the writer empties the outbox. No user scope reaches
+them, so no frame is ever cut. Both end with the connection's scope, which `_release` cancels, and `run`
+closes the stream after them: there is no other place that does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+
+import trio
+
+from wsframework.config import Limits, Timeouts
+from wsframework.server.framing import FrameTransport
+from wsframework.timers import Timers
+from wsframework.wire import Deflater, Inflater
+
+__all__ = ["BROKEN", "StreamTransport", "end_stream"]
+
+_READ_BYTES = 64 * 1024
+"""The most that one connection brings in per turn, so that a flood does not starve the others."""
+
+# What a stream raises when there is no peer at its other end any more.
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
+
+
+class StreamTransport(FrameTransport):
+    """One connection's frames over a Trio stream."""
+
+    __slots__ = ("_filled", "_may_read", "_reading", "_saw_fin", "_scope", "_stream")
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        timers: Timers,
+        codecs: tuple[Deflater, Inflater] | None = None,
+    ) -> None:
+        super().__init__(limits=limits, timeouts=timeouts, timers=timers, codecs=codecs)
+        self._stream = stream
+        self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._saw_fin = False
+        self._filled = trio.Event()
+        self._may_read = trio.Event()
+        self._may_read.set()
+
+    async def run(self, initial: bytes) -> None:
+        """Move bytes until the connection is over, then close the stream.
+
+        Args:
+            initial: bytes that came right behind the opening handshake.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    if initial:
+                        self._received(initial)
+                    with self._reading:
+                        await self._read()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
+            self._released()
+
+    async def _read(self) -> None:
+        while True:
+            await self._may_read.wait()
+            try:
+                data = await self._stream.receive_some(_READ_BYTES)
+            except BROKEN as error:
+                self._broken(_describe(error))
+                return
+            if not data:
+                self._saw_fin = True
+                self._peer_closed()
+                return
+            self.heard_at = trio.current_time()
+            self._received(data)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while self.outbox:
+                    frames, self.outbox = self.outbox, []
+                    data = frames[0] if len(frames) == 1 else b"".join(frames)
+                    await self._stream.send_all(data)
+                    self.outbox_bytes -= len(data)
+                    self._made_room()
+                if self._sending_ended:
+                    break
+                self._filled = trio.Event()
+                await self._filled.wait()
+            # What comes now is read and dropped by `end_stream`; TLS's goodbye needs both directions.
+            self._reading.cancel(reason="the closing handshake is complete")
+            await end_stream(self._stream, saw_fin=self._saw_fin)
+        except BROKEN as error:
+            self._broken(_describe(error))
+        else:
+            self._release()
+
+    def _outbox_filled(self) -> None:
+        self._filled.set()
+
+    def _release(self) -> None:
+        self._scope.cancel(reason="the connection is released")
+
+    def flush(self) -> None:
+        """Do nothing: a Trio stream cannot be written without waiting, and the writer is awake."""
+
+    def pause_reading(self) -> None:
+        """Stop the reader after what it is reading now."""
+        self._reading_paused = True
+        self._may_read = trio.Event()
+
+    def resume_reading(self) -> None:
+        """Let the reader go on."""
+        self._reading_paused = False
+        self._may_read.set()
+
+
+async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
+    """Say FIN and read what the peer still sends up to its FIN, so that closing the stream is no RST.
+
+    A RST makes the peer's kernel throw away what it has received and not read yet: our last frames. The
+    caller bounds the wait and closes the stream afterwards.
+
+    Raises:
+        trio.BrokenResourceError: the peer was not so patient.
+
+    Source: RFC 6455 §7.1.1, RFC 9112 §9.6.
+    """
+    if isinstance(stream, trio.SSLStream):
+        tls, stream = stream, stream.transport_stream
+        with contextlib.suppress(*BROKEN):  # peers often close TCP without TLS's own goodbye
+            await tls.unwrap()
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        await stream.send_eof()
+        while not saw_fin:
+            saw_fin = not await stream.receive_some(_READ_BYTES)
+
+
+def _describe(error: BaseException) -> str:
+    inner = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
+    return f"the connection was lost: {inner}"
