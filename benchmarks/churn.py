@@ -82,10 +82,10 @@ def churn(port: int, concurrency: int, warm_up: float, seconds: float, watch: Wa
             if now >= stop:
                 if measuring:
                     break
-                measuring, count, start = True, 0, now
-                del churner.latencies[:]
-                stop, cpu = now + seconds, time.process_time()
                 watch.start()
+                del churner.latencies[:]
+                measuring, count, start = True, 0, time.perf_counter()
+                stop, cpu = start + seconds, time.process_time()
             if not events:
                 raise Failed(f"no connection made progress for {STALL_SECONDS:.0f} s")
             for fd, _ in events:

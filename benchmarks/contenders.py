@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["CONTENDERS", "Contender", "HERE", "OURS", "find", "python", "versions"]
+__all__ = ["CONTENDERS", "Contender", "HERE", "OURS", "build", "find", "python", "versions"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -43,7 +43,7 @@ class Contender:
         if self.kind == "node":
             return ["node", str(HERE / "servers" / self.server), "0", mode]
         if self.kind == "c":
-            return [str(compiled(self.server)), "0", mode]
+            return [str(build(f"servers/{self.server}")), "0", mode]
         return [python(), "-m", f"benchmarks.servers.{self.server}", "0", mode]
 
 
@@ -87,17 +87,24 @@ def python() -> str:
     return str(own) if own.exists() else sys.executable
 
 
-def compiled(source: str) -> Path:
-    """Compile a C server where it is missing or older than its source; return the program's path."""
-    path = HERE / "servers" / source
-    program = HERE / ".build" / path.stem
-    if not program.exists() or program.stat().st_mtime < path.stat().st_mtime:
-        compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+def build(source: str, *options: str, suffix: str = "") -> Path:
+    """Compile a C file of ours where the result is missing or older; return the result's path.
+
+    Raises:
+        RuntimeError: there is no C compiler, or it failed.
+    """
+    path = HERE / source
+    result = HERE / ".build" / (path.stem + suffix)
+    if not result.exists() or result.stat().st_mtime < path.stat().st_mtime:
+        compiler = shutil.which(os.environ.get("CC", "cc"))
         if compiler is None:
-            raise FileNotFoundError("no C compiler")
-        program.parent.mkdir(exist_ok=True)
-        subprocess.run([compiler, "-O3", "-Wall", "-o", str(program), str(path)], check=True)
-    return program
+            raise RuntimeError("no C compiler")
+        result.parent.mkdir(exist_ok=True)
+        command = [compiler, "-O3", "-Wall", *options, "-o", str(result), str(path)]
+        finished = subprocess.run(command, capture_output=True, text=True)
+        if finished.returncode:
+            raise RuntimeError(f"{path.name} does not compile: {finished.stderr}")
+    return result
 
 
 _ASK = """
@@ -133,8 +140,8 @@ def versions(contenders: list[Contender]) -> dict[str, str]:
                 )
         elif contender.kind == "c":
             try:
-                compiled(contender.server)
-            except (FileNotFoundError, subprocess.CalledProcessError):
+                build(f"servers/{contender.server}")
+            except RuntimeError:
                 continue
             found[contender.name] = "C"
         elif all(d in installed for d in contender.distributions):

@@ -116,10 +116,10 @@ def echo(
             if now >= stop:
                 if measuring:
                     break
-                measuring, count, start = True, 0, now
-                del latencies[:]
-                stop, cpu = now + seconds, time.process_time()
                 watch.start()
+                del latencies[:]
+                measuring, count, start = True, 0, clock()
+                stop, cpu = start + seconds, time.process_time()
             if not events:
                 raise stalled(owed)
             for fd, event in events:
@@ -281,10 +281,10 @@ def echo_large(
             if now >= stop:
                 if measuring:
                     break
-                measuring, count, start = True, 0, now
-                del latencies[:]
-                stop, cpu = now + seconds, time.process_time()
                 watch.start()
+                del latencies[:]
+                measuring, count, start = True, 0, clock()
+                stop, cpu = start + seconds, time.process_time()
             if not events:
                 raise stalled(len(connections) * in_flight)
             for fd, event in events:
@@ -413,10 +413,10 @@ def fanout(
                     result = Measured(delivered, now - start, array("d", latencies), cpu / (now - start))
                     stopping = True
                 else:
-                    measuring, delivered, start = True, 0, now
-                    del latencies[:]
-                    stop, cpu = now + seconds, time.process_time()
                     watch.start()
+                    del latencies[:]
+                    measuring, delivered, start = True, 0, clock()
+                    stop, cpu = start + seconds, time.process_time()
             if not events:
                 raise stalled(published - slowest)
             before = slowest

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks import load
+from benchmarks import load, native
 from benchmarks.churn import churn
 from benchmarks.connections import Connection, open_connections
 from benchmarks.contenders import ROOT
@@ -103,37 +103,40 @@ def take_echo(row: Row, server: Server, warm_up: float, seconds: float) -> Metri
     opcode = BINARY if size >= LARGE else TEXT
     distinct = max(in_flight, 2 if size >= LARGE else 4)
     with _open(server, count) as connections:
-        shared = None
         for number, connection in enumerate(connections):
-            if size < LARGE or shared is None:
-                names = [f"{number}/{k}" for k in range(distinct)]
-                payloads = [payload(size, name) for name in names]
-                requests = [frame(opcode, p, masked=True) for p in payloads]
-                replies = [frame(opcode, p, masked=False) for p in payloads]
-                connection.carries(requests, replies, 4 * 65536 if size >= LARGE else 0)
-                shared = connection
-            else:
-                connection.carries_as(shared)
+            if number and size >= LARGE:  # a stream for each connection would not fit a cache
+                connection.carries_as(connections[0])
+                continue
+            payloads = [payload(size, f"{number}/{k}") for k in range(distinct)]
+            requests = [frame(opcode, p, masked=True) for p in payloads]
+            connection.carries(requests, [frame(opcode, p, masked=False) for p in payloads])
         watch = Watch(server)
-        loop = load.echo_large if size >= LARGE else load.echo
+        if native.available():
+            loop = native.echo
+        else:
+            loop = load.echo_large if size >= LARGE else load.echo
         result = loop(connections, in_flight, warm_up, seconds, watch)
     return _measured(result, watch.taken) | {"megabytes_per_second": 2 * result.rate * size / 1e6}
 
 
 def take_fanout(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
     count, publishers, in_flight = (row.parameters[k] for k in ("members", "publishers", "in_flight"))
+    payloads = [
+        payload(64, f"message {k}") for k in range(publishers if publishers > 1 else max(4, in_flight))
+    ]
+    requests = [frame(TEXT, p, masked=True) for p in payloads]
+    replies = [frame(TEXT, p, masked=False) for p in payloads]
     with _open(server, count) as members:
         for number, member in enumerate(members):
-            names = [f"p{number}"] if publishers > 1 else [f"{k}" for k in range(max(4, in_flight))]
-            if publishers > 1 and number >= publishers:
-                names = ["p0"]
-            payloads = [payload(64, name) for name in names]
-            replies = [frame(TEXT, p, masked=False) for p in payloads]
-            if publishers > 1:
-                replies = [frame(TEXT, payload(64, f"p{k}"), masked=False) for k in range(publishers)]
-            member.carries([frame(TEXT, p, masked=True) for p in payloads], replies, 65536)
+            if number == 0 or 0 < number < publishers:  # with several publishers, each sends its own message
+                member.carries(
+                    requests[number:][:1] if publishers > 1 else requests, replies, native.READ_BYTES
+                )
+            else:
+                member.carries_as(members[0])
         watch = Watch(server)
-        result = load.fanout(members, publishers, in_flight, warm_up, seconds, watch)
+        loop = native.fanout if native.available() else load.fanout
+        result = loop(members, publishers, in_flight, warm_up, seconds, watch)
     return _measured(result, watch.taken)
 
 

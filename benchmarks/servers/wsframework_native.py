@@ -3,9 +3,9 @@
 import functools
 
 import trio
+from wsframework import App, Connection, Deflate, Limits, Room
 
 from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
-from wsframework import App, Connection, Deflate, Limits, Room
 
 
 def build(mode: str) -> App:
