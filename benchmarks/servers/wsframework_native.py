@@ -3,7 +3,7 @@
 import functools
 
 import trio
-from wsframework import App, Connection, Deflate, Limits, Room
+from wsframework import App, Connection, Deflate, Limits
 
 from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
 
@@ -14,7 +14,9 @@ def build(mode: str) -> App:
         compression=Deflate() if mode == "deflate" else None,
     )
     if mode == "fanout":
-        room = Room()
+        from wsframework import Room
+
+        room = Room("room")
 
         @app.websocket("/")
         async def fanout(ws: Connection) -> None:
