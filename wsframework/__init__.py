@@ -20,6 +20,7 @@ from wsframework.errors import (
 from wsframework.plugins import Plugin
 from wsframework.records import JsonFormatter
 from wsframework.request import Address, Headers, Request, Response
+from wsframework.rooms import Engine, Member, Room, Rooms, RoomStatistics, SlowPolicy
 from wsframework.server import Server, ServerStatistics
 
 __all__ = [
@@ -41,6 +42,12 @@ __all__ = [
     "ConnectionStatistics",
     "Server",
     "ServerStatistics",
+    "Room",
+    "Rooms",
+    "Member",
+    "SlowPolicy",
+    "RoomStatistics",
+    "Engine",
     "Plugin",
     "JsonFormatter",
     "WSFrameworkError",

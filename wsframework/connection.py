@@ -43,15 +43,51 @@ from trio.lowlevel import (
 from wsframework.config import Limits
 from wsframework.errors import Closed, CloseFrame, ConnectionClosed, check_close
 from wsframework.request import Request
-from wsframework.wire import Opcode
+from wsframework.wire import Opcode, encode_message
 
-__all__ = ["Connection", "ConnectionStatistics", "Transport"]
+__all__ = ["Connection", "ConnectionStatistics", "EncodedMessage", "Transport", "encode"]
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
 _PING = int(Opcode.PING)
+
+
+@attrs.frozen(eq=False)
+class EncodedMessage:
+    """A message encoded once for many connections.
+
+    Attributes:
+        opcode: `Opcode.TEXT` or `Opcode.BINARY`.
+        payload: its bytes; of a text, the UTF-8.
+        frame: the whole frame, for connections that do not compress.
+    """
+
+    opcode: int
+    payload: bytes
+    frame: bytes
+
+
+def encode(message: str | BytesLike) -> EncodedMessage:
+    """Encode a message for many connections.
+
+    Raises:
+        TypeError: it is neither `str` nor bytes-like.
+        UnicodeEncodeError: the text holds a lone surrogate.
+    """
+    if isinstance(message, str):
+        opcode, payload = _TEXT, message.encode()
+    else:
+        opcode, payload = _BINARY, _to_bytes(message)
+    return EncodedMessage(opcode, payload, encode_message(opcode, payload))
+
+
+class Backlog(Protocol):
+    """Messages that wait for room in a connection's outbox, besides those of waiting senders."""
+
+    def _made_room(self) -> bool:
+        """Move what fits into the outbox; True when nothing is left."""
 
 
 class Transport(Protocol):
@@ -62,6 +98,9 @@ class Transport(Protocol):
 
     def send(self, opcode: int, payload: bytes) -> None:
         """Commit one whole message or ping: it is on its way, in this order, come what may."""
+
+    def send_encoded(self, message: EncodedMessage) -> None:
+        """Commit a message that was encoded once for many connections."""
 
     def flush(self) -> None:
         """Hand to the socket what it will take now; the sending handler is about to wait."""
@@ -144,6 +183,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_backlogs",
         "_closed",
         "_closed_event",
         "_closing",
@@ -179,6 +219,7 @@ class Connection:
         # Empty containers are not free (a deque is 760 bytes), so an idle connection has none.
         self._inbox: deque[str | bytes] | None = None
         self._senders: deque[_WaitingSender] | None = None
+        self._backlogs: list[Backlog] | None = None
         self._pings: dict[bytes, _Ping] | None = None
         self._receiver: Task | None = None
         self._unread_bytes = 0
@@ -531,19 +572,34 @@ class Connection:
     def _made_room(self) -> None:
         """Commit waiting messages, first come first served, while the outbox has room."""
         senders = self._senders
-        if senders is None:
-            return
-        while senders:
-            outbox = self._transport.outbox_bytes
-            first = senders[0]
-            if outbox and outbox + len(first.payload) > self._limits.outbox_bytes:
-                return
-            senders.popleft()
-            if first.opcode != _PING:
-                self._messages_sent += 1
-            self._transport.send(first.opcode, first.payload)
-            reschedule(first.task)
-        self._senders = None
+        if senders is not None:
+            while senders:
+                outbox = self._transport.outbox_bytes
+                first = senders[0]
+                if outbox and outbox + len(first.payload) > self._limits.outbox_bytes:
+                    return
+                senders.popleft()
+                if first.opcode != _PING:
+                    self._messages_sent += 1
+                self._transport.send(first.opcode, first.payload)
+                reschedule(first.task)
+            self._senders = None
+        if self._backlogs is not None:
+            self._backlogs = [backlog for backlog in self._backlogs if not backlog._made_room()] or None
+
+    def _offer(self, message: EncodedMessage) -> bool:
+        """Commit a broadcast message if the outbox has room for it now."""
+        if self._closed is not None or not self._has_room(len(message.payload)):
+            return False
+        self._messages_sent += 1
+        self._transport.send_encoded(message)
+        return True
+
+    def _add_backlog(self, backlog: Backlog) -> None:
+        """Tell `backlog` whenever there is room, until it is empty."""
+        if self._backlogs is None:
+            self._backlogs = []
+        self._backlogs.append(backlog)
 
     @property
     def _has_unread(self) -> bool:
@@ -596,6 +652,7 @@ class Connection:
             receiver, self._receiver = self._receiver, None
             reschedule(receiver, outcome.Error(ConnectionClosed(self._closed)))
         senders, self._senders = self._senders, None
+        self._backlogs = None
         for waiting in senders or ():
             reschedule(waiting.task, outcome.Error(ConnectionClosed(self._closed)))
         if self._ended:

@@ -24,7 +24,7 @@ import trio
 import trio_websocket
 
 from wsframework.config import Limits, Timeouts
-from wsframework.connection import Connection
+from wsframework.connection import Connection, EncodedMessage
 from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.session import Acceptance, Decide, Session
@@ -216,6 +216,9 @@ class _HostedConnection:
         self.outbox_bytes += len(payload)
         self._outbox.append((opcode, payload))
         self._outbox_filled.set()
+
+    def send_encoded(self, message: EncodedMessage) -> None:
+        self.send(message.opcode, message.payload)
 
     def flush(self) -> None:
         """Nothing to do: the writer runs at the next turn."""

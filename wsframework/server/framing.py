@@ -27,7 +27,7 @@ from collections.abc import Callable
 import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
-from wsframework.connection import Connection
+from wsframework.connection import Connection, EncodedMessage
 from wsframework.errors import CloseFrame
 from wsframework.timers import Timer, Timers
 from wsframework.wire import (
@@ -138,6 +138,14 @@ class FrameTransport(ABC):
     @abstractmethod
     def flush(self) -> None:
         """Write what the socket takes at once, if that can be done without waiting."""
+
+    def send_encoded(self, message: EncodedMessage) -> None:
+        """Commit a message that was encoded once for many connections."""
+        if self._deflater is not None:
+            # Each connection's compressor has a history of its own (RFC 7692 §7.1.1).
+            self._commit(self._deflater.encode_message(message.opcode, message.payload))
+        else:
+            self._commit(message.frame)
 
     def close(self, frame: CloseFrame) -> None:
         """Start the closing handshake, or answer the peer's Close if that was being held back."""
