@@ -60,8 +60,9 @@ def negotiate_deflate(
         if name != _NAME:
             continue
         offer = _read_parameters(parameters)
-        if offer is not None:
-            return _answer(config, offer)
+        answer = None if offer is None else _answer(config, offer)
+        if answer is not None:
+            return answer
     return None
 
 

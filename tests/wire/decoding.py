@@ -1,0 +1,58 @@
+"""Feed the same bytes in every way TCP may deliver them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from hypothesis import settings
+
+from wsframework.wire import Decoder, Event, Opcode, encode_frame
+
+KEY = b"\x37\xfa\x21\x3d"  # the masking key of the RFC's own example (§5.7)
+
+MakeDecoder = Callable[[], Decoder]
+
+
+def repeatable(examples: int) -> settings:
+    """The same examples in every run, and no database: a failure here is a failure everywhere."""
+    return settings(max_examples=examples, derandomize=True, deadline=None, database=None)
+
+
+def masked(opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = False, key: bytes = KEY) -> bytes:
+    return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masking_key=key)
+
+
+def raw_frame(first: int, length_field: bytes, payload: bytes = b"", key: bytes = KEY) -> bytes:
+    """A masked frame whose header bytes are given: `encode_frame` refuses to write a broken one."""
+    body = bytes(octet ^ key[i % 4] for i, octet in enumerate(payload))
+    return bytes((first, 0x80 | length_field[0])) + length_field[1:] + key + body
+
+
+def text_frames(*pieces: bytes) -> bytes:
+    """One text message, a frame for each piece."""
+    last = len(pieces) - 1
+    return b"".join(
+        masked(Opcode.CONTINUATION if i else Opcode.TEXT, piece, fin=i == last)
+        for i, piece in enumerate(pieces)
+    )
+
+
+def feed_all(decoder: Decoder, chunks: Iterable[bytes | bytearray | memoryview]) -> list[Event]:
+    return [event for chunk in chunks for event in decoder.feed(chunk)]
+
+
+def decode_every_way(make: MakeDecoder, data: bytes) -> list[Event]:
+    """Return the events of `data`, after checking that no way of cutting it changes them."""
+    whole = make().feed(data)
+    assert feed_all(make(), (data[i : i + 1] for i in range(len(data)))) == whole, "byte by byte"
+    for offset in range(1, len(data)):
+        # As views of a buffer that is overwritten afterwards, as a socket transport's is.
+        decoder, events = make(), list[Event]()
+        buffer = bytearray(len(data))
+        for part in (data[:offset], data[offset:]):
+            buffer[: len(part)] = part
+            with memoryview(buffer)[: len(part)] as view:
+                events += decoder.feed(view)
+            buffer[:] = b"\xff" * len(buffer)
+        assert events == whole, f"split at {offset}"
+    return whole
