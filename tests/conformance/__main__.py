@@ -119,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"conformance: {error}", file=sys.stderr)
         return 2
     print(report.table(suite.groups))
+    if report.not_accepted:
+        print(f"wire logs: {options.reports}/server_*_case_*.html", file=sys.stderr)
     if options.json:
         options.json.write_text(
             json.dumps({"suite": suite.version, "server": server, **report.as_json()}, indent=1) + "\n"

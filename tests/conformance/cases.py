@@ -17,7 +17,7 @@ COMPRESSION = frozenset({"12", "13"})
 
 # The last number of a compression case chooses the message size: 16, 64, 256, 1,024, 4,096 and 8,192 bytes
 # in one frame each, and 8,192 in fragments of 256. What follows are the same tests with up to 128 KiB: they
-# take most of a full run, nearly all of it in zlib.
+# take nine tenths of a full run.
 SHORT_SIZES = frozenset({1, 2, 3, 4, 5, 6, 11})
 
 

@@ -36,7 +36,6 @@ COLUMNS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("wrong code", "close", frozenset({"WRONG CODE"})),
 )
 
-
 # Characters of received and of expected events to show; the suite's page has all of them.
 EVENTS_LENGTH = 120
 
