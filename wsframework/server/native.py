@@ -44,7 +44,7 @@ from wsframework.session import Acceptance, Decide, Session
 from wsframework.timers import Timers
 from wsframework.wire import Upgrade, encode_101, is_upgrade, negotiate_deflate, read_upgrade, server_codecs
 
-__all__ = ["Server", "ServerStatistics", "run_server", "serve"]
+__all__ = ["Server", "ServerStatistics", "run_server", "serve", "serve_streams"]
 
 _SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
 
@@ -100,6 +100,7 @@ class Server:
         self._timeouts = timeouts
         self._keepalive = keepalive
         self._timers = Timers()
+        self._connections: trio.Nursery | None = None
         self._transports: set[FrameTransport] = set()
         self._handshakes: set[trio.CancelScope] = set()
         self._open = 0
@@ -156,6 +157,7 @@ class Server:
         async with trio.open_nursery() as accepting:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as connections:
+                    self._connections = connections
                     connections.start_soon(self._timers.run)
                     if self._keepalive.interval is not None:
                         connections.start_soon(self._keep_alive)
@@ -180,6 +182,8 @@ class Server:
     ) -> None:
         try:
             async with trio.open_nursery() as nursery:
+                if not listeners:
+                    nursery.start_soon(trio.sleep_forever)
                 for listener in listeners:
                     nursery.start_soon(self._accept, listener, ssl, connections)
         finally:
@@ -205,6 +209,21 @@ class Server:
             if ssl is not None:
                 stream = trio.SSLStream(stream, ssl, server_side=True)
             connections.start_soon(self.serve_stream, stream, remote, local)
+
+    def serve_soon(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
+        """Serve one more connection, beside those that are accepted, in a task of the server's; do not wait.
+
+        Args:
+            stream: both directions of bytes, whatever carries them; the server closes it.
+            remote: what handlers shall see as the peer's address.
+            local: what they shall see as ours.
+
+        Raises:
+            RuntimeError: the server does not run yet, or has begun to stop.
+        """
+        if self._connections is None or self._stopping.is_set():
+            raise RuntimeError("this server does not run, so it can serve no stream")
+        self._connections.start_soon(self.serve_stream, stream, remote, local)
 
     async def serve_stream(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
         """Serve one connection over any Trio stream, from its first byte to its last; always closes it.
@@ -417,6 +436,28 @@ async def serve(
     finally:
         if unix_path is not None:
             remove_unix_socket(unix_path)
+
+
+async def serve_streams(
+    decide: Decide,
+    *,
+    secure: bool = False,
+    limits: Limits,
+    timeouts: Timeouts,
+    keepalive: Keepalive,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve without listening: connections are what `Server.serve_soon` is given.
+
+    Args:
+        decide: as for `serve`, like the rest.
+        secure: whether requests shall look as if they came over TLS.
+
+    Cancellation:
+        Starts the drain, which is over by `Timeouts.drain`.
+    """
+    server = Server(decide, limits=limits, timeouts=timeouts, keepalive=keepalive, secure=secure)
+    await server.run((), None, task_status)
 
 
 async def run_server(
