@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import resource
+import ssl
 import subprocess
 import sys
 import time
@@ -15,9 +16,11 @@ import attrs
 
 from benchmarks import load, native
 from benchmarks.churn import churn
+from benchmarks.deflate import OFFER, deflate_echo, messages
 from benchmarks.connections import Connection, open_connections
 from benchmarks.contenders import ROOT
-from benchmarks.frames import BINARY, TEXT, Failed, frame, payload
+from benchmarks.frames import BINARY, TEXT, Failed, frame, payload, request
+from benchmarks.mixed import Day, mixed
 from benchmarks.process import Server, core_busy_seconds
 
 __all__ = ["ROWS", "WORKLOADS", "Row", "select_rows"]
@@ -44,12 +47,14 @@ class Row:
     mode: str
     metric: str
     unit: str
-    take: Take
+    take: Any  # Take, or for a row that is taken together: take_keepalive's shape
     parameters: dict[str, Any] = attrs.field(factory=dict)
     better: str = "higher"
     seconds: float = 0.6
     rounds: int = 3
     fresh: bool = False  # a new server process for every turn
+    together: bool = False  # all contenders in one turn, at the same time
+    context: ssl.SSLContext | None = attrs.field(default=None, eq=False, repr=False)
 
 
 class Watch:
@@ -144,6 +149,73 @@ def take_churn(row: Row, server: Server, warm_up: float, seconds: float) -> Metr
     watch = Watch(server)
     result = churn(server.port, row.parameters["concurrency"], warm_up, seconds, watch)
     return _measured(result, watch.taken)
+
+
+def take_tls(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    """Echo over TLS. The client is Python with OpenSSL: see its CPU share."""
+    count, in_flight, size = (row.parameters[k] for k in ("connections", "in_flight", "size"))
+    if row.context is None:
+        raise Failed("no certificate: trustme is not installed")
+    with _open(server, count, context=row.context) as connections:
+        for number, connection in enumerate(connections):
+            payloads = [payload(size, f"{number}/{k}") for k in range(max(4, in_flight))]
+            requests = [frame(TEXT, p, masked=True) for p in payloads]
+            connection.carries(requests, [frame(TEXT, p, masked=False) for p in payloads])
+        watch = Watch(server)
+        result = load.echo(connections, in_flight, warm_up, seconds, watch)
+    return _measured(result, watch.taken)
+
+
+def take_deflate(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    count, size = row.parameters["connections"], row.parameters["size"]
+    with _open(server, count, request=request(OFFER)) as connections:
+        if b"permessage-deflate" not in connections[0].head:
+            raise Failed("the server did not agree to permessage-deflate")
+        watch = Watch(server)
+        result, reply_bytes = deflate_echo(connections, messages(16, size), warm_up, seconds, watch)
+    return _measured(result, watch.taken) | {"reply_bytes": reply_bytes}
+
+
+def take_mixed(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    watch = Watch(server)
+    result, more = mixed(server.port, Day(**row.parameters), warm_up, seconds, watch)
+    metrics = _measured(result, watch.taken)
+    return metrics | more | {"p99_ms": metrics["p99"] * 1e3}
+
+
+def take_keepalive(row: Row, servers: dict[str, Server], seconds: float) -> dict[str, Metrics | str]:
+    """Let all servers keep their idle connections alive at the same time; return CPU by server.
+
+    CPU time is each server's own, so they can share the minute (and the core) that this takes.
+    """
+    count = _affordable(row.parameters["connections"])
+    taken: dict[str, Metrics | str] = {}
+    holders = {}
+    try:
+        for name, server in servers.items():
+            holders[name] = Holder(server, count)
+            try:
+                holders[name].wait_open()
+            except Failed as error:
+                taken[name] = str(error)
+                holders.pop(name).kill()
+        time.sleep(1.0)
+        pids = {name: servers[name].pids() for name in holders}
+        before = {name: servers[name].cpu_seconds(pids[name]) for name in holders}
+        began = time.perf_counter()
+        time.sleep(seconds)
+        elapsed = time.perf_counter() - began
+        for name, holder in holders.items():
+            cpu = servers[name].cpu_seconds(pids[name]) - before[name]
+            try:
+                pings = holder.end()
+                taken[name] = {"cpu_percent": 100 * cpu / elapsed, "pings": pings, "connections": count}
+            except Failed as error:
+                taken[name] = str(error)
+    finally:
+        for holder in holders.values():
+            holder.kill()
+    return taken
 
 
 class Holder:
@@ -255,13 +327,32 @@ ROWS: tuple[Row, ...] = (
     _fanout(100, 10, 10),
     _fanout(1000, 10, 10, seconds=1.0),
     Row(
-        workload="churn", key="churn:32", label="32 at once", mode="echo", metric="rate", unit="connections/s",
-        take=take_churn, parameters={"concurrency": 32}, seconds=1.0,
+        workload="churn", key="churn:32", label="32 at once", mode="echo", metric="rate",
+        unit="connections/s", take=take_churn, parameters={"concurrency": 32}, seconds=1.0,
+    ),
+    *(
+        Row(
+            workload="deflate", key=f"deflate:64x1:{size}", label=f"64 × 1, {size} of text", mode="deflate",
+            metric="rate", unit="msg/s", take=take_deflate,
+            parameters={"connections": 64, "in_flight": 1, "size": SIZES[size]},
+        )
+        for size in ("1KiB", "16KiB")
+    ),
+    attrs.evolve(_echo("tls", 64, 1, "64B"), mode="tls", take=take_tls),
+    attrs.evolve(_echo("tls", 64, 16, "64B"), mode="tls", take=take_tls),
+    Row(
+        workload="mixed", key="mixed", label="p99 of 80 chatters among 500 connections", mode="echo",
+        metric="p99_ms", unit="ms, p99", take=take_mixed, parameters={}, better="lower", seconds=3.0, rounds=2,
     ),
     Row(
         workload="idle", key="idle:5000", label="memory, 5,000 open", mode="echo", metric="kilobytes",
         unit="kB/connection", take=take_idle, parameters={"connections": 5000}, better="lower",
         seconds=2.0, rounds=1, fresh=True,
+    ),
+    Row(
+        workload="idle", key="keepalive:5000", label="CPU for keepalive, 5,000 open, 20 s", mode="keepalive",
+        metric="cpu_percent", unit="% of a core", take=take_keepalive, parameters={"connections": 5000},
+        better="lower", seconds=60.0, rounds=1, together=True,
     ),
 )  # fmt: skip
 
@@ -271,6 +362,9 @@ WORKLOADS: dict[str, str] = {
     "connections": "echo, one connection and a thousand",
     "fanout": "one room, 64 B messages",
     "churn": "connect, handshake, close",
+    "deflate": "echo with permessage-deflate",
+    "tls": "echo over TLS, 64 B",
+    "mixed": "a mixed day",
     "idle": "idle connections",
 }
 

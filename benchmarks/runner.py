@@ -81,7 +81,9 @@ def run(
     try:
         for row in plan.rows:
             fleet.enter(row)
-            rows.append(_take_row(row, plan, contenders, fleet, progress))
+            taken = _take_together if row.together else _take_row
+            ready = attrs.evolve(row, context=client_context) if row.mode == "tls" else row
+            rows.append(taken(ready, plan, contenders, fleet, progress))
             show(rows[-1])
     finally:
         fleet.end()
@@ -148,6 +150,7 @@ def _take_row(
 ) -> dict[str, Any]:
     samples: dict[str, list[dict[str, Any] | None]] = {}
     errors: dict[str, str] = {}
+    failures: dict[str, int] = {}
     seconds = plan.seconds or row.seconds
     for round_number in range(plan.rounds or row.rounds):
         for contender in contenders:
@@ -157,7 +160,7 @@ def _take_row(
                 continue
             progress.turn(row, round_number, name)
             taken = None
-            if name not in fleet.failed_to_start and errors.get(name, "").count("\0") < 2:
+            if name not in fleet.failed_to_start and failures.get(name, 0) < 2:
                 try:
                     server, fresh = fleet.server(contender, row)
                     taken = row.take(
@@ -168,15 +171,37 @@ def _take_row(
                     fleet.failed_to_start[name] = str(error)
                     progress.say(f"left out: {name} ({error})")
                 except (Failed, OSError) as error:
-                    text = f"{type(error).__name__}: {error}"
-                    with contextlib.suppress(KeyError, ValueError):
-                        text += f" {fleet.servers[name].log_tail()}".rstrip()
+                    text = f"{error}" if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
                     progress.say(f"FAILED: {name} in {row.key}: {text}")
                     errors[name] = text
+                    failures[name] = failures.get(name, 0) + 1
                     fleet.discard(contender)
                 if row.fresh:
                     fleet.discard(contender)
             samples.setdefault(name, []).append(taken)
+    return _row_result(row, seconds, samples, errors)
+
+
+def _take_together(
+    row: Row, plan: Plan, contenders: list[Contender], fleet: _Fleet, progress: Progress
+) -> dict[str, Any]:
+    errors = {c.name: "cannot do this" for c in contenders if row.mode in c.lacks}
+    servers = {}
+    for contender in contenders:
+        if contender.name not in errors and contender.name not in fleet.failed_to_start:
+            progress.turn(row, 0, contender.name)
+            try:
+                servers[contender.name], _ = fleet.server(contender, row)
+            except StartFailed as error:
+                fleet.failed_to_start[contender.name] = str(error)
+    seconds = plan.seconds or row.seconds
+    taken = row.take(row, servers, seconds)
+    errors |= {name: result for name, result in taken.items() if isinstance(result, str)}
+    samples = {name: [result] for name, result in taken.items() if not isinstance(result, str)}
+    return _row_result(row, seconds, samples, errors)
+
+
+def _row_result(row: Row, seconds: float, samples: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
     return {
         "workload": row.workload,
         "key": row.key,
