@@ -1,8 +1,8 @@
 """The same echo on trio-websocket alone: what the suite says about it is known, so it tests the test.
 
 Without compression its 216 cases are UNIMPLEMENTED, and five to eight of the core are NON-STRICT, from run to
-run, with wstest itself too (trio-websocket 0.12.2). If a run of them against this module is ever "conformant",
-the run is broken.
+run, with wstest itself too (trio-websocket 0.12.2). If a run of them against this module is ever
+"conformant", the run is broken.
 """
 
 from __future__ import annotations
