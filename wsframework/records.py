@@ -37,7 +37,11 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or " " in text or "\n" in text else text
+    printable = text.isprintable()
+    if text and printable and " " not in text and '"' not in text:
+        return text
+    # The peer chooses some of these values, so none may break its line or speak to the reader's terminal.
+    return json.dumps(text, ensure_ascii=not printable)
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+import pytest
+
+from wsframework.request import Address, Headers, Request, Response, check_fields, reason_phrase
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (Address("127.0.0.1", 80), "127.0.0.1:80"),
+        (Address("::1", 8000), "[::1]:8000"),
+        (Address("example.com", 443), "example.com:443"),
+        (Address("/run/chat.sock"), "/run/chat.sock"),
+        (Address(""), "unix socket"),
+    ],
+)
+def test_an_address_reads_as_in_a_url(address: Address, text: str) -> None:
+    assert str(address) == text
+
+
+FIELDS = [("Host", "example.com"), ("X-Tag", "a"), ("x-tag", "b")]
+
+
+def test_header_names_are_looked_up_without_regard_to_case() -> None:
+    headers = Headers(FIELDS)
+    assert headers["HOST"] == headers["host"] == "example.com"
+    assert "hOsT" in headers
+    assert "origin" not in headers
+    number: object = 7
+    assert number not in headers
+    assert headers.get("origin") is None
+    with pytest.raises(KeyError, match="origin"):
+        headers["origin"]
+
+
+def test_a_repeated_header_reads_as_one_list_and_line_by_line() -> None:
+    headers = Headers(FIELDS)
+    assert headers["x-tag"] == "a, b"
+    assert headers.get_all("X-Tag") == ["a", "b"]
+    assert headers.get_all("origin") == []
+    assert headers.pairs() == tuple(FIELDS)
+
+
+def test_headers_are_a_mapping_of_lower_case_names_in_order() -> None:
+    headers = Headers(FIELDS)
+    assert list(headers) == ["host", "x-tag"]
+    assert len(headers) == 2
+    assert dict(headers) == {"host": "example.com", "x-tag": "a, b"}
+    assert headers == Headers({"host": "example.com", "x-tag": "a, b"})
+    assert repr(headers) == f"Headers({FIELDS!r})"
+    assert not Headers()
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/", "/", {}),
+        ("/chat", "/chat", {}),
+        ("/chat?room=a%20b&x=1&x=2&empty=", "/chat", {"room": "a b", "x": "2", "empty": ""}),
+        ("/a%2Fb?", "/a%2Fb", {}),
+        ("/chat#part", "/chat", {}),
+        ("//double/slash", "//double/slash", {}),
+        ("http://example.com/chat?x=1", "/chat", {"x": "1"}),
+        ("ws://example.com", "/", {}),
+        ("*", "*", {}),
+    ],
+)
+def test_a_target_is_a_path_and_a_query(target: str, path: str, query: dict[str, str]) -> None:
+    request = Request(target)
+    assert request.path == path
+    assert request.query == query
+
+
+def test_a_request_knows_its_origin_and_host_if_they_were_sent() -> None:
+    request = Request("/", {"Origin": "https://example.com", "Host": "example.com:8000"})
+    assert (request.origin, request.host) == ("https://example.com", "example.com:8000")
+    assert (Request("/").origin, Request("/").host) == (None, "")
+
+
+def test_a_request_takes_headers_in_any_shape() -> None:
+    headers = Headers([("Host", "h")])
+    assert Request("/", headers).headers is headers
+    assert Request("/", [("Host", "h")]).host == Request("/", {"Host": "h"}).host == "h"
+
+
+def test_a_request_is_frozen_hashable_and_reads_well() -> None:
+    request = Request("/chat?x=1", remote=Address("10.0.0.1", 5000))
+    assert repr(request) == "<Request GET /chat?x=1 from 10.0.0.1:5000>"
+    assert {request: 1}[request] == 1
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        request.target = "/other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("response", "body", "content_type"),
+    [
+        (Response("héllo"), "héllo".encode(), "text/plain; charset=utf-8"),
+        (Response(b"\0\1"), b"\0\1", "application/octet-stream"),
+        (Response(), b"", None),
+        (Response("x", content_type="text/css"), b"x", "text/css"),
+        (Response("x", headers={"content-type": "text/csv"}), b"x", "text/csv"),
+        (Response.html("<p>"), b"<p>", "text/html; charset=utf-8"),
+        (Response.json({"é": [1]}), '{"é": [1]}'.encode(), "application/json"),
+        (Response.error(404, "no"), b"404 Not Found: no\n", "text/plain; charset=utf-8"),
+    ],
+)
+def test_a_response_has_bytes_and_says_of_what_type(
+    response: Response, body: bytes, content_type: str | None
+) -> None:
+    assert response.body == body
+    assert response.headers.get("content-type") == content_type
+
+
+def test_the_ways_to_make_a_response_take_a_status_and_headers() -> None:
+    for response in (
+        Response("x", 418, {"X-A": "1"}),
+        Response.json("x", 418, {"X-A": "1"}),
+        Response.html("x", 418, {"X-A": "1"}),
+        Response.error(418, "x", {"X-A": "1"}),
+    ):
+        assert (response.status, response.headers["x-a"]) == (418, "1")
+        assert repr(response) == f"<Response 418 {len(response.body)} bytes>"
+
+
+def test_json_goes_out_as_it_would_come_in() -> None:
+    value = {"text": "naïve ☃", "list": [1, None, True]}
+    assert json.loads(Response.json(value).body) == value
+
+
+@pytest.mark.parametrize("status", [100, 101, 199, 600])
+def test_a_response_has_a_final_http_status(status: int) -> None:
+    with pytest.raises(ValueError, match=f"from 200 to 599, not {status}"):
+        Response("x", status)
+
+
+INJECTIONS: list[Any] = [
+    ("X-A", "1\r\nSet-Cookie: a=b"),
+    ("X-A", "1\nX-B: 2"),
+    ("X-A", "1\0"),
+    ("X\r\nX-B", "1"),
+    ("X-A: b", "1"),
+    ("X A", "1"),
+    ("", "1"),
+]
+
+
+@pytest.mark.parametrize("field", INJECTIONS)
+def test_a_header_field_cannot_break_out_of_its_line(field: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="not a header field"):
+        Response("x", headers=[field])
+    with pytest.raises(ValueError, match="not a header field"):
+        check_fields([("X-Fine", "1"), field])
+
+
+def test_good_header_fields_pass_the_check() -> None:
+    check_fields([("X-Fine", "a: b, c"), ("X-Empty", "")])
+
+
+def test_a_status_without_a_name_has_an_empty_phrase() -> None:
+    assert reason_phrase(426) == "Upgrade Required"
+    assert reason_phrase(599) == ""
