@@ -237,7 +237,10 @@ def test_messages_below_the_threshold_go_out_as_they_are() -> None:
     deflater = Deflater(threshold_bytes=10)
     assert deflater.encode_text("x" * 9) == encode_text("x" * 9)
     assert deflater.encode_binary(b"x" * 9) == encode_binary(b"x" * 9)
+    assert deflater.encode_message(TEXT, b"x" * 9) == encode_text("x" * 9)
     assert deflater.encode_text("x" * 10)[0] == 0xC1
+    assert deflater.encode_text("é" * 5)[0] == 0xC1  # ten bytes
+    assert deflater.encode_message(BINARY, b"x" * 10)[0] == 0xC2
     assert deflater.encode_binary(memoryview(b"x" * 10))[0] == 0xC2
 
 

@@ -210,8 +210,8 @@ DIFFERENCES: list[tuple[str, bytes, bool, list[Event], list[Event]]] = [
         [Ping(b""), Failure(CloseCode.INVALID_PAYLOAD, "")],
     ),
     (
-        # RFC 7692 §7.2.3.4 allows "a DEFLATE block with "BFINAL" set to 1". wsproto's stream ends there, and
-        # it can read nothing after it.
+        # RFC 7692 §7.2.3.4 has this very message as its example. wsproto's stream ends with its final block,
+        # and it can read nothing after it.
         "a message after one that ended in a final block",
         masked(TEXT, FINAL_HELLO, rsv1=True) * 2,
         True,

@@ -12,6 +12,7 @@ from wsframework.wire import (
     encode_binary,
     encode_close,
     encode_frame,
+    encode_message,
     encode_ping,
     encode_pong,
     encode_text,
@@ -57,6 +58,10 @@ def test_the_length_takes_the_fewest_bytes(length: int, header: str) -> None:
     assert encode_frame(Opcode.TEXT, b"x" * length) == frame
     assert frame_header(Opcode.TEXT, length) == bytes.fromhex(header)
     binary = b"\x82" + frame[1:]
+    assert encode_message(Opcode.TEXT, b"x" * length) == frame
+    assert encode_message(Opcode.BINARY, b"x" * length) == binary
+    compressed = encode_frame(Opcode.TEXT, b"x" * length, rsv1=True)
+    assert encode_message(Opcode.TEXT, b"x" * length, compressed=True) == compressed == b"\xc1" + frame[1:]
     for kind in (bytes, bytearray, memoryview):
         assert encode_binary(kind(b"x" * length)) == binary
 

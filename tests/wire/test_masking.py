@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +25,12 @@ both = pytest.mark.parametrize(
 def by_definition(data: bytes, key: bytes) -> bytes:
     """RFC 6455 §5.3: transformed-octet-i = original-octet-i XOR masking-key-octet-(i MOD 4)."""
     return bytes(octet ^ key[i % 4] for i, octet in enumerate(data))
+
+
+def test_the_pure_function_is_there_where_the_compiled_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+    again = runpy.run_path(masking.__file__)
+    assert again["apply_mask"] is again["pure_apply_mask"]
 
 
 @both

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 
 from wsframework.wire.events import ProtocolViolation
-from wsframework.wire.frames import encode_binary, encode_frame, encode_message, encode_text
+from wsframework.wire.frames import encode_message
 from wsframework.wire.opcodes import CloseCode, Opcode
 
 __all__ = ["MAX_WINDOW_BITS", "MIN_ZLIB_WINDOW_BITS", "Deflater", "Inflater"]
@@ -71,22 +71,17 @@ class Deflater:
         Raises:
             UnicodeEncodeError: the message holds a lone surrogate; the compressor is as it was.
         """
-        if len(message) < self._threshold_bytes:  # code points: never more than bytes
-            return encode_text(message)
-        return encode_frame(Opcode.TEXT, self.compress(message.encode()), rsv1=True)
+        return self.encode_message(Opcode.TEXT, message.encode())
 
     def encode_binary(self, message: bytes | bytearray | memoryview) -> bytes:
         """Encode `message` as one binary frame, compressed unless it is shorter than the threshold."""
-        payload = bytes(message)
-        if len(payload) < self._threshold_bytes:
-            return encode_binary(payload)
-        return encode_frame(Opcode.BINARY, self.compress(payload), rsv1=True)
+        return self.encode_message(Opcode.BINARY, bytes(message))
 
     def encode_message(self, opcode: int, payload: bytes) -> bytes:
         """Encode a payload that is already bytes, compressed unless it is shorter than the threshold."""
         if len(payload) < self._threshold_bytes:
             return encode_message(opcode, payload)
-        return encode_frame(opcode, self.compress(payload), rsv1=True)
+        return encode_message(opcode, self.compress(payload), compressed=True)
 
     def compress(self, payload: bytes) -> bytes:
         """Return one message's payload compressed, without its tail (RFC 7692 §7.2.1).

@@ -40,8 +40,12 @@ MAX_CONTROL_PAYLOAD = 125
 
 _MAX_LENGTH = 2**63 - 1  # "the most significant bit MUST be 0" (§5.2)
 
-_TEXT_HEADERS = tuple(bytes((0x80 | Opcode.TEXT, length)) for length in range(126))
-_BINARY_HEADERS = tuple(bytes((0x80 | Opcode.BINARY, length)) for length in range(126))
+# By first byte, then by length: text and binary, plain and compressed (RSV1), all of them final.
+_SHORT_HEADERS = {
+    first: tuple(bytes((first, length)) for length in range(126)) for first in (0x81, 0x82, 0xC1, 0xC2)
+}
+_TEXT_HEADERS = _SHORT_HEADERS[0x81]
+_BINARY_HEADERS = _SHORT_HEADERS[0x82]
 
 
 def encode_text(message: str) -> bytes:
@@ -67,17 +71,19 @@ def encode_binary(message: bytes | bytearray | memoryview) -> bytes:
     return _extended_header(0x82, length, 0) + message
 
 
-def encode_message(opcode: int, payload: bytes) -> bytes:
+def encode_message(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
     """Encode a payload that is already bytes as one unmasked, final text or binary frame.
 
     Args:
         opcode: `Opcode.TEXT` or `Opcode.BINARY`.
         payload: the whole message; of a text, its UTF-8.
+        compressed: whether the payload is a compressed message's (RFC 7692 §6).
     """
+    first = (0xC0 if compressed else 0x80) | opcode
     length = len(payload)
     if length < 126:
-        return (_TEXT_HEADERS if opcode == 1 else _BINARY_HEADERS)[length] + payload
-    return _extended_header(0x80 | opcode, length, 0) + payload
+        return _SHORT_HEADERS[first][length] + payload
+    return _extended_header(first, length, 0) + payload
 
 
 def encode_frame(
