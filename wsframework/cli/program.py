@@ -1,0 +1,51 @@
+"""The table of commands, and the typer program made of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from wsframework.cli.routes import routes
+from wsframework.cli.run import run
+
+__all__ = ["COMMANDS", "build"]
+
+COMMANDS: tuple[Callable[..., None], ...] = (run, routes)
+"""Every command: its name is the function's, its help the docstring, its options the parameters."""
+
+
+def build() -> typer.Typer:
+    """Make the program."""
+    program = typer.Typer(
+        name="wsframework",
+        help="Serve and inspect WebSocket applications.",
+        no_args_is_help=True,
+        add_completion=False,
+        # Frames of panels are for people; a pipe gets plain text.
+        rich_markup_mode="rich" if sys.stdout.isatty() and sys.stderr.isatty() else None,
+        # Python's own traceback: a handler's author knows it, and it goes into bug reports.
+        pretty_exceptions_enable=False,
+    )
+    program.callback()(_options)
+    for command in COMMANDS:
+        program.command()(command)
+    return program
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"wsframework {version('wsframework')}")
+        raise typer.Exit
+
+
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Give the program the options that come before any command."""

@@ -1,0 +1,82 @@
+"""`wsframework run module:app`: serve an App until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from wsframework.cli.importing import Target, load_app
+from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
+from wsframework.errors import ConfigurationError
+from wsframework.server import Server
+
+__all__ = ["run"]
+
+
+def run(
+    target: Target,
+    host: Annotated[
+        str, typer.Option(help="Address or name to listen on; '' for every interface.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port; 0 lets the system choose.", min=0, max=65535)] = 8000,
+    unix: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Listen on a unix socket instead of TCP.")
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="From which level on to log.")] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Log as text or as JSON, one object a line.")
+    ] = LogFormat.TEXT,
+    ssl_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve TLS with this certificate chain (PEM).")
+    ] = None,
+    ssl_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificate's private key, if not in the same file."),
+    ] = None,
+) -> None:
+    """Serve an App until it is told to stop.
+
+    SIGINT (Ctrl-C) and SIGTERM end it gracefully: no new connections, Close 1001 to every client, time for
+    the handlers to finish. A second signal cuts that short.
+    """
+    # First of all, so that what the module itself logs while it is imported comes out alike.
+    set_up_logging(log_level, log_format)
+    context = _tls(ssl_cert, ssl_key)
+    app = load_app(target)
+    app.run(host or None, port, ssl=context, unix_path=unix, on_listening=_announce)
+
+
+def _announce(server: Server) -> None:
+    where = server.urls or [f"the unix socket {address}" for address in server.addresses]
+    # Flushed, because whoever started us in a pipe waits for this line.
+    print(f"Listening on {', '.join(where)} (Ctrl-C stops)", flush=True)
+
+
+def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cert is None:
+        if key is not None:
+            raise ConfigurationError("--ssl-key needs --ssl-cert: the certificate that the key belongs to")
+        return None
+    for option, file in (("--ssl-cert", cert), ("--ssl-key", key)):
+        if file is not None and not file.is_file():
+            raise ConfigurationError(f"{option} {file}: there is no such file")
+
+    def ask_for_password() -> NoReturn:
+        # A server that waits for someone to type cannot be restarted by a program.
+        raise ConfigurationError(f"{key or cert}: the private key is encrypted; decrypt it (openssl pkey)")
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key, ask_for_password)
+    except ssl.SSLError as error:
+        why = (error.reason or "").replace("_", " ").lower()
+        files = cert if key is None else f"{cert} and {key}"
+        raise ConfigurationError(
+            f"cannot serve TLS with {files}: {why or 'not PEM, or without certificate or private key'}"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot serve TLS: {error}") from None
+    return context
