@@ -1,0 +1,42 @@
+"""Guards decide before the upgrade: a client that is refused gets a real HTTP answer.
+
+python examples/guards.py
+"""
+
+from hmac import compare_digest
+
+from wsframework import App, Close, Connection, Reject, Request, Response
+
+app = App(origins=["https://chat.example"])  # pages from elsewhere get a 403 before any guard is asked
+TOKENS = {"open sesame": "ali baba"}
+
+
+@app.guard
+async def not_while_painting(request: Request) -> Response | None:
+    """Refuse everyone with a 503 when the query says so; None lets the request through."""
+    if "painting" in request.query:
+        return Response("the paint is wet\n", 503, {"Retry-After": "60"})
+    return None
+
+
+async def knows_the_words(request: Request) -> None:
+    """Refuse with a 401; raising `Reject` does the same as returning a `Response`."""
+    if user_of(request) is None:
+        raise Reject(401, {"WWW-Authenticate": "Bearer"}, "say the words\n")
+
+
+@app.websocket("/cave", guards=[knows_the_words])
+async def cave(ws: Connection) -> None:
+    """Greet, and show out with a close code of our own who says too little."""
+    await ws.send(f"welcome, {user_of(ws.request)}")
+    if len(await ws.receive()) < 3:
+        raise Close(4000, "speak up")
+
+
+def user_of(request: Request) -> str | None:
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return next((name for words, name in TOKENS.items() if compare_digest(words, token)), None)
+
+
+if __name__ == "__main__":
+    app.run(port=8000)
