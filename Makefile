@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --quiet --disable-pip-version-check
+PORT   ?= 3000
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format types cover clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -26,8 +27,14 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@$(PIP) install -e '.[cli,speed,test,lint]'
 	@touch $@
 
-run: $(VENV)/.run ## Start the chat on port 3000
-	@$(BIN)/python examples/chat_server.py
+CHAT := ws://127.0.0.1:$(PORT)/ws/chat
+
+run: $(VENV)/.run ## Start the chat on port 3000 (PORT=3001 for another)
+	@echo 'A chat on $(CHAT). What to try next, in another terminal:'
+	@echo '  $(BIN)/python examples/chat_client.py $(CHAT)'
+	@echo "  node -e 'ws = new WebSocket(\"$(CHAT)\"); ws.onopen = () => ws.send(\"Hello!\");" \
+		"ws.onmessage = (m) => console.log(m.data)'  # Node 22 or newer"
+	@$(BIN)/wsframework run examples.chat_server:app --port $(PORT) --log-level warning
 
 test: $(VENV)/.dev ## Run the whole test suite
 	@tests/clients/install
@@ -53,3 +60,6 @@ cover: $(VENV)/.dev ## Run the tests and report coverage of lines and branches
 
 clean: ## Remove what the targets made
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov
+
+-include benchmarks/bench.mk
+-include tests/conformance/conformance.mk
