@@ -47,11 +47,12 @@ _PARAMETER = re.compile(r"\{([^{}]*)\}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # What may stand unescaped in a path segment (RFC 3986 §3.3).
 _SEGMENT_SAFE = "/-._~!$&'()*+,;=:@"
+_CANONICAL = re.compile(rf"[A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]*")
 
 
 def _canonical(path: str) -> str:
     """Percent-encode a path in the one way that lets equal paths compare equal."""
-    if path.isascii() and "%" not in path:
+    if _CANONICAL.fullmatch(path):
         return path
     # "%2F" stays encoded: decoded it would become a separator (RFC 3986 §2.2).
     parts = re.split("(%2[fF])", path)
@@ -68,7 +69,7 @@ class Template:
     names: tuple[str, ...]
     converters: tuple[str, ...]
     shape: str
-    rank: tuple[tuple[int, str], ...]
+    rank: tuple[tuple[int, int, str], ...]
     regex: re.Pattern[str]
 
     @classmethod
@@ -90,7 +91,7 @@ class Template:
         names: list[str] = []
         converters: list[str] = []
         shape: list[str] = []
-        rank: list[tuple[int, str]] = []
+        rank: list[tuple[int, int, str]] = []
         pattern: list[str] = []
         for i, part in enumerate(_PARAMETER.split(text)):
             if i % 2 == 0:
@@ -103,7 +104,7 @@ class Template:
                     pattern.append(re.escape(literal))
                     shape.append(literal)
                     # A longer literal is more specific, so it sorts first.
-                    rank.extend((0, segment) for segment in literal.split("/")[1:] if segment)
+                    rank.append((0, -len(literal), literal))
                 continue
             name, _, converter = part.partition(":")
             converter = converter or "str"
@@ -116,8 +117,10 @@ class Template:
             names.append(name)
             converters.append(converter)
             shape.append(f"{{:{converter}}}")
-            rank.append((_CONVERTERS[converter].rank, ""))
+            rank.append((_CONVERTERS[converter].rank, 0, ""))
             pattern.append(f"({_CONVERTERS[converter].pattern})")
+        # `/{name:path}/edit` goes on where `/{name:path}` ends, so the end sorts last.
+        rank.append((len(_CONVERTERS) + 1, 0, ""))
         return cls(
             text, tuple(names), tuple(converters), "".join(shape), tuple(rank), re.compile("".join(pattern))
         )
@@ -296,7 +299,8 @@ def check_handler(handler: object, template: Template, first: str) -> Handler:
         raise RouteError(f"path {template.text!r}: {handler!r} is not a function")
     function = _function(handler)
     label = str(getattr(function, "__qualname__", repr(handler)))
-    if not inspect.iscoroutinefunction(function):
+    # A decorator may be what makes it async, or may be a plain function around an async one.
+    if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(function)):
         raise RouteError(f"path {template.text!r}: the handler {label} must be an async function (async def)")
     signature = inspect.signature(handler)
     try:
