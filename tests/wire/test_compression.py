@@ -134,8 +134,11 @@ def test_a_peer_that_looks_back_further_than_agreed_is_failed() -> None:
 
 def test_eight_bits_are_read_but_not_written() -> None:
     # zlib's own compressor, asked for 8 bits, uses 9.
-    payload = Deflater(window_bits=9).compress(b"Hello" * 200)
-    assert inflate_all(Inflater(window_bits=8), payload) == b"Hello" * 200
+    deflater, inflater = Deflater(window_bits=9, level=9), Inflater(window_bits=8)
+    for size in range(200, 300):
+        block = random.Random(size).randbytes(size)
+        for _ in range(3):
+            assert inflate_all(inflater, deflater.compress(block)) == block
     for bits in (8, 16):
         with pytest.raises(ValueError, match=f"9 to 15 bits, not {bits}"):
             Deflater(window_bits=bits)
@@ -179,6 +182,35 @@ def test_a_message_of_final_blocks_only_is_cut_short() -> None:
     (event,) = server().feed(compressed_message(final_block * 5_000))
     assert isinstance(event, Failure)
     assert event.code is CloseCode.POLICY_VIOLATION
+
+
+def test_every_message_may_end_in_a_final_block() -> None:
+    hello = compressed_message(bytes.fromhex("f348cdc9c9070000"))
+    assert server().feed(hello * 100) == ["Hello"] * 100
+
+
+def test_pieces_that_are_small_enough_add_up_to_a_message_that_is_not() -> None:
+    payload = Deflater(level=0).compress(random.Random(1).randbytes(120_000))
+    frames = compressed_message(payload, 60_000, opcode=BINARY)
+    events = Decoder(max_message_bytes=130_000, inflater=Inflater()).feed(frames)
+    assert [len(event) for event in events if isinstance(event, bytes)] == [120_000]
+
+    bomb = Deflater().compress(bytes(120_000))
+    (event,) = server().feed(compressed_message(bomb, *range(1, len(bomb)), opcode=BINARY))
+    assert isinstance(event, Failure)
+    assert event.code is CloseCode.MESSAGE_TOO_BIG
+
+
+def test_no_more_than_a_byte_past_the_limit_is_inflated() -> None:
+    bomb = Deflater().compress(bytes(10_000_000))
+    inflater = Inflater()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolViolation):
+            inflater.inflate(bomb, 100)
+        assert tracemalloc.get_traced_memory()[1] < 80_000  # zlib's own window and tables are half of it
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("payload", [b"\xff" * 10, b"\x07", b"\x06" * 20, b"\x00\x05\x00\x00\x00Hello"])
@@ -225,9 +257,12 @@ def test_control_frames_and_plain_messages_go_between_compressed_ones() -> None:
         masked(TEXT, b"", fin=False) + b"\xc0" + masked(CONTINUATION, b"")[1:],
         b"\xc9" + masked(Opcode.PING, b"")[1:],
         b"\xe1" + masked(TEXT, b"")[1:],
+        b"\xa1" + masked(TEXT, b"")[1:],
+        b"\xd1" + masked(TEXT, b"")[1:],
+        b"\x91" + masked(TEXT, b"")[1:],
     ],
 )
-def test_rsv1_stands_on_first_frames_only(data: bytes) -> None:
+def test_rsv1_stands_on_first_frames_only_and_rsv2_and_rsv3_on_none(data: bytes) -> None:
     (event,) = decode_every_way(server, data)
     assert isinstance(event, Failure)
     assert event.code is CloseCode.PROTOCOL_ERROR

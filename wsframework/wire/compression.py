@@ -90,8 +90,7 @@ class Deflater:
         takeover each builds on those before it.
         """
         if not payload:
-            # zlib flushes nothing when there was nothing since the last flush, so this one is by hand.
-            return _EMPTY
+            return _EMPTY  # with the tail that the peer appends, a block that leaves both windows as they are
         stream = self._stream
         if stream is None:
             stream = zlib.compressobj(self._level, zlib.DEFLATED, -self._window_bits, self._memory_level)
@@ -112,8 +111,9 @@ class Inflater:
     __slots__ = ("_final_blocks", "_no_context_takeover", "_open", "_stream", "_window_bits")
 
     def __init__(self, *, window_bits: int = MAX_WINDOW_BITS, no_context_takeover: bool = False) -> None:
-        # A peer on zlib that promised 8 bits uses 9.
-        self._window_bits = max(window_bits, MIN_ZLIB_WINDOW_BITS)
+        # zlib inflates with 8 bits. A peer on zlib that promised 8 compresses with 9, and then looks back by
+        # 250 bytes at most (2**9 less zlib's look-ahead of 262), which 8 bits cover.
+        self._window_bits = window_bits
         self._no_context_takeover = no_context_takeover
         self._stream: zlib._Decompress | None = None
         self._open = False  # whether this message has begun something that its tail must end
