@@ -43,11 +43,10 @@ class Origins:
         if "*" in entries:
             return cls(any=True)
         for entry in entries:
-            parts = urlsplit(entry)
-            if entry != "null" and (not parts.scheme or not parts.hostname or parts.path or parts.query):
+            if not _is_origin(entry):
                 raise ConfigurationError(
-                    f"{entry!r} is no origin: write scheme://host or scheme://host:port, with no path and no "
-                    "slash at the end"
+                    f"{entry!r} is no origin: write scheme://host or scheme://host:port, with no path, no "
+                    "slash at the end and no wildcard"
                 )
         return cls(frozenset(_normal(entry) for entry in entries))
 
@@ -57,6 +56,13 @@ class Origins:
         if origin is None or self.any or _normal(origin) in self.allowed:
             return True
         return _same_host(origin, request.host)
+
+
+def _is_origin(entry: object) -> bool:
+    if not isinstance(entry, str):
+        return False
+    scheme, host, _ = _split(entry)
+    return entry == "null" or bool(scheme and host and not set("/?#@*") & set(entry.partition("://")[2]))
 
 
 def _normal(origin: str) -> str:
