@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.certificates import make_certificate
+from benchmarks.charts import draw
 from benchmarks.contenders import CEILINGS, CONTENDERS, OURS, find, versions
 from benchmarks.holder import raise_file_limit
 from benchmarks.report import table
@@ -83,7 +84,13 @@ def main() -> int:
     for name, reason in result["left_out"].items():
         print(f"left out: {name}: {reason}")
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.charts:
+        try:
+            draw(result, arguments.charts)
+        except ImportError:
+            print("no charts: matplotlib is not installed in this environment", file=sys.stderr)
     return 0 if any(row["samples"] for row in result["rows"]) else 1
 
 

@@ -128,24 +128,31 @@ def _connect(port: int, context: ssl.SSLContext | None) -> socket.socket:
     return context.wrap_socket(sock, server_hostname="127.0.0.1") if context else sock
 
 
-def read_head(sock: socket.socket) -> bytes:
-    """Read the answer to the opening handshake from a blocking socket."""
+def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
+    """Read the answer to the opening handshake from a blocking socket; return it and what came behind it."""
     head = b""
     while b"\r\n\r\n" not in head:
         data = sock.recv(4096)
         if not data:
             raise Failed(f"the server ended the connection during the handshake: {head[:200]!r}")
         head += data
-    if not head.endswith(b"\r\n\r\n"):
-        raise Failed(f"bytes after the handshake: {head[-100:]!r}")
+    head, end, rest = head.partition(b"\r\n\r\n")
     check_head(head)
-    return head
+    return head + end, rest
 
 
 def open_connections(
-    port: int, count: int, *, request: bytes = REQUEST, context: ssl.SSLContext | None = None
+    port: int,
+    count: int,
+    *,
+    request: bytes = REQUEST,
+    context: ssl.SSLContext | None = None,
+    early: bool = False,
 ) -> list[Connection]:
-    """Open `count` connections, a batch of handshakes at a time. The sockets are non-blocking afterwards."""
+    """Open `count` connections, a batch of handshakes at a time. The sockets are non-blocking afterwards.
+
+    What a server sends right behind its handshake (a first ping) is an error, or with `early` in `held`.
+    """
     connections: list[Connection] = []
     try:
         while len(connections) < count:
@@ -153,7 +160,12 @@ def open_connections(
             for sock in batch:
                 sock.sendall(request)
             for sock in batch:
-                connections.append(Connection(sock, read_head(sock)))
+                head, rest = read_head(sock)
+                connection = Connection(sock, head)
+                connections.append(connection)
+                if rest and not early:
+                    raise Failed(f"bytes behind the handshake: {rest[:100]!r}")
+                connection.held = rest
                 sock.setblocking(False)
     except (OSError, Failed) as error:
         for connection in connections:

@@ -18,8 +18,6 @@ ROOT = HERE.parent
 OURS = "wsframework"
 CEILINGS = ("ceiling", "ceiling-python")
 
-ALL_MODES = frozenset({"echo", "fanout", "keepalive", "deflate", "tls"})
-
 
 @attrs.frozen
 class Contender:
@@ -51,24 +49,30 @@ def _lacks(*modes: str) -> frozenset[str]:
     return frozenset(modes)
 
 
+_BARE = _lacks("deflate", "tls", "keepalive")
+
+
 CONTENDERS = (
     Contender("wsframework", "wsframework_native", ("wsframework", "trio")),
     Contender(
         "wsframework-hosted", "wsframework_hosted", ("wsframework", "trio-websocket"), _lacks("deflate"),
         note="on trio-websocket's server",
     ),
-    Contender("picows", "picows_uvloop", ("picows", "uvloop"), _lacks("deflate"), note="frames, not messages"),
+    Contender("picows", "picows_uvloop", ("picows", "uvloop"), _lacks("deflate"), note="frames, C"),
     Contender("aiohttp", "aiohttp_uvloop", ("aiohttp", "uvloop")),
     Contender("node-ws", "node_ws.js", note="JavaScript"),
     Contender("websockets", "websockets_uvloop", ("websockets", "uvloop")),
     Contender("starlette", "starlette_uvicorn", ("starlette", "uvicorn", "uvloop")),
     Contender("websockets-trio", "websockets_trio", ("websockets", "trio")),
-    Contender("trio-websocket", "trio_websocket_alone", ("trio-websocket", "wsproto"), _lacks("deflate", "keepalive")),
+    Contender(
+        "trio-websocket", "trio_websocket_alone", ("trio-websocket", "wsproto"),
+        _lacks("deflate", "keepalive"),
+    ),
     Contender("quart-trio", "quart_trio_hypercorn", ("quart-trio", "hypercorn")),
     Contender("socketify", "socketify_uws", ("socketify",), note="uWebSockets, C++"),
     Contender("granian", "granian_rsgi", ("granian", "uvloop"), _lacks("deflate", "keepalive"), note="Rust"),
-    Contender("ceiling", "ceiling.c", (), _lacks("deflate", "tls", "keepalive"), note="C, epoll, no library"),
-    Contender("ceiling-python", "ceiling_python", (), _lacks("deflate", "tls", "keepalive"), note="Python, epoll, no library"),
+    Contender("ceiling", "ceiling.c", (), _BARE, note="C, epoll, no library"),
+    Contender("ceiling-python", "ceiling_python", ("websockets",), _BARE, note="Python, epoll, no library"),
 )  # fmt: skip
 
 
@@ -145,9 +149,7 @@ def versions(contenders: list[Contender]) -> dict[str, str]:
                 continue
             found[contender.name] = "C"
         elif all(d in installed for d in contender.distributions):
-            found[contender.name] = (
-                ", ".join(f"{d} {installed[d]}" for d in contender.distributions) or "Python"
-            )
+            found[contender.name] = ", ".join(f"{d} {installed[d]}" for d in contender.distributions)
     return found
 
 

@@ -20,12 +20,12 @@ __all__ = ["OFFER", "deflate_echo", "messages"]
 # requests are compressed without context, which is right whatever the server agrees to.
 OFFER = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
 _TAIL = b"\x00\x00\xff\xff"
-_WORDS = (
-    "the a to of and in is it you that he was for on are with as I his they be at one have this from or had by "
-    "hot but some what there we can out other were all your when up use word how said an each she which do "
-    "their time if will way about many then them would write like so these her long make thing see him two "
-    "has look more day could go come did my sound no most number who over know water than call first people"
-).split()
+_WORDS = """
+the a to of and in is it you that he was for on are with as I his they be at one have this from or had by hot
+but some what there we can out other were all your when up use word how said an each she which do their time
+if will way about many then them would write like so these her long make thing see him two has look more day
+could go come did my sound no most number who over know water than call first people
+""".split()  # noqa: SIM905 - readable
 
 
 def messages(count: int, size: int) -> list[bytes]:
@@ -63,10 +63,10 @@ def deflate_echo(
     epoll, by_fd = poller(connections)
     requests = [compressed(text) for text in texts]
     count_texts = len(texts)
-    peers = {
-        fd: _Peer(c, zlib.decompressobj(-15), n % count_texts, n % count_texts)
-        for n, (fd, c) in enumerate(by_fd.items())
-    }
+    peers = {}
+    for number, connection in enumerate(connections):
+        first = number % count_texts
+        peers[connection.fd] = _Peer(connection, zlib.decompressobj(-15), first, first)
     latencies = array("d")
     clock = time.perf_counter
     reply_bytes = replies = 0

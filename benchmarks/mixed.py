@@ -7,7 +7,6 @@ still for a while shows it in their p99.
 from __future__ import annotations
 
 import heapq
-import select
 import socket
 import time
 from array import array
@@ -29,12 +28,13 @@ class Day:
 
     connections: int = 500  # in all
     chatters: int = 80
-    messages_a_second: float = 10.0  # each chatter, 200 bytes
+    messages_a_second: float = 15.0  # each chatter, 200 bytes
     slow: int = 10
     slow_bytes: int = 16 * 1024  # each slow reader's messages …
     slow_sends_a_second: float = 20.0  # … of which it sends this many where the socket takes them
     slow_reads_a_second: float = 10.0  # … and reads 8 KiB this often: a quarter of what it asks for
-    lives_a_second: float = 30.0  # connections that come and go
+    lives_a_second: float = 60.0  # connections that come, stay …
+    life_seconds: float = 0.3  # … this long, and go
 
 
 CHAT_BYTES = 200
@@ -88,7 +88,8 @@ def _live(
         )
     epoll, by_fd = poller([*chatters, *idle])
     sent_at: dict[int, deque[float]] = {c.fd: deque() for c in chatters}
-    churner = Churner(epoll, port)
+    leaving: deque[tuple[float, int]] = deque()  # when to say goodbye, and to which connection
+    churner = Churner(epoll, port, lambda fd: leaving.append((clock() + day.life_seconds, fd)))
     latencies = array("d")
     slow_bytes = lives = sent = 0
     clock = time.perf_counter
@@ -171,6 +172,8 @@ def _live(
                     slow_bytes += read(c, SLOW_READ)
                 else:
                     churner.start()
+            while leaving and leaving[0][0] <= now:
+                churner.say_goodbye(leaving.popleft()[1])
             for fd, _ in epoll.poll(max(0.0, min(schedule[0][0], stop) - clock())):
                 if fd in churner.lives:
                     lives += churner.step(fd)
@@ -182,6 +185,10 @@ def _live(
         watch.stop()
         elapsed = clock() - start
         measured = array("d", latencies)
+        for _, fd in leaving:
+            churner.say_goodbye(fd)
+        leaving.clear()
+        churner.on_open = churner.say_goodbye
         deadline = clock() + LOST_SECONDS
         while any(sent_at.values()) or churner.lives:
             if clock() > deadline:

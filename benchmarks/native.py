@@ -1,4 +1,4 @@
-"""The load loops in C (load.c), where there is a compiler. The Python loops in load.py take their place elsewhere."""
+"""The load loops in C (load.c), where there is a compiler; elsewhere those in load.py take their place."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -36,11 +37,11 @@ class StartFailed(Exception):
 
 
 class Server:
-    """A running server. Its processes form a session of their own, so that all of them are found and ended."""
+    """A running server. Its processes form a session of their own, so that all are found and ended."""
 
     def __init__(self, contender: Contender, mode: str, environment: dict[str, str]) -> None:
         self.contender = contender
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115: closed in stop()
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
         env = os.environ | environment | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(
             contender.command(mode),
@@ -79,10 +80,8 @@ class Server:
         return "\n".join(self._log.read().strip().splitlines()[-4:])
 
     def _signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            pass
 
     def pause(self) -> None:
         """Stop the server's clock: no timer of it runs while another is measured."""

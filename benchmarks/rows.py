@@ -16,12 +16,13 @@ import attrs
 
 from benchmarks import load, native
 from benchmarks.churn import churn
-from benchmarks.deflate import OFFER, deflate_echo, messages
 from benchmarks.connections import Connection, open_connections
 from benchmarks.contenders import ROOT
+from benchmarks.deflate import OFFER, deflate_echo, messages
 from benchmarks.frames import BINARY, TEXT, Failed, frame, payload, request
 from benchmarks.mixed import Day, mixed
 from benchmarks.process import Server, core_busy_seconds
+from benchmarks.servers import KEEPALIVE_SECONDS
 
 __all__ = ["ROWS", "WORKLOADS", "Row", "select_rows"]
 
@@ -116,10 +117,8 @@ def take_echo(row: Row, server: Server, warm_up: float, seconds: float) -> Metri
             requests = [frame(opcode, p, masked=True) for p in payloads]
             connection.carries(requests, [frame(opcode, p, masked=False) for p in payloads])
         watch = Watch(server)
-        if native.available():
-            loop = native.echo
-        else:
-            loop = load.echo_large if size >= LARGE else load.echo
+        large = load.echo_large if size >= LARGE else load.echo
+        loop = native.echo if native.available() else large
         result = loop(connections, in_flight, warm_up, seconds, watch)
     return _measured(result, watch.taken) | {"megabytes_per_second": 2 * result.rate * size / 1e6}
 
@@ -210,6 +209,8 @@ def take_keepalive(row: Row, servers: dict[str, Server], seconds: float) -> dict
             try:
                 pings = holder.end()
                 taken[name] = {"cpu_percent": 100 * cpu / elapsed, "pings": pings, "connections": count}
+                if not pings and seconds > 2 * KEEPALIVE_SECONDS:
+                    taken[name] = "sent no ping"
             except Failed as error:
                 taken[name] = str(error)
     finally:
@@ -342,7 +343,8 @@ ROWS: tuple[Row, ...] = (
     attrs.evolve(_echo("tls", 64, 16, "64B"), mode="tls", take=take_tls),
     Row(
         workload="mixed", key="mixed", label="p99 of 80 chatters among 500 connections", mode="echo",
-        metric="p99_ms", unit="ms, p99", take=take_mixed, parameters={}, better="lower", seconds=3.0, rounds=2,
+        metric="p99_ms", unit="ms, p99", take=take_mixed, parameters={}, better="lower",
+        seconds=3.0, rounds=2,
     ),
     Row(
         workload="idle", key="idle:5000", label="memory, 5,000 open", mode="echo", metric="kilobytes",

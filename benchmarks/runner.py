@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from benchmarks import native
 from benchmarks.connections import wait_for_server
 from benchmarks.contenders import CEILINGS, OURS, Contender, versions
 from benchmarks.frames import Failed
@@ -93,6 +94,7 @@ def run(
         "command": plan.command,
         "seconds": time.monotonic() - began,
         "machine": machine(),
+        "client": "C" if native.available() else "Python",
         "versions": {c.name: installed[c.name] for c in contenders},
         "notes": {c.name: c.note for c in contenders if c.note},
         "left_out": out | fleet.failed_to_start,
@@ -101,7 +103,7 @@ def run(
 
 
 class _Fleet:
-    """The servers of the workload at hand: started on first use, paused between turns, ended with the workload."""
+    """The servers of the workload at hand: started on first use, paused between turns, ended with it."""
 
     def __init__(
         self, environment: dict[str, str], context: ssl.SSLContext | None, progress: Progress
@@ -219,7 +221,8 @@ def _row_result(row: Row, seconds: float, samples: dict[str, Any], errors: dict[
 def summary(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a row's contenders, best first: medians, min–max, ratio to wsframework round by round.
 
-    A ratio above 1 means that wsframework is better: more per second, or less memory.
+    A ratio above 1 means that wsframework is better: more per second, or less memory. `cpu_ratio` compares
+    the server's CPU time per message instead, which other programs on the machine disturb less.
     """
     ours = row["samples"].get(OURS)
     lines = []
@@ -239,6 +242,13 @@ def summary(row: dict[str, Any]) -> list[dict[str, Any]]:
                 line[extra] = statistics.median(numbers)
         line["client_bound"] = line.get("client_cpu", 0.0) > CLIENT_BOUND
         if ours and name != OURS:
+            by_cpu = [
+                b["server_us"] / a["server_us"]
+                for a, b in zip(ours, samples, strict=False)
+                if a and b and a.get("server_us") and b.get("server_us")
+            ]
+            if by_cpu:
+                line["cpu_ratio"] = statistics.median(by_cpu)
             ratios = [
                 (a[row["metric"]] / b[row["metric"]])
                 if row["better"] == "higher"
