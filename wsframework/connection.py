@@ -316,11 +316,14 @@ class Connection:
         await checkpoint_if_cancelled()
         if self._inbox:
             return self._take()
-        if self._closed is not None or self._on_idle is not None:
-            self._check_received_all()
+        if self._on_idle is not None:
+            self._received_all()
+        self._transport.flush()
+        # Only now, because both may have ended the connection.
+        if self._closed is not None:
+            raise ConnectionClosed(self._closed)
         if self._receiver is not None:
             raise trio.BusyResourceError("another task is already receiving from this connection")
-        self._transport.flush()
         self._receiver = current_task()
         message: str | bytes = await wait_task_rescheduled(self._stop_receiving)
         return message
@@ -333,13 +336,15 @@ class Connection:
         await checkpoint_if_cancelled()
         if self._inbox:
             return self._take()
+        if self._on_idle is not None:
+            self._received_all()
+        self._transport.flush()
+        if self._closed is not None:
+            raise StopAsyncIteration
+        if self._receiver is not None:
+            raise trio.BusyResourceError("another task is already receiving from this connection")
+        self._receiver = current_task()
         try:
-            if self._closed is not None or self._on_idle is not None:
-                self._check_received_all()
-            if self._receiver is not None:
-                raise trio.BusyResourceError("another task is already receiving from this connection")
-            self._transport.flush()
-            self._receiver = current_task()
             message: str | bytes = await wait_task_rescheduled(self._stop_receiving)
         except ConnectionClosed:
             raise StopAsyncIteration from None
@@ -355,12 +360,10 @@ class Connection:
             self._transport.resume_reading()
         return message
 
-    def _check_received_all(self) -> None:
-        if self._on_idle is not None:
-            on_idle, self._on_idle = self._on_idle, None
+    def _received_all(self) -> None:
+        on_idle, self._on_idle = self._on_idle, None
+        if on_idle is not None:
             on_idle()
-        if self._closed is not None:
-            raise ConnectionClosed(self._closed)
 
     def _stop_receiving(self, _: object) -> Abort:
         self._receiver = None
@@ -604,6 +607,10 @@ class Connection:
     @property
     def _has_unread(self) -> bool:
         return bool(self._inbox)
+
+    @property
+    def _messages_taken(self) -> int:
+        return self._messages_received - (len(self._inbox) if self._inbox else 0)
 
     def _call_when_idle(self, callback: Callable[[], None]) -> None:
         """Call back once every message that arrived was received and the handler asks for another."""

@@ -1,5 +1,6 @@
-"""The native server: listeners, the HTTP head, transports, keepalive and the drain."""
+"""The native server: listeners, the HTTP head, the hub, transports, keepalive and the drain."""
 
-from wsframework.server.native import Server, ServerStatistics, run_server, serve, serve_streams
+from wsframework.server.native import Server, ServerStatistics, TransportChoice, serve, serve_streams
+from wsframework.server.signals import run_server
 
-__all__ = ["Server", "ServerStatistics", "run_server", "serve", "serve_streams"]
+__all__ = ["Server", "ServerStatistics", "TransportChoice", "run_server", "serve", "serve_streams"]

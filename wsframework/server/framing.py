@@ -23,12 +23,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
-from wsframework.connection import Connection, EncodedMessage
-from wsframework.errors import CloseFrame
+from wsframework.connection import EncodedMessage
+from wsframework.errors import Closed, CloseFrame
 from wsframework.timers import Timer, Timers
 from wsframework.wire import (
     CloseReceived,
@@ -47,7 +48,49 @@ from wsframework.wire import (
     encode_pong,
 )
 
-__all__ = ["FrameTransport"]
+__all__ = ["FrameTransport", "NoReceiver", "Receiver"]
+
+
+class Receiver(Protocol):
+    """What a transport delivers to: a `Connection`, or what stands in for one."""
+
+    @property
+    def _has_unread(self) -> bool:
+        """Whether messages wait to be received."""
+
+    @property
+    def _messages_taken(self) -> int:
+        """How many messages were received."""
+
+    def _deliver(self, message: str | bytes) -> None:
+        """Take a message that arrived."""
+
+    def _deliver_pong(self, payload: bytes) -> None:
+        """Take a pong."""
+
+    def _call_when_idle(self, callback: Callable[[], None]) -> None:
+        """Call back once every message was received."""
+
+    def _made_room(self) -> None:
+        """The outbox has room."""
+
+    def _end(self, closed: Closed) -> None:
+        """No more messages will come."""
+
+    def _finish(self, closed: Closed) -> None:
+        """The transport is closed."""
+
+
+class NoReceiver:
+    """Stands in for a connection where there is none: behind an HTTP answer."""
+
+    _has_unread = False
+    _messages_taken = 0
+
+    def _ignore(self, *_: object) -> None:
+        return
+
+    _deliver = _deliver_pong = _call_when_idle = _made_room = _end = _finish = _ignore
 
 
 class FrameTransport(ABC):
@@ -73,7 +116,7 @@ class FrameTransport(ABC):
         "outbox_bytes",
     )
 
-    connection: Connection
+    connection: Receiver
 
     def __init__(
         self,
@@ -83,7 +126,7 @@ class FrameTransport(ABC):
         timers: Timers,
         codecs: tuple[Deflater, Inflater] | None = None,
     ) -> None:
-        self.outbox: list[bytes] = []
+        self.outbox: list[bytes | memoryview] = []
         self.outbox_bytes = 0
         self.heard_at = trio.current_time()
         self._limits = limits
@@ -156,6 +199,12 @@ class FrameTransport(ABC):
         encoded = self._closing.send(frame)
         if encoded is not None:
             self._commit(encoded)
+
+    def answer(self, data: bytes) -> None:
+        """Write an HTTP answer instead of frames, then end the connection."""
+        self.connection = NoReceiver()
+        self._commit(data)
+        self._end_sending()
 
     def abort(self) -> None:
         """Drop the connection without another word."""
@@ -302,9 +351,14 @@ class FrameTransport(ABC):
         if keepalive.interval is None or self._closing.state is not CloseState.OPEN:
             return
         if self._reading_paused:
-            # We are the ones who do not listen, so the peer's silence means nothing.
+            # We are the ones who do not listen, so the peer's silence means nothing. Its FIN would be behind
+            # what we do not read, but if it has gone, its system answers a ping with a RST.
             self.heard_at = now
-            self._pinged_at = None
+            if not self.outbox_bytes and (
+                self._pinged_at is None or now - self._pinged_at >= keepalive.interval
+            ):
+                self._pinged_at = now
+                self._commit(encode_ping())
         elif self._pinged_at is not None and self.heard_at < self._pinged_at:
             if now - self._pinged_at >= keepalive.timeout:
                 self._cause = f"no answer to a ping for {keepalive.timeout:g} s"

@@ -24,7 +24,7 @@ _ATTEMPTS = 8
 """How often port 0 on several addresses may meet a port that is free on one and taken on another."""
 
 
-async def open_tcp_listeners(host: str | None, port: int) -> list[trio.socket.SocketType]:
+async def open_tcp_listeners(host: str | None, port: int) -> list[stdlib_socket.socket]:
     """Listen on every address of `host`, all on one port.
 
     Args:
@@ -56,8 +56,8 @@ class _PortTaken(Exception):
     pass
 
 
-def _bind_all(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> Iterator[trio.socket.SocketType]:
-    opened: list[trio.socket.SocketType] = []
+def _bind_all(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> Iterator[stdlib_socket.socket]:
+    opened: list[stdlib_socket.socket] = []
     try:
         for family, sockaddr in addresses:
             host, port, *rest = sockaddr
@@ -80,14 +80,14 @@ def _bind_all(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> Iterator[t
     return iter(opened)
 
 
-def _bind(family: int, sockaddr: tuple[object, ...]) -> trio.socket.SocketType:
-    listener = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+def _bind(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+    listener = stdlib_socket.socket(family, stdlib_socket.SOCK_STREAM)
     try:
         # A restarted server must not wait for its old connections' TIME_WAIT.
         listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
         if family == stdlib_socket.AF_INET6:
             listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
-        listener._sock.bind(sockaddr)  # type: ignore[attr-defined]
+        listener.bind(sockaddr)
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
@@ -109,7 +109,7 @@ def _explain(where: object, error: OSError) -> Exception:
             return ListenError(f"cannot listen on {where}: {error.strerror}")
 
 
-def open_unix_listener(path: str) -> trio.socket.SocketType:
+def open_unix_listener(path: str) -> stdlib_socket.socket:
     """Listen on a unix socket, taking the place of one that a dead server left behind.
 
     Raises:
@@ -125,9 +125,9 @@ def open_unix_listener(path: str) -> trio.socket.SocketType:
                 os.unlink(path)
             else:
                 raise ListenError(f"cannot listen on {path}: another server listens there")
-    listener = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    listener = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
     try:
-        listener._sock.bind(path)  # type: ignore[attr-defined]
+        listener.bind(path)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()

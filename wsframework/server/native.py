@@ -2,61 +2,61 @@
 
 Theory of operation
 -------------------
-    accepting    one task a listener; feels the caller's cancellation and then sets `_stopping`
-    connections  one task a connection, in a nursery that is shielded from the caller's cancellation
+    watch        one task; feels the caller's cancellation and then sets `_stopping`
+    hub          two tasks for all sockets that the hub can carry: plain TCP, TLS, unix
+    streams      one accepting task a listener where there is no hub, and a few tasks a connection
+    connections  one task a WebSocket, in a nursery that is shielded from the caller's cancellation
     timers, keepalive sweep: one task each
 
-Cancelling `run` therefore reaches nothing but the accepting tasks. What it means for the connections is the
-drain: handlers see `ws.draining`, every client gets Close 1001, at moments spread out so that the clients do
-not all come back at once, and what is left when `Timeouts.drain` is over is aborted and cancelled.
+Cancelling `run` therefore reaches nothing but the accepting. What it means for the connections is the drain:
+handlers see `ws.draining`, every client gets Close 1001, at moments spread out so that the clients do not all
+come back at once, and what is left when `Timeouts.drain` is over is aborted and cancelled.
 
-A connection's task goes through: TLS, head, decision, then either an answer or a transport and a `Session`.
+A connection goes through: TLS, head, decision, then either an answer or a transport and a `Session`.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import random
-import signal
+import socket as stdlib_socket
 import ssl as ssl_module
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 import attrs
 import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import CloseFrame, HandshakeError, unwrap_group
+from wsframework.errors import CloseFrame, HandshakeError
 from wsframework.records import record
-from wsframework.request import Address, Headers, Request, Response
+from wsframework.request import Address, Response
 from wsframework.server.framing import FrameTransport
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
+from wsframework.server.hub import Hub, Poller, hub_is_possible
+from wsframework.server.incoming import OUT_OF_RESOURCES, RESOURCE_PAUSE_SECONDS, Incoming, ListenerPollee
 from wsframework.server.listeners import (
     address_of,
     open_tcp_listeners,
     open_unix_listener,
     remove_unix_socket,
 )
-from wsframework.server.stream import BROKEN, StreamTransport, end_stream
-from wsframework.session import Acceptance, Decide, Session
+from wsframework.server.opening import Opening, consider, draining_response
+from wsframework.server.stream import BROKEN, StreamTransport
+from wsframework.session import Decide, Session
 from wsframework.timers import Timers
-from wsframework.wire import Upgrade, encode_101, is_upgrade, negotiate_deflate, read_upgrade, server_codecs
 
-__all__ = ["Server", "ServerStatistics", "run_server", "serve", "serve_streams"]
+__all__ = ["Server", "ServerStatistics", "TransportChoice", "serve", "serve_streams"]
+
+TransportChoice = Literal["auto", "hub", "stream"]
+"""How connections' bytes move: through the hub where the platform has one, or over Trio streams."""
 
 _SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
 
 _DRAIN_SPREAD_SECONDS = 1.0
 """Over how long the Close frames of a thousand or more clients are spread; fewer take proportionally less."""
-
-_REFUSALS_AT_ONCE = 64
-"""Connections over the limit that get a 503 at the same time; more are closed without a word."""
-
-_REFUSAL_SECONDS = 1.0
-
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @attrs.frozen
@@ -92,22 +92,27 @@ class Server:
         timeouts: Timeouts,
         keepalive: Keepalive,
         secure: bool = False,
+        transport: TransportChoice = "auto",
+        poller: Callable[[], Poller] | None = None,
     ) -> None:
         self.addresses: tuple[Address, ...] = ()
         self.secure = secure
+        self.limits = limits
+        self.timeouts = timeouts
+        self.timers = Timers()
+        self._make_hub: Callable[[], Hub] | None = None
+        if transport == "hub" or (transport == "auto" and hub_is_possible()):
+            self._make_hub = lambda: Hub(poller() if poller is not None else None)
         self._decide = decide
-        self._limits = limits
-        self._timeouts = timeouts
         self._keepalive = keepalive
-        self._timers = Timers()
         self._connections: trio.Nursery | None = None
         self._transports: set[FrameTransport] = set()
+        self._incoming: set[Incoming] = set()
         self._handshakes: set[trio.CancelScope] = set()
         self._open = 0
         self._open_by_address: Counter[str] = Counter()
         self._accepted = 0
         self._refused = 0
-        self._refusing = 0
         self._draining = False
         self._stopping = trio.Event()
         self._empty = trio.Event()
@@ -148,48 +153,119 @@ class Server:
 
     async def run(
         self,
-        listeners: Sequence[trio.socket.SocketType],
+        listeners: Sequence[stdlib_socket.socket],
         ssl: ssl_module.SSLContext | None,
         task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept connections until cancelled or stopped, then drain."""
+        """Accept connections until cancelled or stopped, then drain; closes the listeners."""
         self.addresses = tuple(address_of(listener.getsockname()) for listener in listeners)
-        async with trio.open_nursery() as accepting:
+        async with trio.open_nursery() as watching:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as connections:
                     self._connections = connections
-                    connections.start_soon(self._timers.run)
+                    connections.start_soon(self.timers.run)
                     if self._keepalive.interval is not None:
                         connections.start_soon(self._keep_alive)
-                    accepting.start_soon(self._accept_all, listeners, ssl, connections)
-                    record(
-                        logging.INFO,
-                        "server.listening",
-                        on=", ".join(str(address) for address in self.addresses),
-                    )
+                    close_listeners = self._listen(listeners, ssl, watching, connections)
+                    watching.start_soon(self._watch)
+                    record(logging.INFO, "server.listening", on=", ".join(map(str, self.addresses)))
                     task_status.started(self)
-                    await self._stopping.wait()
-                    accepting.cancel_scope.cancel(reason="the server is stopping")
+                    try:
+                        await self._stopping.wait()
+                    finally:
+                        watching.cancel_scope.cancel(reason="the server is stopping")
+                        close_listeners()
                     await self._drain()
                     connections.cancel_scope.cancel(reason="the server has stopped")
             record(logging.INFO, "server.stopped", accepted=self._accepted)
 
-    async def _accept_all(
-        self,
-        listeners: Sequence[trio.socket.SocketType],
-        ssl: ssl_module.SSLContext | None,
-        connections: trio.Nursery,
-    ) -> None:
+    async def _watch(self) -> None:
         try:
-            async with trio.open_nursery() as nursery:
-                if not listeners:
-                    nursery.start_soon(trio.sleep_forever)
-                for listener in listeners:
-                    nursery.start_soon(self._accept, listener, ssl, connections)
+            await trio.sleep_forever()
         finally:
-            for listener in listeners:
-                listener.close()
             self._stopping.set()
+
+    def _listen(
+        self,
+        listeners: Sequence[stdlib_socket.socket],
+        ssl: ssl_module.SSLContext | None,
+        watching: trio.Nursery,
+        connections: trio.Nursery,
+    ) -> Callable[[], None]:
+        """Start to accept; return what stops it and closes the listeners."""
+        if self._make_hub is not None and listeners:
+            hub = self._make_hub()
+            connections.start_soon(hub.run)
+            pollees = [ListenerPollee(listener, hub, self, ssl, self._incoming) for listener in listeners]
+            return lambda: _close_all(pollees)
+        trio_listeners = [trio.socket.from_stdlib_socket(listener) for listener in listeners]
+        for listener in trio_listeners:
+            watching.start_soon(self._accept, listener, ssl, connections)
+        return lambda: _close_all(trio_listeners)
+
+    # Connections in the hub
+
+    def admit(self, remote: Address) -> bool:
+        """Count a connection in, unless there are too many."""
+        self._accepted += 1
+        limits = self.limits
+        crowded = limits.connections_per_address
+        if (limits.connections is not None and self._open >= limits.connections) or (
+            crowded is not None and self._open_by_address[remote.host] >= crowded
+        ):
+            self._refused += 1
+            return False
+        self._open += 1
+        self._open_by_address[remote.host] += 1
+        return True
+
+    def depart(self, remote: Address) -> None:
+        """Count it out again."""
+        self._open -= 1
+        self._open_by_address[remote.host] -= 1
+        if not self._open_by_address[remote.host]:
+            del self._open_by_address[remote.host]
+        if self._draining and not self._open:
+            self._empty.set()
+
+    def head_complete(self, incoming: Incoming, head: Head) -> None:
+        """Decide about a request that came through the hub, in a task of its own."""
+        assert self._connections is not None
+        self._connections.start_soon(self._serve_incoming, incoming, head)
+
+    async def _serve_incoming(self, incoming: Incoming, head: Head) -> None:
+        try:
+            opening = await consider(
+                head, self._decide, secure=incoming.secure, remote=incoming.remote, local=incoming.local
+            )
+            if self._draining:
+                opening = draining_response()
+            if isinstance(opening, Response):
+                record(logging.DEBUG, "http.answered", remote=incoming.remote, status=opening.status)
+                incoming.answer(opening)
+                return
+            transport = incoming.upgrade(opening.codecs, lambda: self._transports.discard(transport))
+            session = self._open_session(transport, opening)
+            transport.begin(incoming.trailing)
+        except Exception as error:
+            # A mistake of ours; it must not take the other connections along.
+            record(
+                logging.ERROR, "connection.failed", exc_info=error, remote=incoming.remote, error=repr(error)
+            )
+            incoming.abort()
+            return
+        await session.run()
+
+    def _open_session(self, transport: FrameTransport, opening: Opening) -> Session:
+        ws = Connection(
+            transport, opening.request, subprotocol=opening.acceptance.subprotocol, limits=self.limits
+        )
+        transport.connection = ws
+        transport.write_raw(opening.answer)
+        self._transports.add(transport)
+        return Session(ws, opening.acceptance, timers=self.timers, timeouts=self.timeouts)
+
+    # Connections over Trio streams
 
     async def _accept(
         self, listener: trio.socket.SocketType, ssl: ssl_module.SSLContext | None, connections: trio.Nursery
@@ -198,10 +274,9 @@ class Server:
             try:
                 socket, peer = await listener.accept()
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    # There are no file descriptors left; some will come back. Trio's own loop waits as long.
+                if error.errno in OUT_OF_RESOURCES:
                     record(logging.ERROR, "server.out_of_resources", error=error.strerror)
-                    await trio.sleep(0.1)
+                    await trio.sleep(RESOURCE_PAUSE_SECONDS)
                 # Everything else (ECONNABORTED and its like) is about a connection that is gone already.
                 continue
             stream: trio.abc.Stream = trio.SocketStream(socket)
@@ -230,133 +305,90 @@ class Server:
 
         No exception comes out but those that are no `Exception`.
         """
-        self._accepted += 1
-        limits = self._limits
-        full = limits.connections is not None and self._open >= limits.connections
-        crowded = limits.connections_per_address
-        if full or (crowded is not None and self._open_by_address[remote.host] >= crowded):
-            self._refused += 1
-            record(logging.WARNING, "connection.refused", remote=remote, open=self._open)
-            await self._refuse(stream)
-            return
-        self._open += 1
-        self._open_by_address[remote.host] += 1
+        admitted = self.admit(remote)
         try:
-            await self._serve(stream, remote, local)
+            if admitted:
+                await self._serve_stream(stream, remote, local)
+            else:
+                record(logging.WARNING, "connection.refused", remote=remote)
+                if not isinstance(stream, trio.SSLStream):
+                    response = Response.error(
+                        503, "too many connections; try again later", {"Retry-After": "5"}
+                    )
+                    await self._answer(stream, response)
         except Exception as error:
             # A mistake of ours; it must not take the other connections along.
             record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=repr(error))
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
-            self._open -= 1
-            self._open_by_address[remote.host] -= 1
-            if not self._open_by_address[remote.host]:
-                del self._open_by_address[remote.host]
-            if self._draining and not self._open:
-                self._empty.set()
+            if admitted:
+                self.depart(remote)
 
-    async def _refuse(self, stream: trio.abc.Stream) -> None:
-        if self._refusing < _REFUSALS_AT_ONCE and not isinstance(stream, trio.SSLStream):
-            self._refusing += 1
-            try:
-                response = Response.error(503, "too many connections; try again later", {"Retry-After": "5"})
-                await _answer(stream, response, _REFUSAL_SECONDS)
-            finally:
-                self._refusing -= 1
-        await trio.aclose_forcefully(stream)
-
-    async def _serve(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
-        reader = HeadReader(self._limits.head_bytes)
-        head: Head | None = None
-        refusal: Response | None = None
-        scope = trio.CancelScope(deadline=trio.current_time() + self._timeouts.handshake)
-        self._handshakes.add(scope)
-        with scope:
-            try:
-                if isinstance(stream, trio.SSLStream):
-                    await stream.do_handshake()
-                head = await read_head(stream, reader)
-            except HandshakeError as error:
-                refusal = Response.error(error.status, str(error), error.headers)
-            except BROKEN as error:
-                record(logging.DEBUG, "handshake.lost", remote=remote, error=str(error.__cause__ or error))
-                return
-        self._handshakes.discard(scope)
-        if scope.cancelled_caught and reader.started and not self._draining:
-            limit = self._timeouts.handshake
-            refusal = Response.error(408, f"the request's head was not complete within {limit:g} s")
-        if self._draining:
-            refusal = Response.error(503, "the server is shutting down", {"Retry-After": "5"})
-        if head is None and refusal is None:
-            return  # a probe: it connected and left, and that is nobody's business
-        upgrade: Upgrade | None = None
-        decision: Response | Acceptance
-        if head is not None and refusal is None:
-            upgrade, decision = await self._consider(head, remote, local)
-        else:
-            assert refusal is not None
-            decision = refusal
-        if isinstance(decision, Response):
-            record(logging.DEBUG, "http.answered", remote=remote, status=decision.status)
-            head_only = head is not None and head.method == "HEAD"
-            await _answer(stream, decision, self._timeouts.close, head_only=head_only)
+    async def _serve_stream(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
+        secure = self.secure or isinstance(stream, trio.SSLStream)
+        try:
+            head = await self._read_head(stream)
+        except BROKEN as error:
+            record(logging.DEBUG, "handshake.lost", remote=remote, error=str(error.__cause__ or error))
             return
-        assert head is not None
-        assert upgrade is not None
-        await self._run_websocket(
-            stream, self._request(head, upgrade, remote, local), head, upgrade, decision
-        )
-
-    async def _consider(
-        self, head: Head, remote: Address, local: Address
-    ) -> tuple[Upgrade | None, Response | Acceptance]:
-        upgrade: Upgrade | None = None
-        if is_upgrade(head.headers):
-            try:
-                upgrade = read_upgrade(head.method, head.http_version, head.headers)
-            except HandshakeError as error:
-                record(logging.DEBUG, "handshake.refused", remote=remote, error=str(error))
-                return None, Response.error(error.status, str(error), error.headers)
-        decision = await self._decide(self._request(head, upgrade, remote, local))
+        if head is None:
+            return  # a probe: it connected and left, and that is nobody's business
+        if isinstance(head, Response):
+            await self._answer(stream, head)
+            return
+        opening = await consider(head, self._decide, secure=secure, remote=remote, local=local)
         if self._draining:
-            return None, Response.error(503, "the server is shutting down", {"Retry-After": "5"})
-        return upgrade, decision
-
-    def _request(self, head: Head, upgrade: Upgrade | None, remote: Address, local: Address) -> Request:
-        return Request(
-            target=head.target,
-            headers=Headers(head.headers),
-            subprotocols=() if upgrade is None else upgrade.subprotocols,
-            method=head.method,
-            is_websocket=upgrade is not None,
-            secure=self.secure,
-            remote=remote,
-            local=local,
-        )
-
-    async def _run_websocket(
-        self, stream: trio.abc.Stream, request: Request, head: Head, upgrade: Upgrade, acceptance: Acceptance
-    ) -> None:
-        codecs = extensions = None
-        if acceptance.compression is not None and upgrade.extensions:
-            agreed = negotiate_deflate(acceptance.compression, upgrade.extensions)
-            if agreed is not None:
-                extensions, parameters = agreed
-                codecs = server_codecs(parameters, acceptance.compression)
-        transport = StreamTransport(
-            stream, limits=self._limits, timeouts=self._timeouts, timers=self._timers, codecs=codecs
-        )
-        ws = Connection(transport, request, subprotocol=acceptance.subprotocol, limits=self._limits)
-        transport.connection = ws
-        transport.write_raw(encode_101(upgrade.key, acceptance.subprotocol, extensions, acceptance.headers))
-        self._transports.add(transport)
+            opening = draining_response()
+        if isinstance(opening, Response):
+            record(logging.DEBUG, "http.answered", remote=remote, status=opening.status)
+            await self._answer(stream, opening, head_only=head.method == "HEAD")
+            return
+        transport = self._stream_transport(stream, opening)
+        session = self._open_session(transport, opening)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.run, head.trailing)
-                await Session(ws, acceptance, timers=self._timers, timeouts=self._timeouts).run()
+                await session.run()
         finally:
             self._transports.discard(transport)
+
+    async def _read_head(self, stream: trio.abc.Stream) -> Head | Response | None:
+        """Read a request's head; a Response when it is none, None when the peer left or said nothing."""
+        reader = HeadReader(self.limits.head_bytes)
+        scope = trio.CancelScope(deadline=trio.current_time() + self.timeouts.handshake)
+        self._handshakes.add(scope)
+        try:
+            with scope:
+                if isinstance(stream, trio.SSLStream):
+                    await stream.do_handshake()
+                return await read_head(stream, reader)
+        except HandshakeError as error:
+            return Response.error(error.status, str(error), error.headers)
+        finally:
+            self._handshakes.discard(scope)
+        if not reader.started:
+            return None
+        if self._draining:
+            return draining_response()
+        limit = self.timeouts.handshake
+        return Response.error(408, f"the request's head was not complete within {limit:g} s")
+
+    def _stream_transport(self, stream: trio.abc.Stream, opening: Opening | None = None) -> StreamTransport:
+        return StreamTransport(
+            stream,
+            limits=self.limits,
+            timeouts=self.timeouts,
+            timers=self.timers,
+            codecs=None if opening is None else opening.codecs,
+        )
+
+    async def _answer(self, stream: trio.abc.Stream, response: Response, *, head_only: bool = False) -> None:
+        transport = self._stream_transport(stream)
+        transport.answer(encode_response(response, head_only=head_only))
+        await transport.run(b"")
+
+    # All connections
 
     async def _keep_alive(self) -> None:
         """Look after all quiet connections at once: one task, not one a connection."""
@@ -375,35 +407,40 @@ class Server:
         record(logging.INFO, "server.draining", connections=self._open)
         for scope in list(self._handshakes):
             scope.cancel(reason="the server is shutting down")
-        spread = min(_DRAIN_SPREAD_SECONDS, self._timeouts.drain / 2)
+        for incoming in list(self._incoming):
+            incoming.drain()
+        spread = min(_DRAIN_SPREAD_SECONDS, self.timeouts.drain / 2)
         spread *= min(1.0, len(self._transports) / 1000)
         for transport in list(self._transports):
-            transport.connection._drain()
-            self._timers.after(random.uniform(0, spread), _closer(transport))
+            ws = transport.connection
+            if isinstance(ws, Connection):
+                ws._drain()
+                self.timers.after(random.uniform(0, spread), _closer(ws))
         if self._open:
-            self._drain_limit.deadline = trio.current_time() + self._timeouts.drain
+            self._drain_limit.deadline = trio.current_time() + self.timeouts.drain
             with self._drain_limit:
                 await self._empty.wait()
         if self._open:
             record(logging.WARNING, "server.drain_timeout", connections=self._open)
             for transport in list(self._transports):
+                # Before the abort, which ends the connection and would start the handler's grace.
+                receiver = transport.connection
+                if isinstance(receiver, Connection):
+                    receiver._cancel_handler()
                 transport.abort()
-                transport.connection._cancel_handler()
 
 
-def _closer(transport: FrameTransport) -> Callable[[], None]:
-    return lambda: transport.connection._start_close(_SHUTTING_DOWN, "the server is shutting down")
+class _Closeable(Protocol):
+    def close(self) -> None: ...
 
 
-async def _answer(
-    stream: trio.abc.Stream, response: Response, limit_seconds: float, *, head_only: bool = False
-) -> None:
-    with trio.move_on_after(limit_seconds):
-        try:
-            await stream.send_all(encode_response(response, head_only=head_only))
-            await end_stream(stream)
-        except BROKEN:
-            return
+def _close_all(listeners: Sequence[_Closeable]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _closer(ws: Connection) -> Callable[[], None]:
+    return lambda: ws._start_close(_SHUTTING_DOWN, "the server is shutting down")
 
 
 async def serve(
@@ -416,6 +453,7 @@ async def serve(
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Keepalive,
+    transport: TransportChoice = "auto",
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen and serve until cancelled, then drain.
@@ -430,7 +468,14 @@ async def serve(
         listeners = [open_unix_listener(unix_path)]
     else:
         listeners = await open_tcp_listeners(host, port)
-    server = Server(decide, limits=limits, timeouts=timeouts, keepalive=keepalive, secure=ssl is not None)
+    server = Server(
+        decide,
+        limits=limits,
+        timeouts=timeouts,
+        keepalive=keepalive,
+        secure=ssl is not None,
+        transport=transport,
+    )
     try:
         await server.run(listeners, ssl, task_status)
     finally:
@@ -458,34 +503,3 @@ async def serve_streams(
     """
     server = Server(decide, limits=limits, timeouts=timeouts, keepalive=keepalive, secure=secure)
     await server.run((), None, task_status)
-
-
-async def run_server(
-    start: Callable[..., Awaitable[object]], on_listening: Callable[[Server], None] | None = None
-) -> None:
-    """Serve until SIGINT or SIGTERM and through the drain; a second signal cuts the drain short.
-
-    Args:
-        start: serves, with Trio's start protocol: `start(task_status=…)` reports a `Server`.
-        on_listening: called with it once it listens.
-    """
-    try:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
-
-                async def stop_on_signals(server: Server) -> None:
-                    async for number in signals:
-                        record(logging.INFO, "server.signal", signal=signal.Signals(number).name)
-                        server.stop()
-
-                async def serve_and_leave(*, task_status: trio.TaskStatus[Server]) -> None:
-                    await start(task_status=task_status)
-                    nursery.cancel_scope.cancel(reason="the server has stopped")
-
-                server: Server = await nursery.start(serve_and_leave)
-                if on_listening is not None:
-                    on_listening(server)
-                nursery.start_soon(stop_on_signals, server)
-    except BaseExceptionGroup as group:
-        # Made by our nursery.
-        raise unwrap_group(group) from None

@@ -1,0 +1,89 @@
+"""From a request's head to what happens next: an HTTP answer, or everything a WebSocket needs to begin.
+
+The same for every transport. No bytes are read or written here; the only thing waited for is the decision.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+
+from wsframework.errors import HandshakeError
+from wsframework.records import record
+from wsframework.request import Address, Headers, Request, Response
+from wsframework.server.http import Head
+from wsframework.session import Acceptance, Decide
+from wsframework.wire import (
+    Deflater,
+    Inflater,
+    Upgrade,
+    encode_101,
+    is_upgrade,
+    negotiate_deflate,
+    read_upgrade,
+    server_codecs,
+)
+
+__all__ = ["Opening", "consider", "draining_response"]
+
+
+@attrs.frozen(eq=False)
+class Opening:
+    """An accepted opening handshake.
+
+    Attributes:
+        request: what the client asked.
+        acceptance: what the application decided.
+        answer: the encoded 101.
+        codecs: permessage-deflate's two ends, if it was agreed on.
+    """
+
+    request: Request
+    acceptance: Acceptance
+    answer: bytes
+    codecs: tuple[Deflater, Inflater] | None
+
+
+async def consider(
+    head: Head, decide: Decide, *, secure: bool, remote: Address, local: Address
+) -> Opening | Response:
+    """Check a head, have the application decide, and prepare the answer.
+
+    Cancellation: nothing is left behind.
+    """
+    upgrade: Upgrade | None = None
+    if is_upgrade(head.headers):
+        try:
+            upgrade = read_upgrade(head.method, head.http_version, head.headers)
+        except HandshakeError as error:
+            record(logging.DEBUG, "handshake.refused", remote=remote, error=str(error))
+            return Response.error(error.status, str(error), error.headers)
+    request = Request(
+        target=head.target,
+        headers=Headers(head.headers),
+        subprotocols=() if upgrade is None else upgrade.subprotocols,
+        method=head.method,
+        is_websocket=upgrade is not None,
+        secure=secure,
+        remote=remote,
+        local=local,
+    )
+    decision = await decide(request)
+    if isinstance(decision, Response):
+        return decision
+    if upgrade is None:
+        raise TypeError(f"decide() accepted {request!r}, which is no opening handshake")
+    codecs = extensions = None
+    if decision.compression is not None and upgrade.extensions:
+        agreed = negotiate_deflate(decision.compression, upgrade.extensions)
+        if agreed is not None:
+            extensions, parameters = agreed
+            codecs = server_codecs(parameters, decision.compression)
+    answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
+    return Opening(request, decision, answer, codecs)
+
+
+def draining_response() -> Response:
+    """Return the answer of a server that is stopping."""
+    return Response.error(503, "the server is shutting down", {"Retry-After": "5"})

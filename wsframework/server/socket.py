@@ -1,0 +1,258 @@
+"""The transport over a non-blocking socket in the hub, plain or TLS.
+
+A TLS socket is a non-blocking `ssl.SSLSocket`: OpenSSL reads and writes the descriptor itself. With memory
+BIOs each record would be copied through Python twice more and cost three calls instead of one. What differs
+from a plain socket is small and all here: reads may leave decrypted bytes behind that no poll reports, and
+the end begins with TLS's own goodbye.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket as stdlib_socket
+import ssl
+from collections.abc import Callable
+
+import trio
+
+from wsframework.config import Limits, Timeouts
+from wsframework.server.framing import FrameTransport
+from wsframework.server.hub import HANGUP, READ, WRITE, Hub
+from wsframework.timers import Timers
+from wsframework.wire import Deflater, Inflater
+
+__all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport", "TLSTransport"]
+
+READ_BYTES = 64 * 1024
+"""The most that one connection brings in per turn, so that a flood does not starve the others."""
+
+# What a non-blocking socket raises instead of waiting.
+NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class SocketTransport(FrameTransport):
+    """One connection's frames over a socket in the hub."""
+
+    __slots__ = (
+        "_asked",
+        "_blocked",
+        "_fd",
+        "_hub",
+        "_on_release",
+        "_recv",
+        "_saw_fin",
+        "_sent_fin",
+        "_socket",
+        "_socket_send",
+        "dirty",
+    )
+
+    def __init__(
+        self,
+        socket: stdlib_socket.socket,
+        hub: Hub,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        timers: Timers,
+        codecs: tuple[Deflater, Inflater] | None = None,
+        on_release: Callable[[], None],
+    ) -> None:
+        super().__init__(limits=limits, timeouts=timeouts, timers=timers, codecs=codecs)
+        self._socket = socket
+        self._hub = hub
+        self._fd = socket.fileno()
+        self._recv = socket.recv
+        self._socket_send = socket.send
+        self._on_release: Callable[[], None] | None = on_release
+        self._asked = READ
+        self.dirty = False
+        self._blocked = False
+        self._saw_fin = False
+        self._sent_fin = False
+
+    def begin(self, initial: bytes) -> None:
+        """Take over the socket from whoever read the opening handshake.
+
+        Args:
+            initial: bytes that came right behind it.
+        """
+        self._hub.replace(self._fd, self)
+        if self._asked != READ:
+            self._ask()
+        if initial:
+            self._received(initial)
+
+    # In
+
+    def on_ready(self, events: int, now: float) -> None:
+        """Read or write what the socket allows."""
+        if events & WRITE:
+            self._blocked = False
+            self.flush()
+        if events & READ:
+            self._read(now)
+        elif events & HANGUP:
+            self._hung_up()
+
+    def _read(self, now: float) -> None:
+        if self._saw_fin or self._on_release is None:
+            return
+        try:
+            data = self._recv(READ_BYTES)
+        except NOT_NOW:
+            return
+        except OSError as error:
+            self._broken(f"the connection was lost: {error}")
+            return
+        if not data:
+            self._saw_fin = True
+            if self._sent_fin:
+                self._release()
+            else:
+                self._ask()  # a FIN stays readable for ever
+                self._peer_closed()
+            return
+        self.heard_at = now
+        if not self._sending_ended:
+            self._received(data)
+
+    def _hung_up(self) -> None:
+        """The peer is gone, or will send no more, while we are not reading."""
+        if self._socket_error():
+            self._broken("the connection was lost: reset by the peer")
+            return
+        # FIN, with bytes before it that we have left in the kernel because the inbox is full. The handler may
+        # still work through them; one that does not even receive has no peer to wait for.
+        self._asked = 0
+        self._hub.ask(self._fd, 0)
+        received = self.connection._messages_taken
+        self._timers.after(self._timeouts.disconnect_grace, lambda: self._give_up(received))
+
+    def _give_up(self, received: int) -> None:
+        if not self._reading_paused or self._on_release is None:
+            return
+        if self.connection._messages_taken != received:
+            received = self.connection._messages_taken
+            self._timers.after(self._timeouts.disconnect_grace, lambda: self._give_up(received))
+            return
+        self._lose("the peer closed TCP while the inbox was full")
+
+    def _socket_error(self) -> int:
+        return self._socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR)
+
+    def pause_reading(self) -> None:
+        """Ask the hub for no more bytes."""
+        self._reading_paused = True
+        self._ask()
+
+    def resume_reading(self) -> None:
+        """Ask the hub for bytes again."""
+        self._reading_paused = False
+        self._ask()
+
+    def _ask(self) -> None:
+        events = WRITE if self._blocked else 0
+        if self._reading_paused:
+            events |= HANGUP
+        elif not self._saw_fin:
+            events |= READ
+        if events != self._asked and self._on_release is not None:
+            self._asked = events
+            self._hub.ask(self._fd, events)
+
+    # Out
+
+    def _outbox_filled(self) -> None:
+        if not self.dirty:
+            self._hub.mark_dirty(self)
+
+    def flush(self) -> None:
+        """Write the outbox with one system call, as far as the socket takes it."""
+        outbox = self.outbox
+        if not outbox:
+            if self._sending_ended and not self._sent_fin:
+                self._send_fin()
+            return
+        if self._blocked or self._on_release is None:
+            return
+        data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+        try:
+            sent = self._socket_send(data)
+        except NOT_NOW:
+            sent = 0
+        except OSError as error:
+            self._broken(f"the connection was lost: {error}")
+            return
+        if sent == len(data):
+            outbox.clear()
+            self.outbox_bytes = 0
+        else:
+            # OpenSSL wants the same bytes again after "not now", and they are.
+            self.outbox = [memoryview(data)[sent:]]
+            self.outbox_bytes -= sent
+            self._blocked = True
+            self._ask()
+        if sent:
+            self._made_room()
+        if self._sending_ended and not self.outbox:
+            self._send_fin()
+
+    def _send_fin(self) -> None:
+        if self._sent_fin or self._on_release is None:
+            return
+        self._sent_fin = True
+        if isinstance(self._socket, ssl.SSLSocket):
+            # Sends close_notify and does not wait for the peer's, as RFC 8446 §6.1 allows.
+            with contextlib.suppress(OSError, ValueError):
+                self._socket.unwrap()
+        try:
+            self._socket.shutdown(stdlib_socket.SHUT_WR)
+        except OSError:
+            self._release()
+            return
+        if self._saw_fin:
+            self._release()
+            return
+        # What the peer still sends is read and dropped up to its FIN.
+        self._reading_paused = False
+        self._ask()
+
+    # The end
+
+    def _release(self) -> None:
+        on_release, self._on_release = self._on_release, None
+        if on_release is None:
+            return
+        self._hub.remove(self._fd)
+        self._socket.close()
+        self._released()
+        on_release()
+
+
+class TLSTransport(SocketTransport):
+    """The same over a non-blocking `ssl.SSLSocket`."""
+
+    __slots__ = ()
+
+    def _read(self, now: float) -> None:
+        # One TLS record a call, and the poll says nothing of records that OpenSSL holds already.
+        super()._read(now)
+        budget = READ_BYTES // 4096
+        while budget and not self._reading_paused and self._pending():
+            budget -= 1
+            super()._read(now)
+        if self._pending() and not self._reading_paused:
+            self._timers.after(0, lambda: self._read(trio.current_time()))
+
+    def _pending(self) -> int:
+        if self._on_release is None or self._saw_fin or self._sent_fin:
+            return 0
+        assert isinstance(self._socket, ssl.SSLSocket)
+        return self._socket.pending()
+
+    def resume_reading(self) -> None:
+        """Ask the hub for bytes again, and take those that OpenSSL has decrypted already."""
+        super().resume_reading()
+        if self._pending():
+            self._timers.after(0, lambda: self._read(trio.current_time()))
