@@ -49,9 +49,12 @@ def find_plugin(name: str, options: dict[str, Any]) -> Plugin:
     (entry,) = found.values()
     try:
         target = entry.load()
-        plugin = target(**options) if callable(target) and not _is_instance(target) else target
+        made = callable(target) and not _is_instance(target)
+        plugin = target(**options) if made else target
     except Exception as error:
         raise PluginError(f"the plugin {name!r} ({entry.value}) cannot be loaded: {error}") from error
+    if options and not made:
+        raise PluginError(f"the plugin {name!r} ({entry.value}) takes no options: it is made already")
     return check_plugin(plugin, name)
 
 
