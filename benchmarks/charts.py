@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,8 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    importlib.import_module("matplotlib").use("Agg")
+    plt = importlib.import_module("matplotlib.pyplot")
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = {row["key"]: row for row in result["rows"] if row["samples"]}
@@ -46,13 +45,10 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
             for axis in list(axes.flat)[len(panels) :]:
                 axis.set_visible(False)
             machine = result["machine"]
-            figure.text(
-                0.01, 0.004,
-                f"{result['date']}, {machine['processor']}, {machine['cores']} cores, Python "
-                f"{machine['python']}; medians, whiskers min–max; hatched: limited by the load client",
-                fontsize=7, color="#475569",
-            )  # fmt: skip
-            figure.tight_layout(rect=(0, 0.02, 1, 1))
+            where = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}"
+            how = "medians, whiskers min–max; hatched: limited by the load client"
+            figure.text(0.01, 0.01, f"{result['date']}, {where}\n{how}", fontsize=7, color="#475569")
+            figure.tight_layout(rect=(0, 0.12 / lines, 1, 1))
             for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
                 path = folder / f"{name}.{suffix}"
                 figure.savefig(path, dpi=120, metadata=metadata)

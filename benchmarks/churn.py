@@ -57,7 +57,7 @@ class Churner:
             if not seen.endswith(b"\r\n\r\n"):
                 seen += data
                 if seen.endswith(b"\r\n\r\n"):
-                    check_head(seen)
+                    check_head(bytes(seen))
                     self.on_open(fd)
                 return False
             if not data.startswith(b"\x88") or data[2:4] not in (b"\x03\xe8", b""):

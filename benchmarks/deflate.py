@@ -50,7 +50,7 @@ def compressed(message: bytes) -> bytes:
 @attrs.define
 class _Peer:
     connection: Connection
-    inflate: object
+    inflate: zlib._Decompress
     next_request: int
     next_reply: int
     since: float = 0.0
@@ -59,8 +59,8 @@ class _Peer:
 def deflate_echo(
     connections: list[Connection], texts: list[bytes], warm_up: float, seconds: float, watch: Watch
 ) -> tuple[Measured, float]:
-    """One message in flight on each connection; return what was measured and the mean reply frame in bytes."""
-    epoll, by_fd = poller(connections)
+    """One message in flight on each connection; return the measurement and a reply frame's mean bytes."""
+    epoll, _ = poller(connections)
     requests = [compressed(text) for text in texts]
     count_texts = len(texts)
     peers = {}

@@ -45,7 +45,7 @@ class Measured:
 
     messages: int
     seconds: float
-    latencies: array  # type: ignore[type-arg]  # seconds, in the order of completion
+    latencies: array[float]  # seconds, in the order of completion
     client_cpu: float  # share of one core
 
     @property
@@ -151,14 +151,14 @@ def echo(
                     if c.send(more) != len(more):
                         raise Failed("the client's socket buffer is full: use fewer messages in flight")
                     c.at_request = end if end < request_bytes else end - request_bytes
-                if tls and c.sock.pending():
+                if tls and isinstance(c.sock, ssl.SSLSocket) and c.sock.pending():
                     # OpenSSL has read more from the socket than it handed out; epoll cannot know.
                     events.append((fd, 1))
         cpu = time.process_time() - cpu
         watch.stop()
         elapsed = now - start
         result = Measured(count, elapsed, latencies, cpu / elapsed)
-        _drain(epoll, by_fd, connections, in_flight, one_request, size)
+        _drain(epoll, by_fd, connections, one_request, size)
     epoll.close()
     return result
 
@@ -177,7 +177,13 @@ def _sort_out(epoll: select.epoll, c: Connection, data: bytes) -> bytes:
     return data
 
 
-def _drain(epoll, by_fd, connections: list[Connection], in_flight: int, one_request: int, size: int) -> None:
+def _drain(
+    epoll: select.epoll,
+    by_fd: dict[int, Connection],
+    connections: list[Connection],
+    one_request: int,
+    size: int,
+) -> None:
     """Receive every reply that is still owed, and nothing more."""
     owed = {}
     for c in connections:

@@ -16,8 +16,8 @@ _REASONS = {
     (
         "picows",
         "",
-    ): "frame parser and transport are compiled C and a message is one callback: no coroutine is "
-    "woken, text is not checked for UTF-8, fragments are not joined, and writes are not bounded",
+    ): "frame parser and transport are compiled C and a message is one callback: no coroutine "
+    "is woken, text is not checked for UTF-8, fragments are not joined, and writes are not bounded",
     ("granian", ""): "the protocol runs in Rust beside the interpreter",
     ("node-ws", ""): "compiled by V8; a message is one callback and writes are not bounded",
     ("aiohttp", "deflate"): "zlib level 1 where the others use 6: compare the bytes a reply",

@@ -96,14 +96,14 @@ def _live(
 
     # The schedule: (when, order, what, connection); every entry puts its next one in.
     start = clock()
-    schedule: list[tuple[float, int, str, Connection | None]] = []
+    schedule: list[tuple[float, int, str, Connection]] = []
     kinds = [("chat", c, day.messages_a_second) for c in chatters]
     kinds += [("slow send", c, day.slow_sends_a_second) for c in slow]
     kinds += [("slow read", c, day.slow_reads_a_second) for c in slow]
     every = {kind: 1 / rate for kind, _, rate in kinds} | {"life": 1 / day.lives_a_second}
     for order, (kind, c, _) in enumerate(kinds):
         schedule.append((start + every[kind] * (order % 97) / 97, order, kind, c))
-    schedule.append((start, len(kinds), "life", None))
+    schedule.append((start, len(kinds), "life", idle[0]))  # of no connection that is there already
     heapq.heapify(schedule)
 
     def chat(c: Connection) -> None:
@@ -185,7 +185,7 @@ def _live(
         watch.stop()
         elapsed = clock() - start
         measured = array("d", latencies)
-        for _, fd in leaving:
+        for _, fd in leaving:  # those that were about to go
             churner.say_goodbye(fd)
         leaving.clear()
         churner.on_open = churner.say_goodbye

@@ -65,7 +65,11 @@ class Progress:
 
 
 def run(
-    plan: Plan, *, certificate: Path, client_context: ssl.SSLContext | None, show: Callable[[dict], None]
+    plan: Plan,
+    *,
+    certificate: Path,
+    client_context: ssl.SSLContext | None,
+    show: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Take every turn; return the whole result as JSON-ready data. `show` gets each row as it is ready."""
     installed = versions(plan.contenders)
