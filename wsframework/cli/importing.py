@@ -123,7 +123,8 @@ def _foreign_folders() -> list[str]:
 
 
 def _describe(module: ModuleType) -> str:
-    return shorten(module.__file__) if module.__file__ else module.__name__
+    file = getattr(module, "__file__", None)
+    return shorten(file) if file else module.__name__
 
 
 def _hint(module: ModuleType) -> str:

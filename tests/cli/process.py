@@ -1,0 +1,100 @@
+"""A program of ours as a process: its lines as they come, its end by a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).parents[2]
+
+PATIENCE_SECONDS = 30.0
+"""How long a line or an end may take on a busy machine before the test fails."""
+
+
+class Program:
+    """A running process, and the lines it has printed so far."""
+
+    def __init__(self, command: Sequence[str], cwd: Path) -> None:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._changed = threading.Condition()
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self.lines), daemon=True),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.errors), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, pipe: IO[str], lines: list[str]) -> None:
+        with pipe:
+            for line in pipe:
+                with self._changed:
+                    lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+
+    def wait_for(self, text: str, *, stderr: bool = False) -> str:
+        """Return the first line that holds `text`, waiting for it."""
+        lines = self.errors if stderr else self.lines
+
+        def found() -> str | None:
+            return next((line for line in lines if text in line), None)
+
+        with self._changed:
+            line = self._changed.wait_for(found, PATIENCE_SECONDS)
+        assert line is not None, f"no line with {text!r}\nstdout: {self.lines}\nstderr: {self.errors}"
+        return line
+
+    @property
+    def url(self) -> str:
+        """The first URL that `wsframework run` says it listens on."""
+        return next(word for word in self.wait_for("Listening on").split() if "://" in word).rstrip(",")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the exit code, with all lines read."""
+        code = self.process.wait(PATIENCE_SECONDS)
+        for reader in self._readers:
+            reader.join(PATIENCE_SECONDS)
+        return code
+
+
+@contextmanager
+def running(*arguments: str, cwd: Path = ROOT) -> Iterator[Program]:
+    """Run `python …`, and end it with the block whatever happens."""
+    program = Program([sys.executable, *arguments], cwd)
+    try:
+        yield program
+    finally:
+        if program.process.poll() is None:
+            program.process.kill()
+        program.wait()
+
+
+@contextmanager
+def serving(target: str, *options: str, cwd: Path = ROOT) -> Iterator[Program]:
+    """Run `wsframework run TARGET` on a free port."""
+    with running("-m", "wsframework", "run", target, "--port", "0", *options, cwd=cwd) as program:
+        yield program

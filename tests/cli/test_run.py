@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from trio_websocket import ConnectionClosed, open_websocket_url, wrap_client_stream
+
+from tests.cli.conftest import Command, Write
+from tests.cli.process import serving
+
+ECHO = """\
+import logging
+from wsframework import App
+app = App()
+logging.info("imported")
+
+@app.websocket("/")
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+"""
+
+LIFESPAN = """
+import trio
+
+@app.lifespan
+async def live():
+    async with trio.open_nursery():
+        yield
+"""
+
+
+async def ask(url: str, context: ssl.SSLContext | None = None) -> str:
+    async with open_websocket_url(url, ssl_context=context) as ws:
+        await ws.send_message("hi")
+        return str(await ws.get_message())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_serves_until_a_signal_and_ends_with_0(
+    write: Write, tmp_path: Path, number: signal.Signals
+) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", cwd=tmp_path) as server:
+        assert trio.run(ask, server.url) == "hi"
+        assert server.stop(number) == 0
+    assert server.lines == [f"Listening on {server.url} (Ctrl-C stops)"]
+    text = "\n".join(server.errors)
+    assert " info imported" in text
+    assert " info connection.opened path=/" in text
+    assert f" info server.signal signal={number.name}" in text
+    assert "\x1b" not in text
+    assert "Traceback" not in text
+
+
+def test_a_stopping_server_says_1001_to_its_clients(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", cwd=tmp_path) as server:
+
+        async def wait_for_close() -> int:
+            port = int(server.url.rpartition(":")[2])
+            # The stream is ours to close: trio-websocket leaves it open when the server closes first.
+            async with (
+                await trio.open_tcp_stream("127.0.0.1", port) as stream,
+                trio.open_nursery() as nursery,
+            ):
+                ws = await wrap_client_stream(nursery, stream, "localhost", "/")
+                server.process.terminate()
+                with pytest.raises(ConnectionClosed) as closed, trio.fail_after(10):
+                    await ws.get_message()
+            assert closed.value.reason is not None
+            return int(closed.value.reason.code)
+
+        assert trio.run(wait_for_close) == 1001
+        assert server.wait() == 0
+
+
+def test_the_log_is_json_on_request(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", "--log-format", "json", "--log-level", "debug", cwd=tmp_path) as server:
+        trio.run(ask, server.url)
+        assert server.stop() == 0
+    records = [json.loads(line) for line in server.errors]
+    events = [record.get("event") for record in records if record["logger"] == "wsframework"]
+    assert events[0] == "server.listening"
+    assert {"connection.opened", "connection.closed", "server.stopped"} <= set(events)
+    assert [record["message"] for record in records if record["logger"] == "root"] == ["imported"]
+
+
+def test_the_log_level_is_heeded(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", "--log-level", "warning", cwd=tmp_path) as server:
+        trio.run(ask, server.url)
+        assert server.stop() == 0
+    assert server.errors == []
+
+
+def test_run_serves_on_a_unix_socket(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", "--unix", "echo.sock", cwd=tmp_path) as server:
+        assert server.wait_for("Listening on") == "Listening on the unix socket echo.sock (Ctrl-C stops)"
+        assert stat.S_ISSOCK((tmp_path / "echo.sock").stat().st_mode)
+
+        async def ask_unix() -> str:
+            stream = await trio.open_unix_socket(tmp_path / "echo.sock")
+            async with trio.open_nursery() as nursery:
+                ws = await wrap_client_stream(nursery, stream, "localhost", "/")
+                await ws.send_message("hi")
+                answer = str(await ws.get_message())
+                await ws.aclose()
+                return answer
+
+        assert trio.run(ask_unix) == "hi"
+        assert server.stop() == 0
+    assert not (tmp_path / "echo.sock").exists()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(str(tmp_path / "cert.pem"), append=True)
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    return authority
+
+
+@pytest.mark.parametrize(
+    "files", [["--ssl-cert", "both.pem"], ["--ssl-cert", "cert.pem", "--ssl-key", "key.pem"]]
+)
+def test_run_serves_tls(write: Write, tmp_path: Path, authority: trustme.CA, files: list[str]) -> None:
+    write("echo.py", ECHO)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with serving("echo:app", *files, cwd=tmp_path) as server:
+        assert server.url.startswith("wss://")
+        assert trio.run(ask, server.url, context) == "hi"
+        assert server.stop() == 0
+
+
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["--ssl-key", "key.pem"], "--ssl-key needs --ssl-cert: the certificate that the key belongs to"),
+        (["--ssl-cert", "no.pem"], "--ssl-cert no.pem: there is no such file"),
+        (["--ssl-cert", "cert.pem", "--ssl-key", "no.pem"], "--ssl-key no.pem: there is no such file"),
+        (
+            ["--ssl-cert", "cert.pem"],
+            "cannot serve TLS with cert.pem: not PEM, or without certificate or private key",
+        ),
+        (
+            ["--ssl-cert", "cert.pem", "--ssl-key", "other.pem"],
+            "cannot serve TLS with cert.pem and other.pem: key values mismatch",
+        ),
+        (
+            ["--ssl-cert", "cert.pem", "--ssl-key", "secret.pem"],
+            "secret.pem: the private key is encrypted; decrypt it (openssl pkey)",
+        ),
+    ],
+)
+def test_wrong_tls_files_are_one_line_and_exit_code_2(
+    write: Write, command: Command, tmp_path: Path, files: list[str], message: str
+) -> None:
+    other = trustme.CA().issue_cert("127.0.0.1").private_key_pem
+    other.write_to_path(str(tmp_path / "other.pem"))
+    write("secret.pem", encrypted(other.bytes()))
+    write("echo.py", ECHO)
+    assert command("run", "echo:app", *files) == (2, "", f"error: {message}\n")
+
+
+def encrypted(key: bytes) -> str:
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    private = load_pem_private_key(key, None)
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")).decode()
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_2(write: Write, command: Command) -> None:
+    write("echo_twice.py", ECHO)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, out, err = command("run", "echo_twice:app", "--port", str(port), "--log-level", "error")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"error: cannot listen on 127.0.0.1:{port}: the port is in use; "
+        "stop the other program or choose another\n"
+    )
+
+
+def test_a_port_in_use_is_one_line_under_a_lifespan_with_a_nursery(write: Write, command: Command) -> None:
+    write("living.py", ECHO + LIFESPAN)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        code, _, err = command("run", "living:app", "--port", port, "--log-level", "error")
+    assert code == 2
+    assert err.startswith("error: cannot listen on 127.0.0.1:")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "nowhere.invalid"], "error: cannot listen on nowhere.invalid: unknown name"),
+        (["--host", "192.0.2.1"], "error: cannot listen on 192.0.2.1:8000: the address is not one of"),
+        (
+            ["--unix", "echo_lost.py"],
+            "error: cannot listen on echo_lost.py: there is a file that is",
+        ),
+    ],
+)
+def test_a_wrong_address_is_one_line_and_exit_code_2(
+    write: Write, command: Command, options: list[str], message: str
+) -> None:
+    write("echo_lost.py", ECHO)
+    code, out, err = command("run", "echo_lost:app", "--log-level", "error", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_a_module_that_fails_is_one_line_and_exit_code_2(write: Write, command: Command) -> None:
+    write("broken.py", "from wsframework import App\napp = App()\n\nboom()\n")
+    assert command("run", "broken:app") == (
+        2,
+        "",
+        "error: broken.py:4: NameError: name 'boom' is not defined\n",
+    )
+
+
+def test_an_error_while_serving_keeps_its_traceback(write: Write, tmp_path: Path) -> None:
+    write("dies.py", ECHO + "@app.lifespan\nasync def die():\n    raise OSError('no database')\n    yield\n")
+    with serving("dies:app", cwd=tmp_path) as server:
+        assert server.wait() == 1
+    assert "Traceback (most recent call last):" in server.errors
+    assert "OSError: no database" in server.errors[-1]
