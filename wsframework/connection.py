@@ -453,8 +453,9 @@ class Connection:
         ping = self._pings[data] = _Ping()
 
         def forget() -> None:
-            if self._pings:
-                self._pings.pop(data, None)
+            # A stray pong may have answered it already and made its payload free for another one.
+            if self._pings and self._pings.get(data) is ping:
+                del self._pings[data]
 
         if self._has_room(len(data)):
             self._transport.send(_PING, data)
@@ -588,7 +589,9 @@ class Connection:
                 reschedule(first.task)
             self._senders = None
         if self._backlogs is not None:
-            self._backlogs = [backlog for backlog in self._backlogs if not backlog._made_room()] or None
+            left = [backlog for backlog in self._backlogs if not backlog._made_room()]
+            # A slow room member closes its connection, which has forgotten all backlogs then.
+            self._backlogs = None if self._closed is not None else left or None
 
     def _offer(self, message: EncodedMessage) -> bool:
         """Commit a broadcast message if the outbox has room for it now."""
