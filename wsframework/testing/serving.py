@@ -1,0 +1,433 @@
+"""An App served in memory, and clients that connect to it.
+
+Theory of operation
+-------------------
+`serve` enters the App's lifespans and runs the native server without any listener; every connection is a
+pair of memory streams, whose one end the server gets and whose other end a client. `connect` and `request`
+join the server of the App that the block around them serves, and serve it for themselves where there is none,
+so a test with one client needs one line and a test with three needs three, and lifespans run once.
+
+An exception of the test's own comes out as it is, never in a group; a handler's exception that no client of
+the test has seen is raised where the test's block ends, because a test that crashed its handler has not
+passed. The server tells us of it as it tells everybody: by its log record `handler.crashed`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import attrs
+import h11
+import trio
+import trio_websocket
+
+from wsframework.app import App
+from wsframework.connection import Connection
+from wsframework.errors import unwrap_group
+from wsframework.request import Address, Headers, Request, Response
+from wsframework.server import Server, serve_streams
+from wsframework.session import Acceptance
+from wsframework.testing.client import Client, Link, Wire
+from wsframework.testing.deadline import DEADLINE_SECONDS, fail_after
+from wsframework.testing.memory import memory_pair
+
+__all__ = ["Answer", "MemoryServer", "connect", "connection_pair", "request", "serve"]
+
+HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
+Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
+
+_HOST = "localhost"
+_LOCAL = Address("127.0.0.1", 80)
+_ports = itertools.cycle(range(49152, 65536))  # the ports that systems give to clients (RFC 6335 §6)
+
+_NO_LIMIT = 2**63
+"""A test's client takes messages of any size, in any number: the limits under test are the server's."""
+
+
+@attrs.frozen
+class Answer:
+    """A plain HTTP answer.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the header fields, looked up without regard to case.
+        body: the content.
+        crash: the handler's or guard's exception, when that is why the status is 500.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    crash: BaseException | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as UTF-8 text."""
+        return self.body.decode()
+
+    def json(self) -> Any:
+        """Return the content as the value that its JSON stands for."""
+        return json.loads(self.body)
+
+
+class MemoryServer:
+    """An App that is served in memory; `serve` makes it.
+
+    Attributes:
+        app: the App.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._server: Server | None = None
+        self._links: dict[Address, Link] = {}
+
+    @property
+    def server(self) -> Server:
+        """The native server behind it, for its statistics."""
+        if self._server is None:
+            raise RuntimeError("the server has not started yet")
+        return self._server
+
+    def stop(self) -> None:
+        """Begin to stop, as cancelling a real server does: drain, Close 1001 to every client."""
+        self.server.stop()
+
+    def open_stream(self, pair: Pair = memory_pair) -> trio.abc.Stream:
+        """Connect without any handshake and return the client's end, for bytes of the test's own making.
+
+        Args:
+            pair: makes the two ends, the client's first.
+        """
+        return self._open(pair)[0]
+
+    def connect(
+        self,
+        path: str = "/",
+        *,
+        subprotocols: Iterable[str] = (),
+        headers: HeaderFields = (),
+        origin: str | None = None,
+        deadline: float = DEADLINE_SECONDS,
+        pair: Pair = memory_pair,
+    ) -> AbstractAsyncContextManager[Client]:
+        """Connect a client; see `connect`."""
+        fields = _pairs(headers)
+        if origin is not None:
+            fields.append(("Origin", origin))
+        return self._connect(path, tuple(subprotocols), fields, deadline, pair)
+
+    @asynccontextmanager
+    async def _connect(
+        self,
+        path: str,
+        subprotocols: tuple[str, ...],
+        fields: list[tuple[str, str]],
+        deadline: float,
+        pair: Pair,
+    ) -> AsyncIterator[Client]:
+        stream, link = self._open(pair)
+        wire = Wire(stream)
+        try:
+            async with _background() as nursery:
+                with fail_after(deadline, lambda: f"waited {deadline:g} s for the answer to the handshake"):
+                    websocket = await trio_websocket.wrap_client_stream(
+                        nursery,
+                        wire.recorded,  # type: ignore[arg-type]  # any stream will do
+                        _HOST,
+                        path,
+                        subprotocols=subprotocols,
+                        extra_headers=[(name.encode(), value.encode()) for name, value in fields],
+                        message_queue_size=_NO_LIMIT,
+                        max_message_size=_NO_LIMIT,
+                    )
+                client = Client(websocket, wire, link, deadline=deadline)
+                nursery.start_soon(client._run)
+                yield client
+                timeouts = self.app.timeouts
+                await client._leave(grace_seconds=timeouts.disconnect_grace + timeouts.close)
+                nursery.cancel_scope.cancel(reason="the test's block has ended")
+        except trio_websocket.ConnectionRejected as rejected:
+            if link.crash is not None:
+                raise rejected from link.crash
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        headers: HeaderFields = (),
+        *,
+        deadline: float = DEADLINE_SECONDS,
+    ) -> Answer:
+        """Ask for a plain HTTP answer; see `request`."""
+        stream, link = self._open(memory_pair)
+        fields = _pairs(headers)
+        if "host" not in Headers(fields):
+            fields.insert(0, ("Host", _HOST))
+        parser = h11.Connection(h11.CLIENT)
+        question = parser.send(h11.Request(method=method, target=path, headers=fields))
+        question += parser.send(h11.EndOfMessage()) or b""
+        async with stream:
+            with fail_after(deadline, lambda: f"waited {deadline:g} s for the answer to {method} {path}"):
+                await stream.send_all(question)
+                return await _read_answer(stream, parser, link)
+
+    def _open(self, pair: Pair) -> tuple[trio.abc.Stream, Link]:
+        ours, theirs = pair()
+        remote = Address("127.0.0.1", next(_ports))
+        link = self._links[remote] = Link()
+        self.server.serve_soon(theirs, remote, _LOCAL)
+        return ours, link
+
+    async def _decide(self, request: Request) -> Acceptance | Response:
+        decision = await self.app.decide(request)
+        if isinstance(decision, Acceptance):
+            return attrs.evolve(decision, handler=functools.partial(self._watch, decision.handler))
+        return decision
+
+    async def _watch(self, handler: Callable[[Connection], Awaitable[object]], ws: Connection) -> None:
+        link = self._links[ws.request.remote]
+        link.task = trio.lowlevel.current_task()
+        try:
+            await handler(ws)
+        finally:
+            link.finished.set()
+
+    def _note_crash(self, remote: Address, error: BaseException) -> None:
+        link = self._links.get(remote)
+        if link is not None and link.crash is None:
+            link.crash = error
+
+
+class _CrashListener(logging.Handler):
+    """Hears of crashes from the server's log records."""
+
+    def __init__(self, note: Callable[[Address, BaseException], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._note = note
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        """Pass on what crashed, and for whom."""
+        if getattr(entry, "event", None) in ("handler.crashed", "guard.crashed"):
+            remote = entry.__dict__.get("fields", {}).get("remote")
+            error = entry.exc_info[1] if entry.exc_info else None
+            if isinstance(remote, Address) and error is not None:
+                self._note(remote, error)
+
+
+_serving: ContextVar[tuple[MemoryServer, ...]] = ContextVar("wsframework.testing.serving", default=())
+
+
+@asynccontextmanager
+async def serve(app: App) -> AsyncIterator[MemoryServer]:
+    """Serve an App in memory, for a test with several clients; inside, `connect(app, …)` joins it.
+
+        async with serve(app) as server:
+            async with server.connect("/rooms/1") as first, server.connect("/rooms/1") as second:
+                ...
+
+    Lifespans are entered before the block and left after the last handler is gone, which `Timeouts.drain`
+    bounds; when the block fails, handlers are cancelled at once.
+    """
+    memory = MemoryServer(app)
+    listener = _CrashListener(memory._note_crash)
+    logger = logging.getLogger("wsframework")
+    failure: Exception | None = None
+    logger.addHandler(listener)
+    try:
+        async with app.running():
+            # Lifespans see a server that stops, as they do in production, not the test's exception.
+            try:
+                async with _background() as nursery:
+                    start = functools.partial(
+                        serve_streams,
+                        memory._decide,
+                        limits=app.limits,
+                        timeouts=app.timeouts,
+                        keepalive=app.keepalive,
+                    )
+                    memory._server = await nursery.start(start)
+                    _serving.set((*_serving.get(), memory))
+                    try:
+                        yield memory
+                    except BaseException:
+                        memory.stop()
+                        raise
+                    finally:
+                        _serving.set(tuple(other for other in _serving.get() if other is not memory))
+                        memory.stop()
+            except Exception as error:
+                failure = error
+    finally:
+        logger.removeHandler(listener)
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def connect(
+    app: App,
+    path: str = "/",
+    *,
+    subprotocols: Iterable[str] = (),
+    headers: HeaderFields = (),
+    origin: str | None = None,
+    deadline: float = DEADLINE_SECONDS,
+    pair: Pair = memory_pair,
+) -> AsyncIterator[Client]:
+    """Connect a client to an App, in memory.
+
+        async with connect(app, "/rooms/1") as client:
+            await client.send("hello")
+            assert await client.receive() == "1: hello"
+
+    At the end of the block the client closes the connection and waits for its handler, at most for the grace
+    that a handler has; then the App's lifespans are left, unless an enclosing `serve` or `connect` of the
+    same App goes on.
+
+    Args:
+        app: the App; its lifespans are entered first.
+        path: path and query.
+        subprotocols: what the client offers, the best first.
+        headers: more header fields for the opening handshake.
+        origin: the Origin field of a browser's page; `http://localhost` is the server's own.
+        deadline: seconds that any one wait of the client may take. Virtual ones with Trio's autojump clock.
+        pair: makes the two ends of the connection, the client's first; put faults around either.
+
+    Raises:
+        trio_websocket.ConnectionRejected: the server refused, with `status_code`, `headers` and `body`.
+        DeadlineExceeded: there was no answer to the opening handshake.
+        Exception: the handler's, when it crashed and the test did not see the connection end by it.
+    """
+    async with (
+        _joined(app) as server,
+        server.connect(
+            path, subprotocols=subprotocols, headers=headers, origin=origin, deadline=deadline, pair=pair
+        ) as client,
+    ):
+        yield client
+
+
+async def request(
+    app: App,
+    method: str,
+    path: str,
+    headers: HeaderFields = (),
+    *,
+    deadline: float = DEADLINE_SECONDS,
+) -> Answer:
+    """Ask an App for a plain HTTP answer, in memory.
+
+        answer = await request(app, "GET", "/health")
+        assert (answer.status, answer.text) == (200, "fine")
+
+    Args:
+        app: the App; its lifespans are entered around the request, unless it is served already.
+        method: the HTTP method.
+        path: path and query.
+        headers: header fields; Host is `localhost` if there is none.
+        deadline: seconds that the answer may take.
+
+    Raises:
+        DeadlineExceeded: there was no whole answer.
+        h11.RemoteProtocolError: the answer is not valid HTTP/1.1.
+    """
+    async with _joined(app) as server:
+        return await server.request(method, path, headers, deadline=deadline)
+
+
+@asynccontextmanager
+async def connection_pair(
+    app: App | None = None, *, subprotocols: Iterable[str] = (), deadline: float = DEADLINE_SECONDS
+) -> AsyncIterator[tuple[Connection, Client]]:
+    """Open a connection and hand over both ends: the one a handler holds, and the client's.
+
+        async with connection_pair() as (ws, client):
+            await greet(ws)
+            assert await client.receive() == "Welcome!"
+
+    Args:
+        app: whose limits and timeouts count; None for the defaults.
+        subprotocols: one that the client offers is agreed on.
+        deadline: as for `connect`.
+    """
+    settings = app or App()
+    own = App(limits=settings.limits, timeouts=settings.timeouts, keepalive=settings.keepalive)
+    opened: list[Connection] = []
+    over = trio.Event()
+    is_open = trio.Event()
+    offered = tuple(subprotocols)
+
+    @own.websocket("/", subprotocols=offered)
+    async def lend(ws: Connection) -> None:
+        opened.append(ws)
+        is_open.set()
+        await over.wait()
+
+    async with connect(own, "/", subprotocols=offered, deadline=deadline) as client:
+        await is_open.wait()
+        try:
+            yield opened[0], client
+        finally:
+            over.set()
+
+
+@asynccontextmanager
+async def _joined(app: App) -> AsyncIterator[MemoryServer]:
+    for server in _serving.get():
+        if server.app is app and not server.server.draining:
+            yield server
+            return
+    async with serve(app) as own:
+        yield own
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery out of which the block's own exception comes as it is, and a task's not in a group."""
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                failure = error
+                nursery.cancel_scope.cancel(reason="the test's block has failed")
+    except BaseExceptionGroup as group:
+        if failure is None or isinstance(failure, trio.Cancelled):
+            # A task failed, and the block was only cancelled because of it.
+            raise unwrap_group(group) from None
+        raise failure from group
+    if failure is not None:
+        raise failure
+
+
+async def _read_answer(stream: trio.abc.Stream, parser: h11.Connection, link: Link) -> Answer:
+    status, fields, body = 0, Headers(), b""
+    while True:
+        match parser.next_event():
+            case h11.NEED_DATA:
+                parser.receive_data(bytes(await stream.receive_some()))
+            case h11.Response() as response:
+                status = response.status_code
+                pairs = response.headers.raw_items()
+                fields = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in pairs])
+            case h11.Data() as data:
+                body += data.data
+            case h11.EndOfMessage() | h11.ConnectionClosed():
+                return Answer(status, fields, body, link.crash)
+
+
+def _pairs(headers: HeaderFields) -> list[tuple[str, str]]:
+    return list(headers.items() if isinstance(headers, Mapping) else headers)
