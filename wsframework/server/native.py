@@ -107,6 +107,7 @@ class Server:
         self._keepalive = keepalive
         self._connections: trio.Nursery | None = None
         self._transports: set[FrameTransport] = set()
+        self._sessions: set[Session] = set()
         self._incoming: set[Incoming] = set()
         self._handshakes: set[trio.CancelScope] = set()
         self._open = 0
@@ -225,7 +226,11 @@ class Server:
         self._open_by_address[remote.host] -= 1
         if not self._open_by_address[remote.host]:
             del self._open_by_address[remote.host]
-        if self._draining and not self._open:
+        self._check_empty()
+
+    def _check_empty(self) -> None:
+        # A session outlives its socket while its handler has its grace.
+        if self._draining and not self._open and not self._sessions:
             self._empty.set()
 
     def head_complete(self, incoming: Incoming, head: Head) -> None:
@@ -254,7 +259,7 @@ class Server:
             )
             incoming.abort()
             return
-        await session.run()
+        await self._run(session)
 
     def _open_session(self, transport: FrameTransport, opening: Opening) -> Session:
         ws = Connection(
@@ -264,6 +269,14 @@ class Server:
         transport.write_raw(opening.answer)
         self._transports.add(transport)
         return Session(ws, opening.acceptance, timers=self.timers, timeouts=self.timeouts)
+
+    async def _run(self, session: Session) -> None:
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+            self._check_empty()
 
     # Connections over Trio streams
 
@@ -349,7 +362,7 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.run, head.trailing)
-                await session.run()
+                await self._run(session)
         finally:
             self._transports.discard(transport)
 
@@ -416,18 +429,18 @@ class Server:
             if isinstance(ws, Connection):
                 ws._drain()
                 self.timers.after(random.uniform(0, spread), _closer(ws))
-        if self._open:
+        if self._open or self._sessions:
             self._drain_limit.deadline = trio.current_time() + self.timeouts.drain
             with self._drain_limit:
                 await self._empty.wait()
-        if self._open:
-            record(logging.WARNING, "server.drain_timeout", connections=self._open)
-            for transport in list(self._transports):
-                # Before the abort, which ends the connection and would start the handler's grace.
-                receiver = transport.connection
-                if isinstance(receiver, Connection):
-                    receiver._cancel_handler()
-                transport.abort()
+        if self._open or self._sessions:
+            record(
+                logging.WARNING, "server.drain_timeout", connections=self._open, handlers=len(self._sessions)
+            )
+        for session in list(self._sessions):
+            session.cancel()
+        for transport in list(self._transports):
+            transport.abort()
 
 
 class _Closeable(Protocol):
