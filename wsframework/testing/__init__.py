@@ -9,7 +9,7 @@ tear, cancelling a piece of code everywhere it can be cancelled, and judging eve
 """
 
 from wsframework.testing.cancelling import CancelPoint, CancelReport, cancel_everywhere
-from wsframework.testing.client import Client
+from wsframework.testing.client import Client, ClientSettings, open_client
 from wsframework.testing.deadline import DeadlineExceeded
 from wsframework.testing.faults import (
     Gate,
@@ -30,7 +30,9 @@ __all__ = [
     "request",
     "serve",
     "connection_pair",
+    "open_client",
     "Client",
+    "ClientSettings",
     "Answer",
     "MemoryServer",
     "DeadlineExceeded",

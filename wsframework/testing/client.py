@@ -11,6 +11,8 @@ and closes the stream when the connection is over. A client that does not read i
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Self
 
 import attrs
@@ -18,11 +20,15 @@ import trio
 import trio_websocket
 
 from wsframework.errors import CloseFrame
-from wsframework.testing.deadline import fail_after, innermost_place, waiting_frames
+from wsframework.testing.background import open_background
+from wsframework.testing.deadline import DEADLINE_SECONDS, fail_after, innermost_place, waiting_frames
 from wsframework.testing.faults import Gate, HalfOpen, reset_stream
 from wsframework.testing.recorder import FrameRecorder, Recorded
 
-__all__ = ["Client", "Link", "Wire"]
+__all__ = ["Client", "ClientSettings", "Link", "Wire", "open_client"]
+
+_NO_LIMIT = 2**63
+"""A test's client takes messages of any size, in any number: the limits under test are the server's."""
 
 _SHOWN = 5
 """How many of the messages that came before are shown in a failure."""
@@ -32,6 +38,7 @@ _SHOWN = 5
 class Link:
     """What the server's side of a connection has come to."""
 
+    watched: bool = True
     task: trio.lowlevel.Task | None = None
     finished: trio.Event = attrs.field(factory=trio.Event)
     crash: BaseException | None = None
@@ -41,11 +48,30 @@ class Link:
         """Say where the handler is."""
         if self.crash is not None:
             return f"the handler has raised {self.crash!r}"
+        if not self.watched:
+            return "where its handler is, this client cannot see"
         if self.task is None:
             return "no handler was called"
         if self.finished.is_set():
             return "the handler has ended"
         return f"the handler waits in {innermost_place(waiting_frames(self.task.coro))}"
+
+
+@attrs.frozen(kw_only=True)
+class ClientSettings:
+    """What a client says in its opening handshake, and how long it waits.
+
+    Attributes:
+        subprotocols: what it offers, the best first.
+        headers: more header fields.
+        deadline: seconds that any one of its waits may take.
+        goodbye_seconds: how long it waits, after it has closed, for the handler to end.
+    """
+
+    subprotocols: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    deadline: float = DEADLINE_SECONDS
+    goodbye_seconds: float = DEADLINE_SECONDS
 
 
 class Wire:
@@ -76,7 +102,7 @@ class Client:
         self,
         websocket: trio_websocket.WebSocketConnection,
         wire: Wire,
-        link: Link,
+        link: Link | None,
         *,
         deadline: float,
     ) -> None:
@@ -85,7 +111,7 @@ class Client:
         self.recorder: FrameRecorder = wire.recorded.recorder
         self.deadline = deadline
         self._wire = wire
-        self._link = link
+        self._link = link or Link(watched=False)
         self._messages: list[str | bytes] = []
         self._inbox: deque[str | bytes] = deque()
         self._arrivals = trio.lowlevel.ParkingLot()
@@ -207,7 +233,10 @@ class Client:
 
         Raises:
             DeadlineExceeded: it went on.
+            RuntimeError: the client is `open_client`'s own, and cannot know.
         """
+        if not self._link.watched:
+            raise RuntimeError("only a client of a server in memory knows when its handler ends")
         with fail_after(self.deadline, lambda: self._late("the end of the handler")):
             await self._link.finished.wait()
 
@@ -244,14 +273,14 @@ class Client:
         if not self._closing:
             self._finish()
 
-    async def _leave(self, *, grace_seconds: float) -> None:
+    async def _leave(self, goodbye_seconds: float) -> None:
         """Say goodbye at the end of the test, as far as the wire still lets us, and wait for the handler."""
         self.gate.release()
         self._closing = True
         with trio.move_on_after(self.deadline):
             await self.websocket.aclose()
         if self._link.task is not None:
-            with trio.move_on_after(grace_seconds):
+            with trio.move_on_after(goodbye_seconds):
                 await self._link.finished.wait()
         if self._link.crash is not None and not self._link.crash_seen:
             raise self._link.crash
@@ -283,6 +312,56 @@ class Client:
 
     def _state(self) -> str:
         return f"closed ({self.closed})" if self.closed else "closing" if self._closing else "open"
+
+
+@asynccontextmanager
+async def open_client(
+    stream: trio.abc.Stream,
+    host: str,
+    path: str = "/",
+    *,
+    settings: ClientSettings | None = None,
+    link: Link | None = None,
+) -> AsyncIterator[Client]:
+    """Connect a client over a stream that is already there: a real socket, TLS, or one with faults.
+
+    Args:
+        stream: to the server; closed at the end of the block.
+        host: the Host field: `127.0.0.1:8000`.
+        path: path and query.
+        settings: the rest of the opening handshake, and the deadline.
+        link: what the server in memory knows of the connection.
+
+    Raises:
+        trio_websocket.ConnectionRejected: the server refused.
+        DeadlineExceeded: there was no answer to the opening handshake.
+    """
+    settings = settings or ClientSettings()
+    deadline = settings.deadline
+    wire = Wire(stream)
+    try:
+        async with open_background() as nursery:
+            with fail_after(
+                deadline, lambda: f"waited {deadline:g} s for the answer to the opening handshake on {path}"
+            ):
+                websocket = await trio_websocket.wrap_client_stream(
+                    nursery,
+                    wire.recorded,  # type: ignore[arg-type]  # any stream will do
+                    host,
+                    path,
+                    subprotocols=settings.subprotocols,
+                    extra_headers=[(name.encode(), value.encode()) for name, value in settings.headers],
+                    message_queue_size=_NO_LIMIT,
+                    max_message_size=_NO_LIMIT,
+                )
+            client = Client(websocket, wire, link, deadline=deadline)
+            nursery.start_soon(client._run)
+            yield client
+            await client._leave(settings.goodbye_seconds)
+            nursery.cancel_scope.cancel(reason="the test's block has ended")
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
 
 
 def _short(message: str | bytes) -> str:

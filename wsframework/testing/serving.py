@@ -30,11 +30,11 @@ import trio_websocket
 
 from wsframework.app import App
 from wsframework.connection import Connection
-from wsframework.errors import unwrap_group
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.server import Server, serve_streams
 from wsframework.session import Acceptance
-from wsframework.testing.client import Client, Link, Wire
+from wsframework.testing.background import open_background
+from wsframework.testing.client import Client, ClientSettings, Link, open_client
 from wsframework.testing.deadline import DEADLINE_SECONDS, fail_after
 from wsframework.testing.memory import memory_pair
 
@@ -46,9 +46,6 @@ Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 _HOST = "localhost"
 _LOCAL = Address("127.0.0.1", 80)
 _ports = itertools.cycle(range(49152, 65536))  # the ports that systems give to clients (RFC 6335 §6)
-
-_NO_LIMIT = 2**63
-"""A test's client takes messages of any size, in any number: the limits under test are the server's."""
 
 
 @attrs.frozen
@@ -134,33 +131,20 @@ class MemoryServer:
         pair: Pair,
     ) -> AsyncIterator[Client]:
         stream, link = self._open(pair)
-        wire = Wire(stream)
+        timeouts = self.app.timeouts
+        settings = ClientSettings(
+            subprotocols=subprotocols,
+            headers=tuple(fields),
+            deadline=deadline,
+            goodbye_seconds=timeouts.disconnect_grace + timeouts.close,
+        )
         try:
-            async with _background() as nursery:
-                with fail_after(deadline, lambda: f"waited {deadline:g} s for the answer to the handshake"):
-                    websocket = await trio_websocket.wrap_client_stream(
-                        nursery,
-                        wire.recorded,  # type: ignore[arg-type]  # any stream will do
-                        _HOST,
-                        path,
-                        subprotocols=subprotocols,
-                        extra_headers=[(name.encode(), value.encode()) for name, value in fields],
-                        message_queue_size=_NO_LIMIT,
-                        max_message_size=_NO_LIMIT,
-                    )
-                client = Client(websocket, wire, link, deadline=deadline)
-                nursery.start_soon(client._run)
+            async with open_client(stream, _HOST, path, settings=settings, link=link) as client:
                 yield client
-                timeouts = self.app.timeouts
-                await client._leave(grace_seconds=timeouts.disconnect_grace + timeouts.close)
-                nursery.cancel_scope.cancel(reason="the test's block has ended")
         except trio_websocket.ConnectionRejected as rejected:
             if link.crash is not None:
                 raise rejected from link.crash
             raise
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
 
     async def request(
         self,
@@ -249,7 +233,7 @@ async def serve(app: App) -> AsyncIterator[MemoryServer]:
         async with app.running():
             # Lifespans see a server that stops, as they do in production, not the test's exception.
             try:
-                async with _background() as nursery:
+                async with open_background() as nursery:
                     start = functools.partial(
                         serve_streams,
                         memory._decide,
@@ -391,26 +375,6 @@ async def _joined(app: App) -> AsyncIterator[MemoryServer]:
             return
     async with serve(app) as own:
         yield own
-
-
-@asynccontextmanager
-async def _background() -> AsyncIterator[trio.Nursery]:
-    """Open a nursery out of which the block's own exception comes as it is, and a task's not in a group."""
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            except BaseException as error:
-                failure = error
-                nursery.cancel_scope.cancel(reason="the test's block has failed")
-    except BaseExceptionGroup as group:
-        if failure is None or isinstance(failure, trio.Cancelled):
-            # A task failed, and the block was only cancelled because of it.
-            raise unwrap_group(group) from None
-        raise failure from group
-    if failure is not None:
-        raise failure
 
 
 async def _read_answer(stream: trio.abc.Stream, parser: h11.Connection, link: Link) -> Answer:

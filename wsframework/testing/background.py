@@ -1,0 +1,36 @@
+"""A nursery that tests do not notice: no group of its making ever comes out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from wsframework.errors import unwrap_group
+
+__all__ = ["open_background"]
+
+
+@asynccontextmanager
+async def open_background() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery out of which the block's own exception comes as it is, and a task's not in a group.
+
+    Its tasks are cancelled when the block fails; when the block succeeds, it is the block's business that
+    they end.
+    """
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                failure = error
+                nursery.cancel_scope.cancel(reason="the test's block has failed")
+    except BaseExceptionGroup as group:
+        if failure is None or isinstance(failure, trio.Cancelled):
+            # A task failed, and the block was only cancelled because of it.
+            raise unwrap_group(group) from None
+        raise failure from group
+    if failure is not None:
+        raise failure
