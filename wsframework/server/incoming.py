@@ -229,14 +229,12 @@ class Incoming:
     def upgrade(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
     ) -> SocketTransport:
-        """Return the transport that takes over; call its `begin` when there is a connection to deliver to."""
-        release = self._release_callback()
+        """Return the transport that takes over; call its `begin` when there is a connection to deliver to.
 
-        def both() -> None:
-            release()
-            on_release()
-
-        return self._transport(codecs, both)
+        From here on the caller counts the connection: its handler may outlive its socket.
+        """
+        self._admitted = False
+        return self._transport(codecs, on_release)
 
     @property
     def trailing(self) -> bytes:

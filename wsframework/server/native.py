@@ -64,7 +64,7 @@ class ServerStatistics:
     """A server's counters at one moment.
 
     Attributes:
-        connections: open now, those still in their handshake included.
+        connections: open now, in their handshake, or with a handler in its grace.
         websockets: open now and upgraded.
         accepted: TCP (or unix) connections accepted since the start.
         refused: of those, closed because there were too many.
@@ -226,11 +226,7 @@ class Server:
         self._open_by_address[remote.host] -= 1
         if not self._open_by_address[remote.host]:
             del self._open_by_address[remote.host]
-        self._check_empty()
-
-    def _check_empty(self) -> None:
-        # A session outlives its socket while its handler has its grace.
-        if self._draining and not self._open and not self._sessions:
+        if self._draining and not self._open:
             self._empty.set()
 
     def head_complete(self, incoming: Incoming, head: Head) -> None:
@@ -239,6 +235,7 @@ class Server:
         self._connections.start_soon(self._serve_incoming, incoming, head)
 
     async def _serve_incoming(self, incoming: Incoming, head: Head) -> None:
+        upgraded = False
         try:
             opening = await consider(
                 head, self._decide, secure=incoming.secure, remote=incoming.remote, local=incoming.local
@@ -250,6 +247,7 @@ class Server:
                 incoming.answer(opening)
                 return
             transport = incoming.upgrade(opening.codecs, lambda: self._transports.discard(transport))
+            upgraded = True
             session = self._open_session(transport, opening)
             transport.begin(incoming.trailing)
         except Exception as error:
@@ -258,8 +256,13 @@ class Server:
                 logging.ERROR, "connection.failed", exc_info=error, remote=incoming.remote, error=repr(error)
             )
             incoming.abort()
+            if upgraded:
+                self.depart(incoming.remote)
             return
-        await self._run(session)
+        try:
+            await self._run(session)
+        finally:
+            self.depart(incoming.remote)
 
     def _open_session(self, transport: FrameTransport, opening: Opening) -> Session:
         ws = Connection(
@@ -276,7 +279,6 @@ class Server:
             await session.run()
         finally:
             self._sessions.discard(session)
-            self._check_empty()
 
     # Connections over Trio streams
 
@@ -429,11 +431,11 @@ class Server:
             if isinstance(ws, Connection):
                 ws._drain()
                 self.timers.after(random.uniform(0, spread), _closer(ws))
-        if self._open or self._sessions:
+        if self._open:
             self._drain_limit.deadline = trio.current_time() + self.timeouts.drain
             with self._drain_limit:
                 await self._empty.wait()
-        if self._open or self._sessions:
+        if self._open:
             record(
                 logging.WARNING, "server.drain_timeout", connections=self._open, handlers=len(self._sessions)
             )
