@@ -20,8 +20,18 @@ import socket
 import ssl
 import sys
 
-__all__ = ["KEEPALIVE_SECONDS", "MESSAGE_LIMIT", "arguments", "certificate", "listen", "ready", "tls"]
+__all__ = [
+    "BACKLOG",
+    "KEEPALIVE_SECONDS",
+    "MESSAGE_LIMIT",
+    "arguments",
+    "certificate",
+    "listen",
+    "ready",
+    "tls",
+]
 
+BACKLOG = 1024  # connections the kernel holds ready; the libraries' own defaults reach from 100 to 65,535
 MESSAGE_LIMIT = 4 * 1024 * 1024  # bytes; above every workload's messages, so that no server refuses one
 KEEPALIVE_SECONDS = 20.0  # what websockets, uvicorn and wsframework have as a default
 MODES = ("echo", "fanout", "keepalive", "deflate", "tls")
@@ -42,7 +52,7 @@ def ready(port: int) -> None:
 
 def listen(port: int) -> socket.socket:
     """Return a listening socket, for libraries that take one."""
-    return socket.create_server(("127.0.0.1", port), backlog=1024)
+    return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
 
 
 def free_port(port: int) -> int:

@@ -5,7 +5,7 @@ import asyncio
 import uvloop
 from aiohttp import WSMsgType, web
 
-from benchmarks.servers import KEEPALIVE_SECONDS, MESSAGE_LIMIT, arguments, listen, ready, tls
+from benchmarks.servers import BACKLOG, KEEPALIVE_SECONDS, MESSAGE_LIMIT, arguments, listen, ready, tls
 
 members: set[web.WebSocketResponse] = set()
 
@@ -49,7 +49,7 @@ async def main(port: int, mode: str) -> None:
     runner = web.AppRunner(build(mode), access_log=None)
     await runner.setup()
     sock = listen(port)
-    await web.SockSite(runner, sock, ssl_context=tls(mode)).start()
+    await web.SockSite(runner, sock, ssl_context=tls(mode), backlog=BACKLOG).start()
     ready(sock.getsockname()[1])
     await asyncio.Event().wait()
 

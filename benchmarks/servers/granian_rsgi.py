@@ -7,7 +7,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.rsgi import ProtocolClosed, Scope, WebsocketMessageType, WebsocketProtocol
 
-from benchmarks.servers import arguments, certificate, free_port, ready
+from benchmarks.servers import BACKLOG, arguments, certificate, free_port, ready
 
 members: set = set()
 
@@ -44,6 +44,7 @@ def main(port: int, mode: str) -> None:
     server = Granian(
         f"benchmarks.servers.granian_rsgi:{'fanout' if mode == 'fanout' else 'echo'}",
         port=port,
+        backlog=BACKLOG,
         interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         loop=Loops.uvloop,

@@ -3,7 +3,7 @@
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from benchmarks.servers import KEEPALIVE_SECONDS, MESSAGE_LIMIT, arguments, listen, ready, tls
+from benchmarks.servers import BACKLOG, KEEPALIVE_SECONDS, MESSAGE_LIMIT, arguments, listen, ready, tls
 
 members: set[WSTransport] = set()
 
@@ -42,6 +42,7 @@ async def main(port: int, mode: str) -> None:
     server = await ws_create_server(
         listener,
         sock=sock,
+        backlog=BACKLOG,
         ssl=tls(mode),
         max_frame_size=MESSAGE_LIMIT,
         enable_auto_ping=mode == "keepalive",

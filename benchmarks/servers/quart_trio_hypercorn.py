@@ -6,7 +6,15 @@ from hypercorn.trio import serve
 from quart import websocket
 from quart_trio import QuartTrio
 
-from benchmarks.servers import KEEPALIVE_SECONDS, MESSAGE_LIMIT, arguments, certificate, free_port, ready
+from benchmarks.servers import (
+    BACKLOG,
+    KEEPALIVE_SECONDS,
+    MESSAGE_LIMIT,
+    arguments,
+    certificate,
+    free_port,
+    ready,
+)
 
 queues: set[trio.MemorySendChannel] = set()
 
@@ -41,6 +49,7 @@ async def main(port: int, mode: str) -> None:
     app.add_websocket("/", view_func=fanout if mode == "fanout" else echo)
     config = Config()
     config.bind = [f"127.0.0.1:{free_port(port)}"]
+    config.backlog = BACKLOG
     config.accesslog = None
     config.errorlog = None
     config.websocket_max_message_size = MESSAGE_LIMIT

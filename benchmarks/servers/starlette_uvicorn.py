@@ -5,7 +5,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from benchmarks.servers import MESSAGE_LIMIT, arguments, certificate, listen, ready
+from benchmarks.servers import BACKLOG, MESSAGE_LIMIT, arguments, certificate, listen, ready
 
 members: set[WebSocket] = set()
 
@@ -38,6 +38,7 @@ def main(port: int, mode: str) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
+        backlog=BACKLOG,
         log_level="warning",
         access_log=False,
         ws_max_size=MESSAGE_LIMIT,

@@ -3,7 +3,7 @@
 import trio
 from websockets.trio.server import ServerConnection, broadcast, serve
 
-from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
+from benchmarks.servers import BACKLOG, MESSAGE_LIMIT, arguments, ready, tls
 
 members: set[ServerConnection] = set()
 
@@ -23,7 +23,7 @@ async def fanout(ws: ServerConnection) -> None:
 
 
 async def main(port: int, mode: str) -> None:
-    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1", backlog=BACKLOG)
     ready(listeners[0].socket.getsockname()[1])
     await serve(
         fanout if mode == "fanout" else echo,

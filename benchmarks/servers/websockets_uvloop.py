@@ -3,7 +3,7 @@
 import uvloop
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from benchmarks.servers import MESSAGE_LIMIT, arguments, listen, ready, tls
+from benchmarks.servers import BACKLOG, MESSAGE_LIMIT, arguments, listen, ready, tls
 
 members: set[ServerConnection] = set()
 
@@ -27,6 +27,7 @@ async def main(port: int, mode: str) -> None:
     server = await serve(
         fanout if mode == "fanout" else echo,
         sock=sock,
+        backlog=BACKLOG,
         ssl=tls(mode),
         max_size=MESSAGE_LIMIT,
         compression="deflate" if mode == "deflate" else None,

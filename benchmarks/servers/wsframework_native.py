@@ -3,7 +3,7 @@
 import functools
 
 import trio
-from wsframework import App, Connection, Deflate, Limits
+from wsframework import App, Connection, Deflate, Limits, Room
 
 from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
 
@@ -14,8 +14,6 @@ def build(mode: str) -> App:
         compression=Deflate() if mode == "deflate" else None,
     )
     if mode == "fanout":
-        from wsframework import Room
-
         room = Room("room")
 
         @app.websocket("/")
@@ -38,7 +36,7 @@ async def main(port: int, mode: str) -> None:
     async with trio.open_nursery() as nursery:
         serve = functools.partial(build(mode).serve, "127.0.0.1", port, ssl=tls(mode))
         server = await nursery.start(serve)
-        ready(server.port if hasattr(server, "port") else port)
+        ready(server.port)
 
 
 if __name__ == "__main__":
