@@ -12,7 +12,8 @@ handler is always an explicit `scope.cancel` here, with the reason in it. A host
 the handler through the host: it drains, and ends the connection.
 
 The shield also hides a child's exception from the handler, so the first use of `ws.nursery` starts a small
-guard task beside the children which, when the nursery is cancelled under it, cancels the handler too.
+guard task beside the children which, when the nursery is cancelled under it, cancels the handler too. Not so
+once the connection is closing: a child that meets `ConnectionClosed` must not cut the handler's work short.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from wsframework.connection import Connection
 from wsframework.errors import Close, CloseFrame, ConnectionClosed, unwrap_group
 from wsframework.records import record
 from wsframework.request import Request, Response
-from wsframework.timers import Timers
+from wsframework.timers import Timer, Timers
 
 __all__ = ["Acceptance", "Decide", "Session"]
 
@@ -62,6 +63,7 @@ class Session:
     __slots__ = (
         "_acceptance",
         "_child_failed",
+        "_grace",
         "_guarded",
         "_nursery",
         "_over",
@@ -78,6 +80,7 @@ class Session:
         self._timeouts = timeouts
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
+        self._grace: Timer | None = None
         self._guarded = False
         self._child_failed = False
         self._over = False
@@ -97,9 +100,10 @@ class Session:
         crash: BaseException | None = None
         beyond: BaseException | None = None
         try:
-            crash = await self._run_handler()
+            await self._run_handler()
         except BaseExceptionGroup as group:
-            # Made by our nursery, so users shall not see it: the exceptions of ws.nursery's children.
+            # Made by our nursery, so users shall not see it: the exceptions of ws.nursery's children, and the
+            # handler's when one of them had cancelled it.
             errors, rest = group.split(Exception)
             crash = None if errors is None else unwrap_group(errors)
             beyond = None if rest is None else unwrap_group(rest)
@@ -117,8 +121,8 @@ class Session:
             sent=statistics.messages_sent,
         )
 
-    async def _run_handler(self) -> Exception | None:
-        """Return the handler's exception if it has one; raise a group of the children's."""
+    async def _run_handler(self) -> None:
+        """Run the handler and close as its end says; raise what that leaves to be said, as a group."""
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -137,7 +141,10 @@ class Session:
                 error = None
             nursery.cancel_scope.cancel(reason="the handler has returned")
             self._ws._session = None
-        return error
+            if self._grace is not None:
+                self._grace.cancel()
+            if error is not None:
+                raise error
 
     def nursery(self) -> trio.Nursery:
         """Return the connection's nursery for its children."""
@@ -151,7 +158,7 @@ class Session:
         try:
             await trio.sleep_forever()
         finally:
-            if not self._over:
+            if not self._over and self._ws.closed is None:
                 self._child_failed = True
                 self._scope.cancel(reason="a task in ws.nursery failed, or the nursery was cancelled")
 
@@ -162,7 +169,7 @@ class Session:
         self._nursery.cancel_scope.cancel(reason=f"the connection ended: {self._ws.closed}")
         grace = self._timeouts.disconnect_grace
         if grace > 0:
-            self._timers.after(grace, self.cancel)
+            self._grace = self._timers.after(grace, self.cancel)
         else:
             self.cancel()
 
