@@ -64,12 +64,16 @@ class HeadReader:
         if event is h11.NEED_DATA:
             return None
         assert isinstance(event, h11.Request)
+        trailing = bytes(self._parser.trailing_data[0])
+        if self._received - len(trailing) > self._max_bytes:
+            # h11 counts only heads that come in pieces.
+            raise HandshakeError(f"the request's head has more than {self._max_bytes} bytes", 431)
         return Head(
             method=event.method.decode("ascii"),
             target=event.target.decode("ascii"),
             http_version=event.http_version.decode("ascii"),
             headers=tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers),
-            trailing=bytes(self._parser.trailing_data[0]),
+            trailing=trailing,
         )
 
 
