@@ -96,6 +96,9 @@ class Transport(Protocol):
     outbox_bytes: int
     """Bytes that were committed and that the socket has not taken yet."""
 
+    room_wanted: bool
+    """Set by the connection when somebody waits for room; the transport then calls `_made_room`."""
+
     def send(self, opcode: int, payload: bytes) -> None:
         """Commit one whole message or ping: it is on its way, in this order, come what may."""
 
@@ -195,6 +198,7 @@ class Connection:
         "_messages_sent",
         "_on_idle",
         "_opened_at",
+        "_outbox_limit",
         "_paused",
         "_pings",
         "_receiver",
@@ -214,6 +218,7 @@ class Connection:
         self._request = request
         self._subprotocol = subprotocol
         self._limits = limits
+        self._outbox_limit = limits.outbox_bytes
         self._opened_at = trio.current_time()
         self._session: SessionHooks | None = None
         # Empty containers are not free (a deque is 760 bytes), so an idle connection has none.
@@ -313,8 +318,8 @@ class Connection:
         """
         # No task switch when a message is at hand. That is fair to other tasks: one read brings in a bounded
         # number of bytes, so the inbox runs dry and the task parks.
-        await checkpoint_if_cancelled()
         if self._inbox:
+            await checkpoint_if_cancelled()
             return self._take()
         if self._on_idle is not None:
             self._received_all()
@@ -333,8 +338,8 @@ class Connection:
 
     async def __anext__(self) -> str | bytes:
         # `receive` again, without the coroutine: this is the loop nearly every handler is.
-        await checkpoint_if_cancelled()
         if self._inbox:
+            await checkpoint_if_cancelled()
             return self._take()
         if self._on_idle is not None:
             self._received_all()
@@ -397,9 +402,12 @@ class Connection:
             opcode, payload = _BINARY, _to_bytes(message)
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
-        if self._has_room(len(payload)):
+        # `_has_room`, without the call: this is the path of every message.
+        transport = self._transport
+        outbox = transport.outbox_bytes
+        if self._senders is None and (outbox == 0 or outbox + len(payload) <= self._outbox_limit):
             self._messages_sent += 1
-            self._transport.send(opcode, payload)
+            transport.send(opcode, payload)
         else:
             await self._send_in_line(opcode, payload)
 
@@ -483,13 +491,14 @@ class Connection:
     def _has_room(self, size: int) -> bool:
         """Whether `size` bytes may be committed now; more than the limit needs an empty outbox."""
         outbox = self._transport.outbox_bytes
-        return not self._senders and (outbox == 0 or outbox + size <= self._limits.outbox_bytes)
+        return not self._senders and (outbox == 0 or outbox + size <= self._outbox_limit)
 
     async def _send_in_line(self, opcode: int, payload: bytes) -> None:
         if self._senders is None:
             self._senders = deque()
         waiting = _WaitingSender(current_task(), opcode, payload)
         self._senders.append(waiting)
+        self._transport.room_wanted = True
 
         def abort(_: object) -> Abort:
             if self._senders is not None:
@@ -580,7 +589,8 @@ class Connection:
             while senders:
                 outbox = self._transport.outbox_bytes
                 first = senders[0]
-                if outbox and outbox + len(first.payload) > self._limits.outbox_bytes:
+                if outbox and outbox + len(first.payload) > self._outbox_limit:
+                    self._transport.room_wanted = True
                     return
                 senders.popleft()
                 if first.opcode != _PING:
@@ -592,6 +602,8 @@ class Connection:
             left = [backlog for backlog in self._backlogs if not backlog._made_room()]
             # A slow room member closes its connection, which has forgotten all backlogs then.
             self._backlogs = None if self._closed is not None else left or None
+            if self._backlogs is not None:
+                self._transport.room_wanted = True
 
     def _offer(self, message: EncodedMessage) -> bool:
         """Commit a broadcast message if the outbox has room for it now."""
@@ -606,6 +618,7 @@ class Connection:
         if self._backlogs is None:
             self._backlogs = []
         self._backlogs.append(backlog)
+        self._transport.room_wanted = True
 
     @property
     def _has_unread(self) -> bool:

@@ -62,6 +62,8 @@ async def serve_request(
 
 def _read_request(proposal: trio_websocket.WebSocketRequest) -> Request:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in proposal.headers]
+    # wsproto takes Host out of the header fields, and trio-websocket does not say it; the Origin check needs it.
+    headers.insert(0, ("host", proposal._event.host))
     return Request(
         target=proposal.path,
         headers=Headers(headers),
@@ -86,6 +88,8 @@ async def _reject(proposal: trio_websocket.WebSocketRequest, response: Response)
         await proposal.reject(response.status, extra_headers=headers, body=response.body)
     except trio_websocket.ConnectionClosed:
         return
+    # Its aclose() does nothing after a refusal, and its reader would wait for the client to leave first.
+    await proposal._connection._close_stream()
 
 
 class _HostedConnection:
@@ -100,6 +104,7 @@ class _HostedConnection:
         timeouts: Timeouts,
     ) -> None:
         self.outbox_bytes = 0
+        self.room_wanted = False
         self._peer = peer
         self._timeouts = timeouts
         self._timers = Timers()
@@ -189,7 +194,9 @@ class _HostedConnection:
                     # The pump sees it too and ends the connection; nothing more can be sent.
                     await trio.sleep_forever()
                 self.outbox_bytes -= len(payload)
-                self._ws._made_room()
+                if self.room_wanted:
+                    self.room_wanted = False
+                    self._ws._made_room()
             self._outbox_filled = trio.Event()
             await self._outbox_filled.wait()
 

@@ -114,6 +114,7 @@ class FrameTransport(ABC):
         "heard_at",
         "outbox",
         "outbox_bytes",
+        "room_wanted",
     )
 
     connection: Receiver
@@ -128,6 +129,7 @@ class FrameTransport(ABC):
     ) -> None:
         self.outbox: list[bytes | memoryview] = []
         self.outbox_bytes = 0
+        self.room_wanted = False
         self.heard_at = trio.current_time()
         self._limits = limits
         self._timeouts = timeouts
@@ -260,6 +262,7 @@ class FrameTransport(ABC):
             # frame and has not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY
             # elect to send a Pong frame for only the most recently processed Ping frame." (§5.5.3)
             self._pending_pong = payload
+            self.room_wanted = True
         else:
             self._commit(encode_pong(payload))
 
@@ -298,6 +301,8 @@ class FrameTransport(ABC):
     def _made_room(self) -> None:
         """The socket took some of the outbox."""
         if self.outbox_bytes <= self._limits.outbox_bytes:
+            # Whoever still waits afterwards sets it again.
+            self.room_wanted = False
             if self._pending_pong is not None and self._closing.state is CloseState.OPEN:
                 payload, self._pending_pong = self._pending_pong, None
                 self._commit(encode_pong(payload))

@@ -39,10 +39,12 @@ __all__ = [
     "hub_is_possible",
 ]
 
-READ = 1
-WRITE = 2
-HANGUP = 4
-"""The peer has sent FIN or RST. Told apart from READ only by epoll, and only while READ is not asked for."""
+# epoll's own bits, so that on Linux nothing is translated for every event.
+READ = 0x001
+WRITE = 0x004
+HANGUP = 0x2018
+"""EPOLLRDHUP, EPOLLHUP, EPOLLERR: the peer has sent FIN or RST. Only epoll tells it apart from READ, and it
+matters only while READ is not asked for."""
 
 _EVENTS_PER_TURN = 512
 _FLUSHES_PER_STEP = 512
@@ -102,15 +104,10 @@ class EpollPoller:
 
     def set(self, fd: int, events: int) -> None:
         """Ask for these events, and no others."""
-        mask = select.EPOLLRDHUP if events & HANGUP else 0
-        if events & READ:
-            mask |= select.EPOLLIN
-        if events & WRITE:
-            mask |= select.EPOLLOUT
         if fd in self._known:
-            self._epoll.modify(fd, mask)
+            self._epoll.modify(fd, events)
         else:
-            self._epoll.register(fd, mask)
+            self._epoll.register(fd, events)
             self._known.add(fd)
 
     def forget(self, fd: int) -> None:
@@ -120,20 +117,7 @@ class EpollPoller:
 
     def poll(self) -> list[tuple[int, int]]:
         """Look without waiting."""
-        ready = []
-        for fd, mask in self._epoll.poll(0, _EVENTS_PER_TURN):
-            if mask == select.EPOLLIN:
-                ready.append((fd, READ))
-                continue
-            events = 0
-            if mask & (select.EPOLLIN | select.EPOLLPRI):
-                events |= READ
-            if mask & select.EPOLLOUT:
-                events |= WRITE
-            if mask & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
-                events |= HANGUP
-            ready.append((fd, events))
-        return ready
+        return self._epoll.poll(0, _EVENTS_PER_TURN)
 
     def close(self) -> None:
         """Close the list."""
@@ -247,13 +231,12 @@ class Hub:
             await wait_readable(fd)
             now = trio.current_time()
             for ready, events in poller.poll():
-                pollee = pollees.get(ready)
-                if pollee is None:
-                    continue  # closed by one of those before it
                 try:
-                    pollee.on_ready(events, now)
+                    pollees[ready].on_ready(events, now)
                 except Exception as error:
-                    _fail(pollee, error)
+                    pollee = pollees.get(ready)
+                    if pollee is not None:  # else closed by one of those before it
+                        _fail(pollee, error)
 
     async def _flush(self) -> None:
         while True:

@@ -16,15 +16,18 @@ from collections.abc import Callable
 import trio
 
 from wsframework.config import Limits, Timeouts
+from wsframework.connection import EncodedMessage
 from wsframework.server.framing import FrameTransport
 from wsframework.server.hub import HANGUP, READ, WRITE, Hub
 from wsframework.timers import Timers
-from wsframework.wire import Deflater, Inflater
+from wsframework.wire import Deflater, Inflater, Opcode, encode_message
 
 __all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport", "TLSTransport"]
 
 READ_BYTES = 64 * 1024
 """The most that one connection brings in per turn, so that a flood does not starve the others."""
+
+BINARY = int(Opcode.BINARY)
 
 # What a non-blocking socket raises instead of waiting.
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -36,6 +39,7 @@ class SocketTransport(FrameTransport):
     __slots__ = (
         "_asked",
         "_blocked",
+        "_deliver",
         "_fd",
         "_hub",
         "_on_release",
@@ -77,6 +81,7 @@ class SocketTransport(FrameTransport):
         Args:
             initial: bytes that came right behind it.
         """
+        self._deliver = self.connection._deliver
         self._hub.replace(self._fd, self)
         if self._asked != READ:
             self._ask()
@@ -87,13 +92,14 @@ class SocketTransport(FrameTransport):
 
     def on_ready(self, events: int, now: float) -> None:
         """Read or write what the socket allows."""
-        if events & WRITE:
-            self._blocked = False
-            self.flush()
         if events & READ:
             self._read(now)
         elif events & HANGUP:
             self._hung_up()
+        if events & WRITE:
+            self._blocked = False
+            self._ask()
+            self.flush()
 
     def _read(self, now: float) -> None:
         if self._saw_fin or self._on_release is None:
@@ -114,8 +120,18 @@ class SocketTransport(FrameTransport):
                 self._peer_closed()
             return
         self.heard_at = now
-        if not self._sending_ended:
-            self._received(data)
+        if self._sending_ended:
+            return
+        # `_received`, without the call: this is the path of every message.
+        deliver = self._deliver
+        delivered = False
+        for event in self._decoder.feed(data):
+            kind = type(event)
+            if kind is str or kind is bytes:
+                deliver(event)  # type: ignore[arg-type]
+                delivered = True
+            else:
+                self._control(event, delivered)
 
     def _hung_up(self) -> None:
         """The peer is gone, or will send no more, while we are not reading."""
@@ -163,6 +179,29 @@ class SocketTransport(FrameTransport):
 
     # Out
 
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Encode and commit one whole message or ping."""
+        if self._deflater is not None or opcode > BINARY:
+            super().send(opcode, payload)
+            return
+        # The same without three more calls: this is the path of every message.
+        frame = encode_message(opcode, payload)
+        self.outbox.append(frame)
+        self.outbox_bytes += len(frame)
+        if not self.dirty:
+            self._hub.mark_dirty(self)
+
+    def send_encoded(self, message: EncodedMessage) -> None:
+        """Commit a message that was encoded once for many connections."""
+        if self._deflater is not None:
+            super().send_encoded(message)
+            return
+        frame = message.frame
+        self.outbox.append(frame)
+        self.outbox_bytes += len(frame)
+        if not self.dirty:
+            self._hub.mark_dirty(self)
+
     def _outbox_filled(self) -> None:
         if not self.dirty:
             self._hub.mark_dirty(self)
@@ -193,7 +232,7 @@ class SocketTransport(FrameTransport):
             self.outbox_bytes -= sent
             self._blocked = True
             self._ask()
-        if sent:
+        if sent and self.room_wanted:
             self._made_room()
         if self._sending_ended and not self.outbox:
             self._send_fin()

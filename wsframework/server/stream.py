@@ -91,7 +91,8 @@ class StreamTransport(FrameTransport):
                     data = frames[0] if len(frames) == 1 else b"".join(frames)
                     await self._stream.send_all(data)
                     self.outbox_bytes -= len(data)
-                    self._made_room()
+                    if self.room_wanted:
+                        self._made_room()
                 if self._sending_ended:
                     break
                 self._filled = trio.Event()
