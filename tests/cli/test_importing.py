@@ -100,6 +100,11 @@ def test_a_syntax_error_is_told_with_its_line(write: Write) -> None:
     assert message_for("unfinished:app") == "unfinished.py:3: SyntaxError: '(' was never closed"
 
 
+def test_a_file_that_python_cannot_even_read_is_one_line(write: Write) -> None:
+    write("zeros.py", "app = 1\0")
+    assert "null bytes" in message_for("zeros:app")
+
+
 def test_a_module_that_exits_is_told_with_its_line(write: Write) -> None:
     write("leaves.py", "import sys\nsys.exit('not today')\n")
     assert message_for("leaves:app") == "leaves.py:2: SystemExit: not today"

@@ -177,6 +177,17 @@ def test_wrong_tls_files_are_one_line_and_exit_code_2(
     assert command("run", "echo:app", *files) == (2, "", f"error: {message}\n")
 
 
+@pytest.mark.usefixtures("authority")
+def test_a_key_that_may_not_be_read_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    # A file's mode would not do: tests may run as root.
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", refuse)
+    message = "error: cannot serve TLS with both.pem: [Errno 13] Permission denied\n"
+    assert command("run", "echo:app", "--ssl-cert", "both.pem") == (2, "", message)
+
+
 def encrypted(key: bytes) -> str:
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,

@@ -69,14 +69,14 @@ def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
         raise ConfigurationError(f"{key or cert}: the private key is encrypted; decrypt it (openssl pkey)")
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    files = cert if key is None else f"{cert} and {key}"
     try:
         context.load_cert_chain(cert, key, ask_for_password)
     except ssl.SSLError as error:
+        # OpenSSL gives no reason at all for most of what can be wrong with a file.
         why = (error.reason or "").replace("_", " ").lower()
-        files = cert if key is None else f"{cert} and {key}"
-        raise ConfigurationError(
-            f"cannot serve TLS with {files}: {why or 'not PEM, or without certificate or private key'}"
-        ) from None
+        why = why or "not PEM, or without certificate or private key"
+        raise ConfigurationError(f"cannot serve TLS with {files}: {why}") from None
     except OSError as error:
-        raise ConfigurationError(f"cannot serve TLS: {error}") from None
+        raise ConfigurationError(f"cannot serve TLS with {files}: {error}") from None
     return context
