@@ -28,7 +28,7 @@ import trio_websocket
 
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import ConfigurationError, PluginError, Reject
+from wsframework.errors import ConfigurationError, PluginError, Reject, unwrap_group
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, check_plugin, find_plugin
@@ -321,9 +321,7 @@ class App:
                 if refusal is not None:
                     return refusal
                 try:
-                    return _as_response(await route.handler(request, **parameters))
-                except Reject as reject:
-                    return Response(reject.body, reject.status, reject.headers)
+                    return _as_response(await _call(route.handler, request, **parameters))
                 except Exception as error:
                     return _internal_error(error, request, "handler.crashed", handler=route.name)
             case NoSubprotocol(methods):
@@ -348,9 +346,7 @@ class App:
         with trio.move_on_after(self.timeouts.guard) as limit:
             for guard in guards:
                 try:
-                    answer = _as_refusal(await guard(request))
-                except Reject as reject:
-                    return Response(reject.body, reject.status, reject.headers)
+                    answer = _as_refusal(await _call(guard, request))
                 except Exception as error:
                     return _internal_error(error, request, "guard.crashed", guard=_name(guard))
                 if answer is None:
@@ -447,6 +443,8 @@ def _name(function: object) -> str:
 
 
 def _check_guards(guards: Iterable[Guard]) -> tuple[Guard, ...]:
+    if callable(guards) or not isinstance(guards, Iterable):
+        raise ConfigurationError(f"guards is a list of async functions: write [{_name(guards)}]")
     checked = tuple(guards)
     for guard in checked:
         if not (iscoroutinefunction(guard) or iscoroutinefunction(getattr(guard, "__call__", None))):  # noqa: B004
@@ -468,6 +466,17 @@ def _context_manager(
             f"the {what} {_name(function)} has no yield: write 'yield' where the wrapped time begins and ends"
         )
     return function
+
+
+async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwargs: Any) -> object:
+    """Call a user's function; a `Reject` that it raises, perhaps out of a nursery, is its answer."""
+    try:
+        return await function(*args, **kwargs)
+    except Exception as error:
+        reject = unwrap_group(error)
+        if not isinstance(reject, Reject):
+            raise
+        return Response(reject.body, reject.status, reject.headers)
 
 
 def _as_refusal(answer: object) -> Response | None:

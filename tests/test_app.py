@@ -1,0 +1,898 @@
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+import trio
+import trio_websocket
+from trio.testing import MockClock
+
+from tests.fake_transport import connect
+from wsframework import plugins
+from wsframework.app import App
+from wsframework.config import Deflate, Keepalive, Limits, Timeouts
+from wsframework.connection import Connection
+from wsframework.errors import ConfigurationError, ListenError, PluginError, Reject, RouteError
+from wsframework.request import Request, Response
+from wsframework.server import Server
+from wsframework.session import Acceptance
+
+
+async def handler(ws: Connection) -> None:
+    """Stand for a handler."""
+
+
+def upgrade(path: str = "/ws", *subprotocols: str, **headers: str) -> Request:
+    return Request(path, headers, subprotocols=subprotocols)
+
+
+def plain(path: str = "/ws", method: str = "GET") -> Request:
+    return Request(path, method=method, is_websocket=False)
+
+
+async def accepted(app: App, request: Request) -> Acceptance:
+    decision = await app.decide(request)
+    assert isinstance(decision, Acceptance), decision.body
+    return decision
+
+
+async def answered(app: App, request: Request) -> Response:
+    decision = await app.decide(request)
+    assert isinstance(decision, Response)
+    return decision
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [entry.__dict__["event"] for entry in caplog.records]
+
+
+def logged_error(caplog: pytest.LogCaptureFixture) -> str:
+    """Return the one exception that was logged, as text."""
+    (entry,) = caplog.records
+    assert entry.levelno == logging.ERROR
+    assert isinstance(entry.exc_info, tuple)
+    return str(entry.exc_info[1])
+
+
+# Settings
+
+
+def test_an_app_has_the_default_settings_or_those_it_was_given() -> None:
+    app = App()
+    assert (app.limits, app.timeouts, app.keepalive) == (Limits(), Timeouts(), Keepalive())
+    assert app.compression is None
+    limits, timeouts, keepalive = Limits(unread_bytes=1), Timeouts(close=1), Keepalive(interval=None)
+    app = App(limits=limits, timeouts=timeouts, keepalive=keepalive, compression=Deflate())
+    assert app.limits is limits
+    assert app.timeouts is timeouts
+    assert app.keepalive is keepalive
+    assert app.compression == Deflate()
+
+
+def test_an_origin_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"'example\.com' is no origin"):
+        App(origins=["example.com"])
+    with pytest.raises(ConfigurationError, match=r"'example\.com' is no origin"):
+        App().websocket("/ws", origins="example.com")
+
+
+# Registering
+
+
+def test_decorators_return_the_function_they_were_given() -> None:
+    app = App()
+
+    async def page(request: Request) -> str:
+        return "hello"
+
+    async def check(request: Request) -> None: ...
+
+    async def around(ws: Connection) -> AsyncIterator[None]:
+        yield
+
+    async def life() -> AsyncIterator[None]:
+        yield
+
+    assert app.websocket("/ws")(handler) is handler
+    assert app.http("/page")(page) is page
+    assert app.guard(check) is check
+    assert app.wrap(around) is around
+    assert app.lifespan(life) is life
+
+
+def test_routes_are_listed_with_websockets_first() -> None:
+    app = App()
+
+    @app.http("/page")
+    async def page(request: Request) -> str:
+        return "hello"
+
+    app.websocket("/b", subprotocols=["chat", "draw"])(handler)
+    app.websocket("/a")(handler)
+    listed = [(route.kind, route.template.text, route.keys, route.name) for route in app.routes]
+    assert listed == [
+        ("websocket", "/b", ("chat", "draw"), "handler"),
+        ("websocket", "/a", (None,), "handler"),
+        ("http", "/page", ("GET", "HEAD"), listed[2][3]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"path": "ws"}, "a path starts with '/'"),
+        ({"path": "/{a:number}"}, "unknown converter 'number'"),
+        ({"path": "/{room}"}, "cannot be called as handler(ws, room)"),
+        ({"path": "/ws", "subprotocols": "chat"}, "write ['chat'], not 'chat'"),
+        ({"path": "/taken"}, "path '/taken' is already registered for no subprotocol: handler at "),
+        ({"path": "/taken", "subprotocols": ["x", "chat"]}, "is already registered for subprotocol 'chat'"),
+    ],
+)
+def test_a_websocket_that_cannot_be_registered_is_refused_with_the_reason(
+    arguments: dict[str, Any], why: str
+) -> None:
+    app = App()
+    app.websocket("/taken")(handler)
+    app.websocket("/taken", subprotocols=["chat"])(handler)
+    with pytest.raises(RouteError) as caught:
+        app.websocket(**arguments)(handler)
+    assert why in str(caught.value)
+    assert len(app.routes) == 2
+
+
+def test_a_page_that_cannot_be_registered_is_refused_with_the_reason() -> None:
+    app = App()
+
+    async def page(request: Request) -> str:
+        return ""
+
+    def sync(request: Request) -> str:
+        return ""
+
+    app.http("/page")(page)
+    with pytest.raises(RouteError, match="already registered for HEAD"):
+        app.http("/page", methods=["HEAD"])(page)
+    with pytest.raises(RouteError, match=r"cannot be called as .*page\(request, name\)"):
+        app.http("/{name}")(page)
+    with pytest.raises(RouteError, match="must be an async function"):
+        app.http("/sync")(sync)  # type: ignore[type-var]
+
+
+def not_async(request: Request) -> None: ...
+
+
+@pytest.mark.parametrize("guard", [not_async, "token", None])
+def test_a_guard_that_is_not_async_is_refused(guard: Any) -> None:
+    app = App()
+    expected = "a guard is an async function of the request"
+    with pytest.raises(ConfigurationError, match=expected):
+        app.guard(guard)
+    with pytest.raises(ConfigurationError, match=expected):
+        app.websocket("/ws", guards=[guard])
+    with pytest.raises(ConfigurationError, match=expected):
+        app.http("/ws", guards=[guard])
+
+
+async def lenient(request: Request) -> None: ...
+
+
+@pytest.mark.parametrize("guards", [lenient, None])
+def test_guards_that_are_no_list_are_refused_with_what_to_write(guards: Any) -> None:
+    for register in (App().websocket, App().http):
+        with pytest.raises(ConfigurationError, match="guards is a list of async functions"):
+            register("/ws", guards=guards)
+
+
+async def forgot_the_yield(ws: Connection) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["wrapper", "lifespan"])
+def test_what_is_no_context_manager_is_refused_with_the_reason(kind: str) -> None:
+    app = App()
+    register: Any = app.wrap if kind == "wrapper" else app.lifespan
+    with pytest.raises(ConfigurationError, match=f"a {kind} is a function that returns .*, not 'x'"):
+        register("x")
+    with pytest.raises(ConfigurationError, match=f"the {kind} forgot_the_yield has no yield: write 'yield'"):
+        register(forgot_the_yield)
+
+
+# Deciding: which handler
+
+
+async def test_a_handler_gets_the_connection_and_the_paths_parameters_by_name() -> None:
+    app = App()
+    calls: list[Any] = []
+
+    @app.websocket("/rooms/{room}/{id:int}")
+    async def talk(ws: Connection, *, id: int, room: str) -> None:
+        calls.append((ws, room, id))
+
+    acceptance = await accepted(app, upgrade("/rooms/a%20b/7?x=1"))
+    ws = connect().connection
+    await acceptance.handler(ws)
+    assert calls == [(ws, "a b", 7)]
+    assert acceptance.name.endswith("talk")
+
+
+async def test_without_parameters_the_handler_itself_is_called() -> None:
+    app = App()
+    app.websocket("/ws")(handler)
+    acceptance = await accepted(app, upgrade())
+    assert acceptance.handler is handler
+    assert (acceptance.subprotocol, acceptance.headers, acceptance.name) == (None, (), "handler")
+
+
+@pytest.mark.parametrize(
+    ("offered", "subprotocol"),
+    [
+        (["chat"], "chat"),
+        (["draw", "chat"], "draw"),
+        (["soap", "superchat"], "superchat"),
+        (["soap"], None),
+        ([], None),
+    ],
+)
+async def test_the_clients_first_offer_with_a_handler_is_agreed_on(
+    offered: list[str], subprotocol: str | None
+) -> None:
+    app = App()
+    app.websocket("/ws", subprotocols=["chat", "superchat"])(handler)
+    app.websocket("/ws", subprotocols=["draw"])(handler)
+    app.websocket("/ws")(handler)
+    assert (await accepted(app, upgrade("/ws", *offered))).subprotocol == subprotocol
+
+
+@pytest.mark.parametrize(("offered", "said"), [((), "none"), (("soap", "xmpp"), "soap, xmpp")])
+async def test_without_a_common_subprotocol_400_says_which_there_are(
+    offered: tuple[str, ...], said: str
+) -> None:
+    app = App()
+    app.websocket("/ws", subprotocols=["chat"])(handler)
+    app.websocket("/ws", subprotocols=["draw"])(handler)
+    response = await answered(app, upgrade("/ws", *offered))
+    assert response.status == 400
+    assert "/ws speaks the subprotocols chat, draw; the client offered " + said in response.body.decode()
+
+
+async def test_the_routes_own_compression_counts_before_the_apps() -> None:
+    strong, light = Deflate(level=9), Deflate(level=1)
+    app = App(compression=strong)
+    app.websocket("/app")(handler)
+    app.websocket("/own", compression=light)(handler)
+    app.websocket("/off", compression=None)(handler)
+    assert [(await accepted(app, upgrade(path))).compression for path in ("/app", "/own", "/off")] == [
+        strong,
+        light,
+        None,
+    ]
+    plain_app = App()
+    plain_app.websocket("/ws")(handler)
+    assert (await accepted(plain_app, upgrade())).compression is None
+
+
+# Deciding: HTTP
+
+
+def site() -> App:
+    app = App()
+    app.websocket("/ws")(handler)
+
+    @app.http("/page/{name}")
+    async def page(request: Request, name: str) -> str:
+        return f"{request.method} {name}"
+
+    @app.http("/form", methods=["post", "put"])
+    async def form(request: Request) -> Response:
+        return Response.json({"done": True}, 201)
+
+    @app.http("/data", methods="DELETE")
+    async def data(request: Request) -> bytes:
+        return b"gone"
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "body"),
+    [
+        (plain("/page/a%20b"), 200, "GET a b"),
+        (plain("/page/x", "HEAD"), 200, "HEAD x"),
+        (plain("/form", "POST"), 201, '{"done": true}'),
+        (plain("/form", "PUT"), 201, '{"done": true}'),
+        (plain("/data", "DELETE"), 200, "gone"),
+        (plain("/nothing"), 404, "404 Not Found: there is nothing at /nothing\n"),
+        (upgrade("/nothing"), 404, "404 Not Found: there is nothing at /nothing\n"),
+        (upgrade("/page/x"), 404, "404 Not Found: /page/x answers plain HTTP, not WebSocket\n"),
+        (plain("/page/x", "POST"), 405, "405 Method Not Allowed: /page/x answers GET, HEAD\n"),
+        (plain("/form", "GET"), 405, "405 Method Not Allowed: /form answers POST, PUT\n"),
+        (plain("/ws", "POST"), 405, "405 Method Not Allowed: /ws is a WebSocket; it answers GET\n"),
+        (plain("/ws"), 426, "426 Upgrade Required: /ws is a WebSocket: connect with a WebSocket client\n"),
+        (plain("/ws", "HEAD"), 426, None),
+    ],
+)
+async def test_http_gets_a_proper_answer(request_: Request, status: int, body: str | None) -> None:
+    response = await answered(site(), request_)
+    assert response.status == status
+    assert body is None or response.body.decode() == body
+
+
+async def test_refused_methods_and_protocols_say_what_is_allowed() -> None:
+    app = site()
+    assert (await answered(app, plain("/page/x", "POST"))).headers["Allow"] == "GET, HEAD"
+    assert (await answered(app, plain("/ws", "POST"))).headers["Allow"] == "GET"
+    required = await answered(app, plain("/ws"))
+    assert required.headers["Upgrade"] == "websocket"
+    assert required.headers["Connection"] == "Upgrade"
+    assert required.headers["Sec-WebSocket-Version"] == "13"
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (None, "an HTTP handler returns a Response, str or bytes, not NoneType"),
+        (404, "an HTTP handler returns a Response, str or bytes, not int"),
+        (ValueError("broken page"), "broken page"),
+        (Reject(401, {"X-Bad": "a\r\nb"}), "not a header field"),
+    ],
+)
+async def test_a_page_that_fails_is_500_and_logged(
+    caplog: pytest.LogCaptureFixture, result: object, why: str
+) -> None:
+    app = App()
+
+    @app.http("/page")
+    async def page(request: Request) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    response = await answered(app, plain("/page"))
+    assert response.status == 500
+    assert why not in response.body.decode()
+    assert events(caplog) == ["handler.crashed"]
+    assert why in logged_error(caplog)
+    assert caplog.records[0].__dict__["fields"]["path"] == "/page"
+
+
+async def test_a_page_may_reject_too(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    @app.http("/page")
+    async def page(request: Request) -> str:
+        raise Reject(410, {"X-Why": "old"}, "gone for good")
+
+    response = await answered(app, plain("/page"))
+    assert (response.status, response.body, response.headers["X-Why"]) == (410, b"gone for good", "old")
+    assert caplog.records == []
+
+
+async def test_a_decorator_in_front_of_a_page_may_reject_before_it_is_awaited() -> None:
+    app = App()
+
+    async def page(request: Request) -> str:
+        return "hello"
+
+    @functools.wraps(page)
+    def refusing(request: Request) -> Any:
+        raise Reject(403)
+
+    app.http("/page")(refusing)
+    assert (await answered(app, plain("/page"))).status == 403
+
+
+# Deciding: guards
+
+
+def guarded(*guards: Any, own: Iterable[Any] = (), timeouts: Timeouts | None = None) -> App:
+    app = App(timeouts=timeouts)
+    for guard in guards:
+        app.guard(guard)
+    app.websocket("/ws", guards=own)(handler)
+    return app
+
+
+async def test_guards_are_asked_in_order_the_apps_before_the_routes() -> None:
+    log: list[str] = []
+
+    def guard(name: str) -> Any:
+        async def ask(request: Request) -> None:
+            log.append(f"{name} {request.path}")
+
+        return ask
+
+    app = guarded(guard("a"), guard("b"), own=[guard("c"), guard("d")])
+    await accepted(app, upgrade())
+    assert log == ["a /ws", "b /ws", "c /ws", "d /ws"]
+
+
+async def test_the_first_refusal_counts_and_nobody_else_is_asked() -> None:
+    async def refuse(request: Request) -> Response:
+        return Response("who are you?", 401, {"WWW-Authenticate": "Bearer"})
+
+    async def unexpected(request: Request) -> None:
+        raise AssertionError("nobody asks me")
+
+    app = guarded(refuse, unexpected)
+    response = await answered(app, upgrade())
+    assert (response.status, response.body) == (401, b"who are you?")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_any_async_callable_may_be_a_guard() -> None:
+    class Token:
+        async def __call__(self, request: Request) -> Response | None:
+            return None if request.query.get("token") == "x" else Response("no", 403)
+
+        async def check(self, request: Request, status: int) -> Response | None:
+            return await self(request) and Response("no", status)
+
+    for guard, status in [(Token(), 403), (functools.partial(Token().check, status=418), 418)]:
+        app = guarded(guard)
+        await accepted(app, upgrade("/ws?token=x"))
+        assert (await answered(app, upgrade("/ws"))).status == status
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_reject_refuses_with_its_status_headers_and_body(
+    caplog: pytest.LogCaptureFixture, grouped: bool
+) -> None:
+    reject = Reject(401, {"WWW-Authenticate": "Bearer"}, "who are you?")
+
+    async def refuse(request: Request) -> None:
+        # What a guard raises out of a nursery of its own comes in a group.
+        raise ExceptionGroup("the guard's", [reject]) if grouped else reject
+
+    response = await answered(guarded(refuse), upgrade())
+    assert (response.status, response.body) == (401, b"who are you?")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (True, "a guard returns None or a Response, not bool"),
+        (LookupError("the database is down"), "the database is down"),
+        (Reject(401, {"X-Bad": "a\r\nb"}), "not a header field"),
+        (ExceptionGroup("both", [Reject(401), ValueError("x")]), "both"),
+    ],
+)
+async def test_a_guard_that_fails_lets_nobody_in_and_is_logged(
+    caplog: pytest.LogCaptureFixture, result: object, why: str
+) -> None:
+    async def broken(request: Request) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    response = await answered(guarded(broken), upgrade())
+    assert response.status == 500
+    assert response.body == b"500 Internal Server Error: the server made a mistake; it has been logged\n"
+    assert events(caplog) == ["guard.crashed"]
+    assert why in logged_error(caplog)
+    assert caplog.records[0].__dict__["fields"]["guard"].endswith("broken")
+
+
+async def test_guards_that_take_too_long_together_are_503(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def slow(request: Request) -> None:
+        await trio.sleep(2)
+
+    await accepted(guarded(slow, slow, timeouts=Timeouts(guard=5)), upgrade())
+    assert trio.current_time() == 4
+    response = await answered(guarded(slow, own=[slow, slow], timeouts=Timeouts(guard=5)), upgrade())
+    assert trio.current_time() == 9
+    assert response.status == 503
+    assert events(caplog) == ["guard.timeout"]
+
+
+async def test_a_cancelled_decision_is_no_refusal(autojump_clock: MockClock) -> None:
+    async def slow(request: Request) -> None:
+        await trio.sleep_forever()
+
+    with trio.move_on_after(1) as scope:
+        await guarded(slow).decide(upgrade())
+    assert scope.cancelled_caught
+
+
+async def test_guards_of_the_app_are_not_asked_for_plain_http_and_a_pages_own_are() -> None:
+    app = App()
+
+    async def refuse(request: Request) -> Response:
+        return Response("no", 403)
+
+    app.guard(refuse)
+
+    @app.http("/open")
+    async def public(request: Request) -> str:
+        return "open"
+
+    @app.http("/shut", guards=[refuse])
+    async def private(request: Request) -> str:
+        return "shut"
+
+    assert (await answered(app, plain("/open"))).status == 200
+    assert (await answered(app, plain("/shut"))).status == 403
+
+
+# Deciding: origins
+
+
+async def test_a_foreign_origin_is_403_before_any_guard_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsframework")
+
+    async def unexpected(request: Request) -> None:
+        raise AssertionError("nobody asks me")
+
+    response = await answered(guarded(unexpected), upgrade(host="example.com", origin="https://evil.example"))
+    assert response.status == 403
+    assert b"pages from https://evil.example may not connect here" in response.body
+    assert events(caplog) == ["origin.refused"]
+    assert caplog.records[0].__dict__["fields"] == {"path": "/ws", "origin": "https://evil.example"}
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "allowed"),
+    [
+        ("/app", "https://app.example", True),
+        ("/app", "https://own.example", False),
+        ("/own", "https://own.example", True),
+        ("/own", "https://app.example", False),
+        ("/all", "https://any.example", True),
+        ("/shut", "https://app.example", False),
+        ("/shut", "https://example.com", True),
+    ],
+)
+async def test_the_routes_own_allow_list_counts_before_the_apps(
+    path: str, origin: str, allowed: bool
+) -> None:
+    app = App(origins=["https://app.example"])
+    app.websocket("/app")(handler)
+    app.websocket("/own", origins=["https://own.example"])(handler)
+    app.websocket("/all", origins="*")(handler)
+    app.websocket("/shut", origins=[])(handler)
+    decision = await app.decide(upgrade(path, host="example.com", origin=origin))
+    assert isinstance(decision, Acceptance) is allowed
+
+
+# Wrappers
+
+
+class Wrapper:
+    """A wrapper that writes down what happens to it."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.log = log
+
+    @asynccontextmanager
+    async def __call__(self, ws: Connection) -> AsyncIterator[None]:
+        self.log.append(f"{self.name} entered for {ws.request.path}")
+        try:
+            yield
+        except Exception as error:
+            self.log.append(f"{self.name} saw {error!r}")
+            raise
+        finally:
+            self.log.append(f"{self.name} left")
+
+
+async def test_wrappers_are_entered_in_order_around_the_handler_and_left_in_reverse() -> None:
+    log: list[str] = []
+    app = App()
+    app.wrap(Wrapper("outer", log))
+    app.wrap(Wrapper("inner", log))
+
+    @app.websocket("/{room}")
+    async def talk(ws: Connection, room: str) -> None:
+        log.append(f"handler in {room}")
+
+    acceptance = await accepted(app, upgrade("/chat"))
+    assert log == []
+    assert acceptance.name.endswith("talk")
+    await acceptance.handler(connect().connection)
+    assert log == [
+        "outer entered for /chat",
+        "inner entered for /chat",
+        "handler in chat",
+        "inner left",
+        "outer left",
+    ]
+
+
+async def test_wrappers_see_the_handlers_exception() -> None:
+    log: list[str] = []
+    app = App()
+    app.wrap(Wrapper("outer", log))
+
+    @app.wrap
+    async def inner(ws: Connection) -> AsyncIterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise LookupError("made of it") from error
+
+    @app.websocket("/ws")
+    async def talk(ws: Connection) -> None:
+        raise ValueError("broken")
+
+    acceptance = await accepted(app, upgrade())
+    with pytest.raises(LookupError, match="made of it"):
+        await acceptance.handler(connect().connection)
+    assert log == ["outer entered for /chat", "outer saw LookupError('made of it')", "outer left"]
+
+
+async def test_a_wrapper_that_fails_to_enter_keeps_the_handler_from_starting() -> None:
+    log: list[str] = []
+    app = App()
+    app.wrap(Wrapper("outer", log))
+
+    @app.wrap
+    @asynccontextmanager
+    async def broken(ws: Connection) -> AsyncIterator[None]:
+        if ws.closed is None:
+            raise ValueError("no database")
+        yield
+
+    @app.websocket("/ws")
+    async def talk(ws: Connection) -> None:
+        log.append("handler")
+
+    acceptance = await accepted(app, upgrade())
+    with pytest.raises(ValueError, match="no database"):
+        await acceptance.handler(connect().connection)
+    assert log == ["outer entered for /chat", "outer saw ValueError('no database')", "outer left"]
+
+
+async def test_a_wrapper_registered_after_a_route_counts_for_it_too() -> None:
+    log: list[str] = []
+    app = App()
+    app.websocket("/ws")(handler)
+    app.wrap(Wrapper("late", log))
+    await (await accepted(app, upgrade())).handler(connect().connection)
+    assert log == ["late entered for /chat", "late left"]
+
+
+# Lifespans
+
+
+def living(app: App, log: list[str]) -> None:
+    """Register one lifespan of every kind."""
+
+    @app.lifespan
+    async def generator(app: App) -> AsyncIterator[None]:
+        log.append(f"generator entered with {type(app).__name__}")
+        try:
+            yield
+        finally:
+            log.append("generator left")
+
+    @app.lifespan
+    @asynccontextmanager
+    async def manager() -> AsyncIterator[None]:
+        log.append("manager entered")
+        try:
+            yield
+        finally:
+            log.append("manager left")
+
+    class Database(AbstractAsyncContextManager[None]):
+        async def __aenter__(self) -> None:
+            log.append("database entered")
+
+        async def __aexit__(self, *error: object) -> None:
+            log.append("database left")
+
+    app.lifespan(Database)
+
+
+ENTERED = ["generator entered with App", "manager entered", "database entered"]
+LEFT = ["database left", "manager left", "generator left"]
+
+
+async def test_lifespans_are_entered_in_order_and_left_in_reverse() -> None:
+    app, log = App(), list[str]()
+    living(app, log)
+    async with app.running() as running:
+        assert running is app
+        assert log == ENTERED
+    assert log == ENTERED + LEFT
+
+
+async def test_a_lifespan_that_fails_leaves_those_before_it_and_serves_nothing() -> None:
+    app, log = App(), list[str]()
+    living(app, log)
+
+    @app.lifespan
+    async def broken() -> AsyncIterator[None]:
+        if log:
+            raise LookupError("no database")
+        yield
+
+    with pytest.raises(LookupError, match="no database"):
+        await app.serve(port=0)
+    assert log == ENTERED + LEFT
+
+
+# Plugins
+
+
+class Greeting:
+    """A plugin that brings one of everything."""
+
+    def __init__(self, path: str = "/greet") -> None:
+        self.path = path
+
+    def install(self, app: App, /) -> None:
+        app.websocket(self.path)(handler)
+
+        @app.http(self.path + "/page")
+        async def page(request: Request) -> str:
+            return "hello"
+
+        app.guard(lenient)
+        app.wrap(Wrapper("plugin", []))
+
+
+async def test_a_plugin_brings_routes_guards_and_wrappers() -> None:
+    app = App()
+    app.install(Greeting())
+    assert [route.template.text for route in app.routes] == ["/greet", "/greet/page"]
+    await accepted(app, upgrade("/greet"))
+    assert (await answered(app, plain("/greet/page"))).body == b"hello"
+
+
+def test_a_plugin_is_installed_by_name_with_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("greeting", f"{__name__}:Greeting", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
+    app = App()
+    app.install("greeting", path="/hi")
+    app.install("greeting", path="/hello")  # another instance
+    assert [route.template.text for route in app.routes if route.kind == "websocket"] == ["/hi", "/hello"]
+    with pytest.raises(PluginError, match="there is no plugin 'missing'"):
+        app.install("missing")
+    with pytest.raises(PluginError, match="plugin 'greeting' could not be installed: path '/hi' is already"):
+        app.install("greeting", path="/hi")
+
+
+def test_the_same_plugin_object_is_installed_once() -> None:
+    app, plugin = App(), Greeting()
+    app.install(plugin)
+    with pytest.raises(PluginError, match="is installed already"):
+        app.install(plugin)
+
+
+def test_a_plugin_that_fails_is_not_installed_and_says_why() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            return "<Broken>"
+
+        def install(self, app: App, /) -> None:
+            raise LookupError("no database")
+
+    app, plugin = App(), Broken()
+    for _ in range(2):
+        with pytest.raises(PluginError) as caught:
+            app.install(plugin)
+        assert str(caught.value) == "plugin <Broken> could not be installed: no database"
+        assert isinstance(caught.value.__cause__, LookupError)
+
+
+def test_what_is_no_plugin_is_refused_with_what_to_do() -> None:
+    with pytest.raises(PluginError, match=r"install an instance: Greeting\(\)"):
+        App().install(Greeting)  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match="options are for a plugin given by name"):
+        App().install(Greeting(), path="/hi")
+
+
+# Serving, on a real socket
+
+
+def echo() -> App:
+    app = App()
+
+    @app.websocket("/echo", subprotocols=["echo"])
+    async def talk(ws: Connection) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    return app
+
+
+async def exchange(port: int) -> None:
+    url = f"ws://127.0.0.1:{port}/echo"
+    with trio.fail_after(10):
+        async with trio_websocket.open_websocket_url(url, subprotocols=["echo"]) as client:
+            await client.send_message("hello")
+            assert await client.get_message() == "hello"
+            assert client.subprotocol == "echo"
+
+
+async def test_serve_starts_like_any_trio_server_and_lives_within_its_lifespans(
+    nursery: trio.Nursery,
+) -> None:
+    app, log = echo(), list[str]()
+    living(app, log)
+    over = trio.Event()
+
+    async def serve(*, task_status: trio.TaskStatus[Server]) -> None:
+        try:
+            await app.serve("127.0.0.1", 0, task_status=task_status)
+        finally:
+            over.set()
+
+    server: Server = await nursery.start(serve)
+    assert log == ENTERED
+    await exchange(server.port)
+    server.stop()
+    with trio.fail_after(10):
+        await over.wait()
+    assert log == ENTERED + LEFT
+
+
+async def test_serve_takes_a_unix_path(nursery: trio.Nursery, tmp_path: Any) -> None:
+    path = str(tmp_path / "chat.sock")
+    server: Server = await nursery.start(functools.partial(echo().serve, unix_path=path))
+    assert [address.host for address in server.addresses] == [path]
+    stream = await trio.open_unix_socket(path)
+    async with trio_websocket_client(stream) as client:
+        await client.send_message("hello")
+        assert await client.get_message() == "hello"
+    nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def trio_websocket_client(
+    stream: Any,
+) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+    async with trio.open_nursery() as nursery:
+        client = await trio_websocket.wrap_client_stream(
+            nursery, stream, "localhost", "/echo", subprotocols=["echo"]
+        )
+        yield client
+        await client.aclose()
+
+
+async def test_an_address_that_cannot_be_listened_on_is_a_listen_error() -> None:
+    with pytest.raises(ListenError):
+        await App().serve("192.0.2.1", 0)  # TEST-NET-1 (RFC 5737): never ours
+
+
+async def test_an_app_is_a_handler_for_trio_websockets_own_server(nursery: trio.Nursery) -> None:
+    app, log = echo(), list[str]()
+    living(app, log)
+    async with app.running():
+        server = await nursery.start(
+            functools.partial(trio_websocket.serve_websocket, app, "127.0.0.1", 0, None)
+        )
+        assert log == ENTERED
+        await exchange(server.port)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_serves_until_a_signal_and_returns(number: signal.Signals) -> None:
+    app, log = App(), list[str]()
+    living(app, log)
+    servers: list[Server] = []
+
+    def on_listening(server: Server) -> None:
+        servers.append(server)
+        os.kill(os.getpid(), number)
+
+    app.run(port=0, on_listening=on_listening)
+    assert servers[0].draining
+    assert log == ENTERED + LEFT
+
+
+def test_run_raises_a_mistake_in_the_set_up_alone() -> None:
+    with pytest.raises(ListenError):
+        App().run("192.0.2.1", 0)
