@@ -204,6 +204,11 @@ class HalfOpen(StreamWrapper):
         self._gone = trio.Event()
         self._reading: trio.CancelScope | None = None
 
+    @property
+    def gone(self) -> bool:
+        """Whether the wire is cut."""
+        return self._gone.is_set()
+
     def vanish(self) -> None:
         """Cut the wire."""
         self._gone.set()
