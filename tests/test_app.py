@@ -878,6 +878,26 @@ async def test_an_app_is_a_handler_for_trio_websockets_own_server(nursery: trio.
         nursery.cancel_scope.cancel()
 
 
+async def test_a_refusal_with_any_header_value_does_not_stop_trio_websockets_server(
+    nursery: trio.Nursery,
+) -> None:
+    app = echo()
+
+    @app.guard
+    async def refuse(request: Request) -> Response | None:
+        return Response("no", 403, {"X-Why": "☃"}) if request.query else None
+
+    server = await nursery.start(functools.partial(trio_websocket.serve_websocket, app, "127.0.0.1", 0, None))
+    url = f"ws://127.0.0.1:{server.port}/echo?refuse=1"
+    with pytest.raises(trio_websocket.ConnectionRejected) as caught:
+        async with trio_websocket.open_websocket_url(url, subprotocols=["echo"]):
+            raise AssertionError("it was let in")
+    assert caught.value.status_code == 403
+    assert (b"x-why", b"?") in (caught.value.headers or ())
+    await exchange(server.port)
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_serves_until_a_signal_and_returns(number: signal.Signals) -> None:
     app, log = App(), list[str]()

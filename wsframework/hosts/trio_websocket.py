@@ -81,7 +81,10 @@ def _address(endpoint: object) -> Address:
 
 
 async def _reject(proposal: trio_websocket.WebSocketRequest, response: Response) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.pairs()]
+    headers = [
+        (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in response.headers.pairs()
+    ]
     # "Connection: close" makes the client read up to the end instead of waiting for more.
     headers.append((b"Connection", b"close"))
     try:
