@@ -1,0 +1,473 @@
+"""What was said: messages in SQLite, bounded by age and by count. It blocks; callers use threads.
+
+Theory of operation
+-------------------
+One writer connection and, for a file, one reader connection: in WAL mode readers and the writer do not wait
+for each other. Each is guarded by a lock, so methods may be called from any thread; but those that write by
+one caller at a time, because the counts they keep belong together with what they write.
+
+    append   one transaction for a batch; it returns after the commit. `synchronous=FULL` makes the commit
+             wait for the disk, so what it returned survives a kill -9 and a power cut. A batch waits once.
+    after    exactly the messages behind an id, or the admission that some of them are gone or too many
+    prune    forgets what is too old or too much, and writes down how far: the *floor*
+
+Ids are given by SQLite, rise, and are never given twice (AUTOINCREMENT). They mean something only within one
+*log*: the identity that a database is given when it is made, so that ids of a lost database are not mistaken
+for ids of the new one.
+
+Without a path the same tables are kept in memory and end with the process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from wsframework import ConfigurationError
+
+__all__ = ["Draft", "HistoryError", "HistoryStore", "Message", "Missed", "Page", "Retention"]
+
+
+class HistoryError(Exception):
+    """The database could not do it: the disk is full, say. Nothing was stored."""
+
+
+def _positive_or_none(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"Retention.{attribute.name} must be greater than 0, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Retention:
+    """How much is kept.
+
+    Attributes:
+        days: messages older than this are forgotten, or None. 30.
+        messages_per_room: the newest of a room that are kept. 10,000.
+        messages: the newest of all rooms together that are kept. 1,000,000: about 200 MB of common chat.
+    """
+
+    days: float | None = attrs.field(default=30.0, validator=_positive_or_none)
+    messages_per_room: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
+    messages: int = attrs.field(default=1_000_000, validator=attrs.validators.ge(1))
+
+
+@attrs.frozen
+class Draft:
+    """A message before it is stored.
+
+    Attributes:
+        key: what its sender calls it; the same key again in the same room is the same message.
+    """
+
+    room: str
+    name: str
+    text: str
+    key: str | None = None
+
+
+@attrs.frozen
+class Message:
+    """A message of the history.
+
+    Attributes:
+        id: rises with every message of all rooms.
+        time: the server's clock when it was stored, in milliseconds since 1970 (UTC).
+    """
+
+    id: int
+    room: str
+    name: str
+    text: str
+    time: int
+
+
+@attrs.frozen
+class Page:
+    """Successive messages of a room, oldest first.
+
+    Attributes:
+        more: whether there are older ones.
+    """
+
+    messages: tuple[Message, ...]
+    more: bool
+
+
+@attrs.frozen
+class Missed:
+    """What a client missed.
+
+    Attributes:
+        messages: all of it when `complete`, else nothing.
+        complete: False when some of it is no longer kept, or it is too much for one answer.
+    """
+
+    messages: tuple[Message, ...]
+    complete: bool
+
+
+PAGE_MESSAGES = 50
+MISSED_MESSAGES = 500
+ANSWER_CHARS = 256 * 1024
+"""What one answer holds at most: characters of text besides the counts above."""
+
+_PRUNE_EVERY_MESSAGES = 1000
+_PRUNE_AT_ONCE = 5000
+"""Rows deleted in one transaction, so that no writer waits long for it (10,000 take about 30 ms)."""
+
+_MAX_FLOORS = 10_000
+
+_APPLICATION_ID = 0x77736368  # "wsch"
+_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    room TEXT NOT NULL,
+    name TEXT NOT NULL,
+    text TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    key TEXT
+);
+CREATE INDEX messages_of_room ON messages (room, id);
+CREATE UNIQUE INDEX keys_of_room ON messages (room, key) WHERE key IS NOT NULL;
+CREATE TABLE floors (room TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE log (id TEXT NOT NULL, floor INTEGER NOT NULL);
+"""
+
+
+class HistoryStore:
+    """The messages of one chat.
+
+    Args:
+        path: the database's file, made if it is not there; None keeps everything in memory.
+        retention: how much is kept.
+        clock: returns seconds since 1970.
+
+    Attributes:
+        log: the log's identity, once it is open.
+        last_id: the newest id that was given, once it is open.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        retention: Retention | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.retention = retention or Retention()
+        self.log = ""
+        self.last_id = 0
+        self._clock = clock
+        self._resources = ExitStack()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._since_prune = 0
+        self._counts: Counter[str] = Counter()
+        """How many messages each room has."""
+
+    # The life of the database
+
+    def open(self) -> None:
+        """Open the database, making it if need be, and forget what is too old.
+
+        Raises:
+            ConfigurationError: the file cannot be opened, is no chat history, or is in use by another server.
+        """
+        where = "in memory" if self.path is None else str(self.path)
+        with ExitStack() as resources:
+            try:
+                if self.path is not None:
+                    resources.enter_context(_only_one(self.path))
+                self._writer = self._connect(resources)
+                self.log = self._prepare(self._writer)
+                _set_up(self._writer)
+                if self.path is None:
+                    # A database in memory belongs to its connection, so both are the same and share the lock.
+                    self._reader, self._read_lock = self._writer, self._write_lock
+                else:
+                    self._reader = self._connect(resources)
+                    _set_up(self._reader)
+                self._counts.update(
+                    dict(self._writer.execute("SELECT room, count(*) FROM messages GROUP BY room"))
+                )
+                (self.last_id,) = self._writer.execute(
+                    "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
+                ).fetchone()
+            except (sqlite3.Error, OSError) as error:
+                raise ConfigurationError(f"cannot open the chat history {where}: {error}") from error
+            self._resources = resources.pop_all()
+        while self.prune():
+            pass
+
+    def close(self) -> None:
+        """Close the database. Idempotent."""
+        with self._write_lock:
+            self._writer = self._reader = None
+            self._resources.close()
+
+    def _connect(self, resources: ExitStack) -> sqlite3.Connection:
+        # No isolation level: transactions begin and end where it is written. Any thread: the locks see to it.
+        connection = sqlite3.connect(
+            self.path or ":memory:", timeout=5.0, isolation_level=None, check_same_thread=False
+        )
+        resources.enter_context(closing(connection))
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> str:
+        with _transaction(connection):
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if application == 0 and version == 0 and tables == 0:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO log VALUES (?, 0)", (secrets.token_urlsafe(9),))
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            elif application != _APPLICATION_ID:
+                raise ConfigurationError(f"{self.path} is a database of another program, not a chat history")
+            elif version != _VERSION:
+                raise ConfigurationError(
+                    f"{self.path} is a chat history of version {version}, and this program knows {_VERSION}"
+                )
+            (log,) = connection.execute("SELECT id FROM log").fetchone()
+            return str(log)
+
+    # Writing
+
+    def append(self, drafts: Sequence[Draft]) -> list[tuple[Message, bool]]:
+        """Store messages in one transaction; they are safe when this returns.
+
+        Returns:
+            For each draft its message, and whether it is new: False when a message with its room and key
+            was there already, which is then the one returned.
+
+        Raises:
+            HistoryError: nothing was stored.
+        """
+        now = int(self._clock() * 1000)
+        stored = []
+        with self._writing() as writer:
+            for draft in drafts:
+                cursor = writer.execute(
+                    "INSERT INTO messages (room, name, text, time, key) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (room, key) WHERE key IS NOT NULL DO NOTHING",
+                    (draft.room, draft.name, draft.text, now, draft.key),
+                )
+                if cursor.rowcount:
+                    assert cursor.lastrowid is not None
+                    message = Message(cursor.lastrowid, draft.room, draft.name, draft.text, now)
+                    stored.append((message, True))
+                else:
+                    row = writer.execute(
+                        "SELECT id, room, name, text, time FROM messages WHERE room = ? AND key = ?",
+                        (draft.room, draft.key),
+                    ).fetchone()
+                    stored.append((Message(*row), False))
+        fresh = [message for message, new in stored if new]
+        if fresh:
+            self.last_id = fresh[-1].id
+        self._counts.update(message.room for message in fresh)
+        self._since_prune += len(fresh)
+        return stored
+
+    @property
+    def prune_is_due(self) -> bool:
+        """Whether so much was written since the last `prune` that there may be something to forget."""
+        return self._since_prune >= _PRUNE_EVERY_MESSAGES
+
+    def prune(self) -> bool:
+        """Forget a number of messages that are too old or too many.
+
+        Returns:
+            True when there may be more of them: call it again.
+
+        Raises:
+            HistoryError: nothing was forgotten.
+        """
+        with self._writing() as writer:
+            doomed = list(itertools.islice(self._doomed(writer), _PRUNE_AT_ONCE))
+            if doomed:
+                writer.executemany(
+                    "INSERT INTO floors VALUES (?, ?) "
+                    "ON CONFLICT (room) DO UPDATE SET id = max(id, excluded.id)",
+                    [(room, id) for id, room in doomed],
+                )
+                writer.executemany("DELETE FROM messages WHERE id = ?", [(id,) for id, _ in doomed])
+                self._merge_floors(writer)
+        self._counts -= Counter(room for _, room in doomed)
+        if not doomed:
+            self._since_prune = 0
+        return bool(doomed)
+
+    def _doomed(self, writer: sqlite3.Connection) -> Iterator[tuple[int, str]]:
+        """Yield (id, room) of messages to forget, the oldest of each kind first."""
+        retention = self.retention
+        total = self._counts.total()
+        excess = max(0, total - retention.messages)
+        oldest = 0 if retention.days is None else int((self._clock() - retention.days * 86400) * 1000)
+        count = 0
+        # Ids and times rise together but for a clock that was set back, which delays forgetting and no more.
+        for id, room, stored_at in writer.execute("SELECT id, room, time FROM messages ORDER BY id"):
+            if count >= excess and stored_at >= oldest:
+                break
+            count += 1
+            yield id, room
+        if count:
+            return  # the counts are about to change
+        for room, messages in self._counts.items():
+            if messages > retention.messages_per_room:
+                yield from writer.execute(
+                    "SELECT id, room FROM messages WHERE room = ? ORDER BY id LIMIT ?",
+                    (room, messages - retention.messages_per_room),
+                )
+
+    def _merge_floors(self, writer: sqlite3.Connection) -> None:
+        """Keep the floors of so many rooms; the log's own floor stands for the rest."""
+        row = writer.execute(
+            "SELECT id FROM floors ORDER BY id DESC LIMIT 1 OFFSET ?", (_MAX_FLOORS,)
+        ).fetchone()
+        if row is not None:
+            writer.execute("UPDATE log SET floor = max(floor, ?)", row)
+            writer.execute("DELETE FROM floors WHERE id <= ?", row)
+
+    # Reading
+
+    def newest(self, room: str, *, upto: int) -> Page:
+        """Return the newest messages of a room among those with ids up to and including `upto`.
+
+        Raises:
+            HistoryError: the database cannot be read.
+        """
+        rows = self._read(
+            "SELECT id, room, name, text, time FROM messages WHERE room = ? AND id <= ? "
+            "ORDER BY id DESC LIMIT ?",
+            (room, upto, PAGE_MESSAGES + 1),
+        )
+        kept = _within(rows[:PAGE_MESSAGES])
+        return Page(tuple(reversed(kept)), more=len(kept) < len(rows))
+
+    def before(self, room: str, id: int) -> Page:
+        """Return the messages of a room right before an id.
+
+        Raises:
+            HistoryError: the database cannot be read.
+        """
+        return self.newest(room, upto=id - 1)
+
+    def after(self, room: str, id: int, *, upto: int) -> Missed:
+        """Return the messages of a room behind an id, up to and including `upto`, if that can be done.
+
+        Raises:
+            HistoryError: the database cannot be read.
+        """
+        # The rows before the floor: what is pruned between the two reads is then in the floor.
+        rows = self._read(
+            "SELECT id, room, name, text, time FROM messages WHERE room = ? AND id > ? AND id <= ? "
+            "ORDER BY id LIMIT ?",
+            (room, id, upto, MISSED_MESSAGES + 1),
+        )
+        floor = self._read_number(
+            "SELECT max(floor, coalesce((SELECT id FROM floors WHERE room = ?), 0)) FROM log", (room,)
+        )
+        too_much = len(rows) > MISSED_MESSAGES or len(_within(rows)) < len(rows)
+        if id < floor or id > upto or too_much:
+            return Missed((), complete=False)
+        return Missed(tuple(rows), complete=True)
+
+    def _read(self, query: str, parameters: tuple[object, ...]) -> list[Message]:
+        with self._reading() as reader:
+            return [Message(*row) for row in reader.execute(query, parameters)]
+
+    def _read_number(self, query: str, parameters: tuple[object, ...]) -> int:
+        with self._reading() as reader:
+            return int(reader.execute(query, parameters).fetchone()[0])
+
+    # Borders: sqlite3's errors become ours here
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock:
+            if self._reader is None:
+                raise HistoryError("the chat history is not open")
+            try:
+                yield self._reader
+            except sqlite3.Error as error:
+                raise HistoryError(f"the chat history cannot be read: {error}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._write_lock:
+            if self._writer is None:
+                raise HistoryError("the chat history is not open")
+            try:
+                with _transaction(self._writer):
+                    yield self._writer
+            except sqlite3.Error as error:
+                raise HistoryError(f"the chat history cannot be written: {error}") from error
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    """Choose how a connection writes; only once it is known that the database is ours."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _within(messages: list[Message]) -> list[Message]:
+    """Return the first messages that fit into one answer, at least one if there is any."""
+    chars = 0
+    for count, message in enumerate(messages):
+        chars += len(message.text)
+        if chars > ANSWER_CHARS and count:
+            return messages[:count]
+    return messages
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # After some errors (a full disk) SQLite has rolled back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Hold the history for this process: two servers on one log would hide each other's messages.
+
+    The lock is on a file beside it, because closing any descriptor of the database's own file would drop
+    SQLite's locks (https://sqlite.org/howtocorrupt.html §2.2). It ends with the process, however that ends.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.with_name(f"{path.name}-lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"the chat history {path} is in use by another server") from None
+        yield

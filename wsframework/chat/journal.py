@@ -1,0 +1,224 @@
+"""The one order of all messages: stored in groups, then published, then acknowledged.
+
+Theory of operation
+-------------------
+    append(draft)  ->  queue  ->  one transaction for all that is queued  ->  publish in the order of ids
+                                                                           ->  append returns the message
+
+While one transaction is under way in its thread the next batch gathers, so the time that a disk needs for a
+commit is shared by everybody who waits: this is group commit. Publishing is one synchronous step after the
+commit, so whoever looks between two steps of the scheduler sees a clean cut: everything up to `last_id` is
+stored and published, nothing behind it is.
+
+`recording` uses that cut. What is published while a client's missed messages are read from the database is
+written down beside them; together they are everything, once, in order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import attrs
+import trio
+
+from wsframework.chat.history import Draft, HistoryError, HistoryStore, Message
+
+__all__ = ["Journal", "Publish", "Recording"]
+
+logger = logging.getLogger("wsframework.chat")
+
+ResultT = TypeVar("ResultT")
+
+Publish = Callable[[str, list[Message]], None]
+"""Tell a room its new messages, in the order of their ids. Does not wait."""
+
+_BATCH_MESSAGES = 1000
+_PRUNE_SECONDS = 3600.0
+
+
+@attrs.define(eq=False)
+class _Entry:
+    draft: Draft
+    settled: trio.Event = attrs.field(factory=trio.Event)
+    outcome: Message | HistoryError | None = None
+
+
+@attrs.define(eq=False)
+class Recording:
+    """What a room is told while it is recorded.
+
+    Attributes:
+        upto: everything with an id up to this one was published before.
+        messages: what was published since.
+    """
+
+    room: str
+    upto: int
+    messages: list[Message] = attrs.field(factory=list)
+
+
+class Journal:
+    """Messages in, in any order; out in one.
+
+    Args:
+        store: where they are kept.
+        publish: called for each room with its new messages of a batch.
+
+    Attributes:
+        last_id: the id up to which everything is stored and published.
+    """
+
+    def __init__(self, store: HistoryStore, publish: Publish) -> None:
+        self._store = store
+        self._publish = publish
+        self.last_id = 0
+        self._queue: list[_Entry] = []
+        self._work = trio.Event()
+        self._prune_due = False
+        self._stopping = False
+        self._recordings: set[Recording] = set()
+        # The writer and a few readers at once: more would only wait for the store's locks.
+        self._threads = trio.CapacityLimiter(4)
+
+    @property
+    def log(self) -> str:
+        """The identity of the log that ids belong to."""
+        return self._store.log
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open the history, and write what is appended until `stop`.
+
+        Raises:
+            ConfigurationError: the history cannot be opened.
+
+        Cancellation:
+            Not felt once it is open: a server that stops still has handlers that finish. `stop` ends it.
+        """
+        self._stopping = False
+        try:
+            await self._in_thread(self._store.open)
+            self.last_id = self._store.last_id
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._prune_by_age)
+                    task_status.started()
+                    await self._write_all()
+                    nursery.cancel_scope.cancel(reason="the journal is complete")
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._in_thread(self._store.close)
+
+    def stop(self) -> None:
+        """Let `run` write what is queued, and end."""
+        self._stopping = True
+        self._work.set()
+
+    async def append(self, draft: Draft) -> Message:
+        """Store a message and publish it.
+
+        Returns:
+            The message; it is safe. Or, when its key was there already, the earlier one.
+
+        Raises:
+            HistoryError: it was not stored.
+
+        Cancellation:
+            It may be stored and published all the same.
+        """
+        if self._stopping:
+            raise HistoryError("the chat history is closing")
+        entry = _Entry(draft)
+        self._queue.append(entry)
+        self._work.set()
+        await entry.settled.wait()
+        if isinstance(entry.outcome, Message):
+            return entry.outcome
+        raise entry.outcome or HistoryError("the chat history is closed")
+
+    async def read(self, query: Callable[[HistoryStore], ResultT]) -> ResultT:
+        """Ask the store something in a thread.
+
+        Raises:
+            HistoryError: the history cannot be read.
+
+        Cancellation:
+            Felt once the thread is done.
+        """
+        try:
+            return await self._in_thread(partial(query, self._store))
+        except HistoryError as error:
+            logger.error("%s", error)
+            raise
+
+    @contextmanager
+    def recording(self, room: str) -> Iterator[Recording]:
+        """Write down what a room is told from now to the end of the block."""
+        recording = Recording(room, self.last_id)
+        self._recordings.add(recording)
+        try:
+            yield recording
+        finally:
+            self._recordings.discard(recording)
+
+    async def _in_thread(self, function: Callable[[], ResultT]) -> ResultT:
+        return await trio.to_thread.run_sync(function, limiter=self._threads)
+
+    async def _write_all(self) -> None:
+        """Do all the writing there is: one batch, then a bit of forgetting if that is due, and so on."""
+        while True:
+            if not self._queue and not self._prune_due:
+                if self._stopping:
+                    return
+                self._work = trio.Event()
+                await self._work.wait()
+                continue
+            if self._queue:
+                await self._write_batch()
+            if self._prune_due or self._store.prune_is_due:
+                await self._prune()
+
+    async def _write_batch(self) -> None:
+        batch, self._queue = self._queue[:_BATCH_MESSAGES], self._queue[_BATCH_MESSAGES:]
+        drafts = [entry.draft for entry in batch]
+        try:
+            stored = await self._in_thread(partial(self._store.append, drafts))
+        except HistoryError as error:
+            logger.error("%s; %d messages were refused", error, len(batch))
+            for entry in batch:
+                entry.outcome = HistoryError(str(error))
+                entry.settled.set()
+        else:
+            self._settle(batch, stored)
+
+    def _settle(self, batch: list[_Entry], stored: list[tuple[Message, bool]]) -> None:
+        """Publish a batch and wake whoever waits for it: one step, without a checkpoint."""
+        rooms: dict[str, list[Message]] = {}
+        for message, new in stored:
+            if new:
+                rooms.setdefault(message.room, []).append(message)
+                self.last_id = message.id
+        for room, messages in rooms.items():
+            for recording in self._recordings:
+                if recording.room == room:
+                    recording.messages += messages
+            self._publish(room, messages)
+        for entry, (message, _) in zip(batch, stored, strict=True):
+            entry.outcome = message
+            entry.settled.set()
+
+    async def _prune_by_age(self) -> None:
+        while True:
+            await trio.sleep(_PRUNE_SECONDS)
+            self._prune_due = True
+            self._work.set()
+
+    async def _prune(self) -> None:
+        try:
+            self._prune_due = await self._in_thread(self._store.prune)
+        except HistoryError as error:
+            self._prune_due = False
+            logger.error("%s", error)

@@ -1,0 +1,68 @@
+"""The plain conversation: somebody who asks for your name, a second after everything you say.
+
+It is the first chat of this house (examples/chat_server.py) and is kept as it was; clients that offer the
+subprotocol `chat`, or none, get it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from wsframework import Close, Connection, ConnectionClosed
+from wsframework.chat.rate import Rate, Throttle
+
+__all__ = ["PlainChat"]
+
+logger = logging.getLogger("wsframework.chat")
+
+QUESTION = "What's your name?"
+_THOUGHT_SECONDS = 1.0
+_LOGGED_CHARS = 200
+
+
+class PlainChat:
+    """The handler of the subprotocol `chat`, and of clients that offer none.
+
+    Args:
+        rate: how fast a client may talk: every message costs a task for a second.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+
+    async def converse(self, ws: Connection) -> None:
+        """Serve one connection.
+
+        Raises:
+            Close: the client flooded.
+        """
+        logger.info("[SERVER] connection()")
+        throttle = Throttle(self._rate, trio.current_time())
+        # The handler's own nursery: its tasks outlive the connection by up to a second, and so find out that
+        # it has ended. Those in `ws.nursery` would be cancelled with it.
+        async with trio.open_nursery() as nursery:
+            async for message in ws:
+                if throttle.take(trio.current_time()):
+                    if throttle.exhausted:
+                        raise Close(1008, "too many messages")
+                    await ws.send("Not so fast, please.")
+                    continue
+                logger.info("[SERVER] Received: %s", _shown(message))
+                nursery.start_soon(_ask, ws)
+
+
+async def _ask(ws: Connection) -> None:
+    await trio.sleep(_THOUGHT_SECONDS)
+    try:
+        await ws.send(QUESTION)
+    except ConnectionClosed as error:
+        logger.warning("[SERVER] error: %s", error)
+
+
+def _shown(message: str | bytes) -> str:
+    """Return what a log line can hold of a message: what it says must not look like another line."""
+    text = message if isinstance(message, str) else repr(message)
+    cut = text if len(text) <= _LOGGED_CHARS else f"{text[:_LOGGED_CHARS]}…"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in cut)

@@ -1,0 +1,320 @@
+"""superchat's server side: what every request does, and to whom.
+
+Theory of operation
+-------------------
+A `Superchat` is what all conversations share: the rooms, the names, the journal. A `Conversation` is one
+connection: it reads one request after another and sends each its answer before it reads the next one, so a
+client's requests take effect in its order, and one that does not read its answers is not served more.
+
+Answers go to their connection alone; rooms are told *events*. A room's events are the same, in the same
+order, for all its members. An answer may overtake an event; ids say what comes when.
+
+Joining is the delicate part. What a client missed is read from the database while the room goes on, so the
+room is recorded meanwhile (see `journal`). Then, without a checkpoint in between, the connection becomes a
+member and the answer is committed: behind it come the room's events, from the very next one on.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+import attrs
+import trio
+
+from wsframework import Close, Connection, Member, Rooms
+from wsframework.chat import protocol
+from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES, Draft, HistoryError, Message, Page
+from wsframework.chat.journal import Journal, Recording
+from wsframework.chat.names import NAME_CHARS, ROOM_CHARS, Names, NameTaken
+from wsframework.chat.protocol import Refusal, answer, event
+from wsframework.chat.rate import Rate, Throttle
+
+__all__ = ["Conversation", "Superchat", "messages_event"]
+
+TAKEN_OVER = 4001
+"""The close code of a connection whose name has come back on another one; clients do not reconnect."""
+
+_LISTED_ROOMS = 100
+
+
+@attrs.frozen(eq=False)
+class Superchat:
+    """What all conversations of a chat share.
+
+    Attributes:
+        rooms: who hears whom.
+        names: who is called what.
+        journal: what was said.
+        rate: how fast a client may be.
+        rooms_per_connection: how many rooms a client may be in.
+    """
+
+    rooms: Rooms
+    names: Names[Conversation]
+    journal: Journal
+    rate: Rate
+    rooms_per_connection: int
+
+    async def converse(self, ws: Connection) -> None:
+        """Serve one connection. The handler of the subprotocol `superchat`."""
+        await Conversation(self, ws).run()
+
+
+class Conversation:
+    """One connection's life in the chat."""
+
+    def __init__(self, chat: Superchat, ws: Connection) -> None:
+        self._chat = chat
+        self._ws = ws
+        self._throttle = Throttle(chat.rate, trio.current_time())
+        self._name: str | None = None
+        self._token = ""
+        self._memberships: dict[str, tuple[Member, AsyncExitStack]] = {}
+        self._scope = trio.CancelScope()
+        self._over = trio.Event()
+
+    async def run(self) -> None:
+        """Answer requests until the connection ends.
+
+        Raises:
+            Close: the client flooded, or its name has come back on another connection.
+
+        Cancellation:
+            The rooms are left and the name is free, whatever ends it.
+        """
+        try:
+            with self._scope:
+                async for message in self._ws:
+                    await self._handle(message)
+        finally:
+            for room in list(self._memberships):
+                await self._leave(room)
+            if self._name is not None:
+                self._chat.names.release(self._name, self)
+            self._over.set()
+        if self._scope.cancelled_caught:
+            raise Close(TAKEN_OVER, "your name has come back on another connection")
+
+    async def end(self) -> None:
+        """End the conversation, for another connection of the same person.
+
+        Cancellation: it ends all the same.
+        """
+        self._scope.cancel(reason="the same person has come back on another connection")
+        await self._over.wait()
+
+    def knows(self, token: str | None) -> bool:
+        """Whether a token is the one this conversation was given."""
+        return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
+
+    async def _handle(self, message: str | bytes) -> None:
+        wait = self._throttle.take(trio.current_time())
+        if self._throttle.exhausted:
+            raise Close(1008, "too many requests")
+        try:
+            request = self._admit(message, wait)
+            try:
+                await self._do(request)
+            except HistoryError:
+                # The journal has logged why; that is no business of clients.
+                raise Refusal(
+                    "storage", "the server's history does not work now; try again later", request.id
+                ) from None
+        except Refusal as refusal:
+            await self._ws.send(refusal.answer())
+
+    def _admit(self, message: str | bytes, wait: float) -> protocol.Request:
+        """Read a request; refuse it if it is none, or comes too soon. Either way its sender knows which."""
+        if not wait:
+            return protocol.parse(message)
+        try:
+            re = protocol.parse(message).id
+        except Refusal as refusal:
+            re = refusal.re
+        raise Refusal("rate_limited", "too many requests; wait a moment", re, retry_after=round(wait, 3))
+
+    async def _do(self, request: protocol.Request) -> None:
+        if isinstance(request, protocol.Ping):
+            await self._ws.send(answer(request.id, "pong", time=_now()))
+            return
+        if isinstance(request, protocol.Hello):
+            await self._hello(request)
+            return
+        name = self._name
+        if name is None:
+            raise Refusal("hello_first", "say hello first: who are you?", request.id)
+        match request:
+            case protocol.Rename():
+                await self._rename(request, name)
+            case protocol.Join():
+                await self._join(request, name)
+            case protocol.Leave():
+                self._membership(request)
+                await self._leave(request.room)
+                await self._ws.send(answer(request.id, "ok"))
+            case protocol.Say():
+                await self._say(request, name)
+            case protocol.History():
+                self._membership(request)
+                page = await self._chat.journal.read(lambda store: store.before(request.room, request.before))
+                await self._ws.send(answer(request.id, "history", room=request.room, **_page(page)))
+            case protocol.Typing():
+                member = self._membership(request)
+                member.room.broadcast(
+                    event("typing", room=request.room, name=name, on=request.on), exclude=member
+                )
+                await self._ws.send(answer(request.id, "ok"))
+            case protocol.ListRooms():
+                await self._ws.send(answer(request.id, "rooms", rooms=_list_rooms(self._chat.rooms)))
+
+    # Names
+
+    async def _hello(self, request: protocol.Hello) -> None:
+        if self._name is not None:
+            raise Refusal("already_greeted", "you have said hello; use 'name' for a new name", request.id)
+        if request.version != protocol.VERSION:
+            raise Refusal(
+                "version",
+                f"this server speaks version {protocol.VERSION} of superchat",
+                request.id,
+                versions=[protocol.VERSION],
+            )
+        while (ghost := self._chat.names.holder(request.name)) is not None and ghost.knows(request.token):
+            # The same person, back before we noticed that they had left.
+            await ghost.end()
+        self._claim(request.name, request.id)
+        self._name = request.name
+        self._token = secrets.token_urlsafe(16)
+        await self._ws.send(
+            answer(
+                request.id,
+                "welcome",
+                version=protocol.VERSION,
+                name=self._name,
+                token=self._token,
+                log=self._chat.journal.log,
+                time=_now(),
+                limits={
+                    "text_chars": protocol.MAX_TEXT_CHARS,
+                    "name_chars": NAME_CHARS,
+                    "room_chars": ROOM_CHARS,
+                    "rooms": self._chat.rooms_per_connection,
+                    "page_messages": PAGE_MESSAGES,
+                    "missed_messages": MISSED_MESSAGES,
+                    "requests_per_second": self._chat.rate.per_second,
+                    "requests_burst": self._chat.rate.burst,
+                },
+            )
+        )
+
+    async def _rename(self, request: protocol.Rename, name: str) -> None:
+        if request.name != name:
+            self._claim(request.name, request.id)
+            self._name = request.name
+            for room, (member, _) in self._memberships.items():
+                member.data = request.name
+                member.room.broadcast(event("renamed", room=room, name=name, to=request.name))
+        await self._ws.send(answer(request.id, "named", name=request.name))
+
+    def _claim(self, name: str, re: protocol.RequestId) -> None:
+        try:
+            self._chat.names.claim(name, self, instead_of=self._name)
+        except NameTaken as error:
+            raise Refusal(
+                "name_taken", f"somebody is called {name!r} already", re, suggestion=error.suggestion
+            ) from None
+
+    # Rooms
+
+    async def _join(self, request: protocol.Join, name: str) -> None:
+        room = request.room
+        if room in self._memberships:
+            raise Refusal("already_joined", f"you are in the room {room!r}", request.id)
+        if len(self._memberships) >= self._chat.rooms_per_connection:
+            raise Refusal(
+                "too_many_rooms", f"you are in {len(self._memberships)} rooms; leave one", request.id
+            )
+        journal = self._chat.journal
+        with journal.recording(room) as recording:
+            complete, page = await self._read_on(request, recording)
+            page = attrs.evolve(page, messages=(*page.messages, *recording.messages))
+            # From here to the commit of the answer nothing else runs: it ends where the room's events begin.
+            membership = AsyncExitStack()
+            member = await membership.enter_async_context(self._chat.rooms[room].join(self._ws, name))
+            self._memberships[room] = member, membership
+            member.room.broadcast(event("entered", room=room, name=name), exclude=member)
+            await self._ws.send(
+                answer(
+                    request.id,
+                    "joined",
+                    room=room,
+                    people=member.room.present(),
+                    complete=complete,
+                    last=journal.last_id,
+                    log=journal.log,
+                    **_page(page),
+                )
+            )
+
+    async def _read_on(self, request: protocol.Join, recording: Recording) -> tuple[bool, Page]:
+        """Read what a client that joins has missed; else, or if that cannot be done, the newest page."""
+        journal = self._chat.journal
+        complete = True
+        if request.after is not None:
+            after = request.after
+            if request.log == journal.log:
+                missed = await journal.read(
+                    lambda store: store.after(request.room, after, upto=recording.upto)
+                )
+                if missed.complete:
+                    return True, Page(missed.messages, more=False)
+            complete = False
+        page = await journal.read(lambda store: store.newest(request.room, upto=recording.upto))
+        return complete, page
+
+    def _membership(
+        self, request: protocol.Leave | protocol.Say | protocol.History | protocol.Typing
+    ) -> Member:
+        if request.room not in self._memberships:
+            raise Refusal("not_joined", f"you are not in the room {request.room!r}", request.id)
+        return self._memberships[request.room][0]
+
+    async def _leave(self, room: str) -> None:
+        """Leave a room and tell it. Waits for nothing, so no cancellation can come in between."""
+        member, membership = self._memberships.pop(room)
+        await membership.aclose()
+        member.room.broadcast(event("left", room=room, name=self._name))
+
+    async def _say(self, request: protocol.Say, name: str) -> None:
+        self._membership(request)
+        draft = Draft(request.room, name, request.text, request.key)
+        message = await self._chat.journal.append(draft)
+        await self._ws.send(
+            answer(request.id, "said", room=message.room, message=message.id, time=message.time)
+        )
+
+
+def messages_event(room: str, messages: Iterable[Message]) -> str:
+    """Encode the event that tells a room its new messages."""
+    return event("messages", room=room, messages=[_message(message) for message in messages])
+
+
+def _page(page: Page) -> dict[str, object]:
+    return {"messages": [_message(message) for message in page.messages], "more": page.more}
+
+
+def _message(message: Message) -> dict[str, object]:
+    return {"id": message.id, "name": message.name, "text": message.text, "time": message.time}
+
+
+def _list_rooms(rooms: Rooms) -> list[dict[str, object]]:
+    busiest = sorted(rooms, key=lambda room: (-len(room.members), room.name))
+    return [{"room": room.name, "people": len(room.members)} for room in busiest[:_LISTED_ROOMS]]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
