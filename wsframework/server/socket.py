@@ -97,6 +97,8 @@ class SocketTransport(FrameTransport):
         elif events & HANGUP:
             self._hung_up()
         if events & WRITE:
+            # The peer's system took something of a full buffer, and our ping may be behind it.
+            self.heard_at = now
             self._blocked = False
             self._ask()
             self.flush()
