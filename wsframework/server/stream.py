@@ -22,6 +22,9 @@ __all__ = ["BROKEN", "StreamTransport", "end_stream"]
 _READ_BYTES = 64 * 1024
 """The most that one connection brings in per turn, so that a flood does not starve the others."""
 
+_WRITE_BYTES = 256 * 1024
+"""The most that is written at once, so that the keepalive sees a slow peer take a long message."""
+
 # What a stream raises when there is no peer at its other end any more.
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 
@@ -89,6 +92,12 @@ class StreamTransport(FrameTransport):
                 while self.outbox:
                     frames, self.outbox = self.outbox, []
                     data = frames[0] if len(frames) == 1 else b"".join(frames)
+                    while len(data) > _WRITE_BYTES:
+                        await self._stream.send_all(data[:_WRITE_BYTES])
+                        self.outbox_bytes -= _WRITE_BYTES
+                        data = memoryview(data)[_WRITE_BYTES:]
+                        # It is moving, and our ping may be behind it.
+                        self.heard_at = trio.current_time()
                     await self._stream.send_all(data)
                     self.outbox_bytes -= len(data)
                     if self.room_wanted:
