@@ -32,7 +32,7 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSEr
 class StreamTransport(FrameTransport):
     """One connection's frames over a Trio stream."""
 
-    __slots__ = ("_filled", "_may_read", "_reading", "_saw_fin", "_scope", "_stream")
+    __slots__ = ("_filled", "_may_read", "_read_ended", "_reading", "_saw_fin", "_scope", "_stream")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class StreamTransport(FrameTransport):
         self._stream = stream
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
+        self._read_ended: trio.Event | bool = False
         self._saw_fin = False
         self._filled = trio.Event()
         self._may_read = trio.Event()
@@ -66,6 +67,9 @@ class StreamTransport(FrameTransport):
                         self._received(initial)
                     with self._reading:
                         await self._read()
+                    waiting, self._read_ended = self._read_ended, True
+                    if isinstance(waiting, trio.Event):
+                        waiting.set()
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
@@ -108,6 +112,10 @@ class StreamTransport(FrameTransport):
                 await self._filled.wait()
             # What comes now is read and dropped by `end_stream`; TLS's goodbye needs both directions.
             self._reading.cancel(reason="the closing handshake is complete")
+            if not self._read_ended:
+                # A stream has one reader at a time, and ours has yet to wake up and leave.
+                self._read_ended = trio.Event()
+                await self._read_ended.wait()
             await end_stream(self._stream, saw_fin=self._saw_fin)
         except BROKEN as error:
             self._broken(_describe(error))
