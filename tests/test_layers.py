@@ -1,0 +1,194 @@
+"""The import order is the architecture: one table of layers, and nothing may import upward."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    # From the bottom up. A package stands for all its modules; names in one line do not see each other.
+    ("errors", "config", "records", "request"),
+    ("wire", "routing", "origins", "plugins", "timers"),
+    ("connection",),
+    ("session", "rooms"),
+    ("server", "hosts"),
+    ("app",),
+    ("wsframework",),  # the public names: wsframework/__init__.py
+    ("chat", "testing"),
+    ("cli",),
+    ("__main__",),
+)
+
+PURE = ("errors", "config", "request", "routing", "origins", "wire")
+"""Values in, values out: no tasks, no sockets, no clock, no logging, no randomness."""
+
+EFFECTS = {"trio", "asyncio", "threading", "socket", "ssl", "select", "os", "time", "datetime", "logging"}
+EFFECTS |= {"random", "secrets"}
+
+INSIDE_FUNCTIONS = {
+    # The extra `cli` may not be installed, and then the command says so in one line.
+    ("wsframework.cli", "wsframework.cli.output"),
+    ("wsframework.cli", "wsframework.cli.program"),
+    # There is no such module on Windows.
+    ("wsframework.chat.history", "fcntl"),
+}
+"""Imports (from, of) that may stand inside a function, and why."""
+
+IMPORTS_BY_NAME = {"wsframework.cli.importing"}
+"""Modules that import what a user names: `module:app`."""
+
+
+@attrs.frozen
+class Import:
+    module: str
+    target: str
+    name: str | None
+    line: int
+    inside_function: bool
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted((ROOT / "wsframework").rglob("*.py"))}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
+
+
+def unit(module: str) -> str:
+    """Return the name that stands for a module in the table: its package, or itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else module
+
+
+def imports(module: str) -> Iterator[Import]:
+    package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+
+    def visit(node: ast.AST, inside: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, alias.name, None, node.lineno, inside)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            for alias in node.names:
+                submodule = f"{base}.{alias.name}"
+                found = submodule if submodule in SOURCES else base
+                yield Import(module, found, alias.name, node.lineno, inside)
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    return visit(TREES[module], False)
+
+
+IMPORTS = [found for module in SOURCES for found in imports(module)]
+OURS = [found for found in IMPORTS if found.target.split(".")[0] == "wsframework"]
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+
+
+def test_every_module_has_its_place_in_the_table_and_nothing_else_has() -> None:
+    names = [name for layer in LAYERS for name in layer]
+    assert sorted(names) == sorted({unit(module) for module in SOURCES})
+
+
+def test_imports_lead_to_modules_that_exist() -> None:
+    assert {found.target for found in OURS} <= set(SOURCES)
+    assert len(OURS) > len(SOURCES)  # the reader of imports finds them
+
+
+def test_nothing_imports_upward_or_sideways() -> None:
+    wrong = [
+        f"{found.module}:{found.line} imports {found.target}"
+        for found in OURS
+        if unit(found.module) != unit(found.target) and LEVEL[unit(found.module)] <= LEVEL[unit(found.target)]
+    ]
+    assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in SOURCES}
+    for found in OURS:
+        if not found.inside_function:
+            graph[found.module].add(found.target)
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for target in sorted(graph[module]):
+                walk(target, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+def test_there_is_no_back_door_for_the_type_checker() -> None:
+    names = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Name) and node.id == "TYPE_CHECKING")
+        or (isinstance(node, ast.Attribute) and node.attr == "TYPE_CHECKING")
+        or (isinstance(node, ast.alias) and node.name == "TYPE_CHECKING")
+    }
+    assert names == set()
+
+
+def test_imports_stand_at_the_top_of_the_module() -> None:
+    inside = {(found.module, found.target) for found in IMPORTS if found.inside_function}
+    assert inside - INSIDE_FUNCTIONS == set()
+
+
+def test_modules_are_not_imported_by_name() -> None:
+    names = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Name) and node.id in ("import_module", "__import__"))
+        or (isinstance(node, ast.Attribute) and node.attr in ("import_module", "modules"))
+        or (isinstance(node, ast.FunctionDef) and node.name == "__getattr__" and node in tree.body)
+    }
+    assert names - IMPORTS_BY_NAME == set()
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_know_no_tasks_sockets_clocks_logs_or_randomness(name: str) -> None:
+    effects = [
+        f"{found.module}:{found.line} imports {found.target}"
+        for found in IMPORTS
+        if unit(found.module) == name and found.target.split(".")[0] in EFFECTS
+    ]
+    assert effects == []
+    assert any(unit(module) == name for module in SOURCES)
+
+
+def test_a_connection_does_not_log() -> None:
+    targets = {found.target for found in IMPORTS if unit(found.module) in ("connection", "rooms")}
+    assert not targets & {"logging", "wsframework.records"}
+
+
+def test_chat_uses_public_names_only() -> None:
+    (public,) = [
+        ast.literal_eval(node.value)
+        for node in TREES["wsframework"].body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    private = [
+        f"{found.module}:{found.line} imports {found.name} of {found.target}"
+        for found in OURS
+        if unit(found.module) == "chat"
+        and unit(found.target) != "chat"
+        and not (found.target == "wsframework" and found.name in public)
+    ]
+    assert private == []
