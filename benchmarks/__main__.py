@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", metavar="A,B", help="exactly these contenders")
     p.add_argument("--rounds", type=int, help="rounds per row (default: the row's own)")
     p.add_argument("--seconds", type=float, help="measured seconds per turn (default: the row's own)")
+    p.add_argument("--minutes", type=float, help="take fewer rounds where the run would last longer")
     p.add_argument("--quick", action="store_true", help="one round of 0.3 s: a look, not a measurement")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     p.add_argument("--charts", type=Path, metavar="DIR", help="draw PNG and SVG charts into this folder")
@@ -71,7 +72,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         certificate, context = make_certificate(Path(folder))
         plan = Plan(
-            rows, contenders, arguments.rounds, arguments.seconds,
+            rows, contenders, arguments.rounds, arguments.seconds, arguments.minutes,
             command="python -m benchmarks " + " ".join(sys.argv[1:]),
         )  # fmt: skip
         result = run(

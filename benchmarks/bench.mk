@@ -9,7 +9,7 @@ benchmarks/.venv/.installed: benchmarks/requirements.txt benchmarks/package.json
 	@touch $@
 
 bench: benchmarks/.venv/.installed ## Measure against the peers (under 20 minutes)
-	@$(BENCH) -m benchmarks --json benchmarks/results/latest.json --charts benchmarks/results/charts
+	@$(BENCH) -m benchmarks --minutes 19 --json benchmarks/results/latest.json --charts benchmarks/results/charts
 
 bench-quick: benchmarks/.venv/.installed ## A look at every row, one short round each
 	@$(BENCH) -m benchmarks --quick

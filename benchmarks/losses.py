@@ -21,7 +21,7 @@ _REASONS = {
     ("granian", ""): "the protocol runs in Rust beside the interpreter",
     ("node-ws", ""): "compiled by V8; a message is one callback and writes are not bounded",
     ("aiohttp", "deflate"): "zlib level 1 where the others use 6: compare the bytes a reply",
-    ("aiohttp", ""): "compiled frame reader on uvloop; keepalive and drain are off by default",
+    ("aiohttp", ""): "compiled frame reader on uvloop, and no keepalive unless it is asked for",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.contenders import OURS
 from benchmarks.runner import summary
 
-__all__ = ["DISTURBED", "number", "remarks", "table", "time_text"]
+__all__ = ["disturbed", "number", "remarks", "table", "time_text"]
 
 DISTURBED = 0.15  # share of a core that other programs may take on the two cores before a line says so
 
@@ -26,12 +26,17 @@ def time_text(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def disturbed(line: dict[str, Any]) -> bool:
+    """Whether other programs took so much of the two cores that the line says little."""
+    return line.get("others_cpu", 0.0) > DISTURBED
+
+
 def remarks(line: dict[str, Any]) -> str:
     """Return what one must know to read a line."""
     found = []
     if line["client_bound"]:
         found.append("client-bound")
-    if line.get("others_cpu", 0.0) > DISTURBED:
+    if disturbed(line):
         found.append(f"disturbed: other programs took {line['others_cpu']:.0%} of a core")
     if "reply_bytes" in line:
         found.append(f"{line['reply_bytes']:.0f} bytes a reply")

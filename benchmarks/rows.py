@@ -51,7 +51,7 @@ class Row:
     take: Any  # Take, or for a row that is taken together: take_keepalive's shape
     parameters: dict[str, Any] = attrs.field(factory=dict)
     better: str = "higher"
-    seconds: float = 0.6
+    seconds: float = 0.4
     rounds: int = 3
     fresh: bool = False  # a new server process for every turn
     together: bool = False  # all contenders in one turn, at the same time
@@ -310,8 +310,8 @@ def _fanout(members: int, publishers: int, in_flight: int, **options: Any) -> Ro
 
 
 ROWS: tuple[Row, ...] = (
-    _echo("echo", 64, 1, "64B", seconds=1.0, rounds=5),
-    _echo("echo", 64, 16, "64B", seconds=1.0, rounds=5),
+    _echo("echo", 64, 1, "64B", seconds=0.8, rounds=5),
+    _echo("echo", 64, 16, "64B", seconds=0.8, rounds=5),
     _echo("sizes", 64, 1, "1KiB"),
     _echo("sizes", 64, 16, "1KiB"),
     _echo("sizes", 64, 1, "16KiB"),
@@ -323,13 +323,14 @@ ROWS: tuple[Row, ...] = (
     _echo("connections", 1000, 16, "64B"),
     _fanout(100, 1, 1),
     _fanout(100, 1, 16),
-    _fanout(1000, 1, 1, seconds=1.0),
-    _fanout(1000, 1, 16, seconds=1.0),
+    _fanout(1000, 1, 1, seconds=0.6),
+    _fanout(1000, 1, 16, seconds=0.8),
     _fanout(100, 10, 10),
-    _fanout(1000, 10, 10, seconds=1.0),
+    _fanout(1000, 10, 10, seconds=0.6),
     Row(
         workload="churn", key="churn:32", label="32 at once", mode="echo", metric="rate",
-        unit="connections/s", take=take_churn, parameters={"concurrency": 32}, seconds=1.0,
+        unit="connections/s", take=take_churn, parameters={"concurrency": 32},
+        seconds=0.8,
     ),
     *(
         Row(
@@ -344,7 +345,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         workload="mixed", key="mixed", label="p99 of 80 chatters among 500 connections", mode="echo",
         metric="p99_ms", unit="ms, p99", take=take_mixed, parameters={}, better="lower",
-        seconds=3.0, rounds=2,
+        seconds=3.0, rounds=1,
     ),
     Row(
         workload="idle", key="idle:5000", label="memory, 5,000 open", mode="echo", metric="kilobytes",

@@ -26,21 +26,37 @@ from benchmarks.rows import Row
 __all__ = ["CLIENT_BOUND", "Plan", "Progress", "run", "summary"]
 
 CLIENT_BOUND = 0.9  # share of the client's core above which the client is what was measured
-WARM_UP_SECONDS = 0.25  # before each turn, not measured; the first turn of a server gets more
-FIRST_WARM_UP_SECONDS = (
-    1.0  # Node's compiler needs most of it: cold, its churn is a quarter of what it becomes
-)
+WARM_UP_SECONDS = 0.2  # before each turn, not measured; a contender's first turn has its own
 
 
 @attrs.frozen
 class Plan:
-    """What to run. `seconds` and `rounds` are None for each row's own."""
+    """What to run. `seconds` and `rounds` are None for each row's own; `minutes` bounds the whole run."""
 
     rows: list[Row]
     contenders: list[Contender]
     rounds: int | None = None
     seconds: float | None = None
+    minutes: float | None = None
     command: str = ""
+
+    def rounds_of(self, row: Row) -> int:
+        return self.rounds or row.rounds
+
+    def estimate(self, row: Row) -> float:
+        """Return about how many seconds a row takes."""
+        able = sum(row.mode not in c.lacks for c in self.contenders)
+        turns = 1 if row.together else self.rounds_of(row) * able
+        return turns * ((self.seconds or row.seconds) + WARM_UP_SECONDS + 0.2)
+
+    def shortened(self, row: Row, later: list[Row], spent: float, estimated: float) -> Row:
+        """Return the row with as many of its rounds as the time that is left allows, at least one."""
+        if self.minutes is None:
+            return row
+        pace = max(1.0, spent / estimated) if estimated else 1.0
+        needed = pace * sum(self.estimate(other) for other in (row, *later))
+        share = min(1.0, (self.minutes * 60 - spent) / needed)
+        return attrs.evolve(row, rounds=max(1, int(self.rounds_of(row) * share + 0.5)))
 
 
 class Progress:
@@ -78,7 +94,10 @@ def run(
     out: dict[str, str] = {c.name: "not installed" for c in plan.contenders if c.name not in installed}
     contenders = [c for c in plan.contenders if c.name in installed]
     pin_client()
-    turns = sum((plan.rounds or r.rounds) * sum(r.mode not in c.lacks for c in contenders) for r in plan.rows)
+    plan = attrs.evolve(
+        plan, contenders=contenders, rows=[attrs.evolve(r, rounds=plan.rounds_of(r)) for r in plan.rows]
+    )
+    turns = sum(plan.rounds_of(r) * sum(r.mode not in c.lacks for c in contenders) for r in plan.rows)
     progress = Progress(turns)
     for name, reason in out.items():
         progress.say(f"left out: {name} ({reason})")
@@ -86,7 +105,12 @@ def run(
     rows = []
     fleet = _Fleet({"BENCH_CERTIFICATE": str(certificate)}, client_context, progress)
     try:
-        for row in plan.rows:
+        estimated = 0.0
+        for number, full in enumerate(plan.rows):
+            row = plan.shortened(full, plan.rows[number + 1 :], time.monotonic() - began, estimated)
+            if row.rounds < plan.rounds_of(full):
+                progress.say(f"{row.key}: only {row.rounds} rounds, to end within {plan.minutes:g} minutes")
+            estimated += plan.estimate(full) * row.rounds / plan.rounds_of(full)
             fleet.enter(row)
             taken = _take_together if row.together else _take_row
             ready = attrs.evolve(row, context=client_context) if row.mode == "tls" else row
@@ -160,7 +184,7 @@ def _take_row(
     errors: dict[str, str] = {}
     failures: dict[str, int] = {}
     seconds = plan.seconds or row.seconds
-    for round_number in range(plan.rounds or row.rounds):
+    for round_number in range(row.rounds):
         for contender in contenders:
             name = contender.name
             if row.mode in contender.lacks:
@@ -172,7 +196,7 @@ def _take_row(
                 try:
                     server, fresh = fleet.server(contender, row)
                     taken = row.take(
-                        row, server, FIRST_WARM_UP_SECONDS if fresh else WARM_UP_SECONDS, seconds
+                        row, server, contender.first_warm_up if fresh else WARM_UP_SECONDS, seconds
                     )
                     server.pause()
                 except StartFailed as error:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.charts import draw
 from benchmarks.contenders import CEILINGS, OURS, ROOT
 from benchmarks.losses import reason
-from benchmarks.report import number, remarks, time_text
+from benchmarks.report import disturbed, number, remarks, time_text
 from benchmarks.runner import summary
 
 __all__ = ["conditions", "full_tables", "headline", "replace_between"]
@@ -56,7 +56,7 @@ def headline(result: dict[str, Any]) -> str:
     first = lines[keys[0]] if keys else {}
     names.sort(key=lambda n: (n in CEILINGS, -first[n]["median"] if n in first else 0))
     text = ["| | " + " | ".join(HEADLINE[key] for key in keys) + " |", "| --- |" + " ---: |" * len(keys)]
-    bound = False
+    marks: dict[str, str] = {}
     for name in names:
         cells = []
         for key in keys:
@@ -65,16 +65,20 @@ def headline(result: dict[str, Any]) -> str:
                 cells.append("–")
                 continue
             cell = number(line["median"])
-            if line["client_bound"]:
-                cell, bound = cell + " ᶜ", True
-            elif "ratio" in line:
+            if "ratio" in line and not line["client_bound"]:
                 cell += f" ({line['ratio']:.2f}×)"
+            if line["client_bound"]:
+                cell += " ᶜ"
+                marks["ᶜ"] = "limited by the load client"
+            if disturbed(line):
+                cell += " ᵈ"
+                marks["ᵈ"] = "other programs used the cores"
             cells.append(f"**{cell}**" if name == OURS else cell)
         shown = f"**{name}**" if name == OURS else name
         text.append(f"| {shown} | " + " | ".join(cells) + " |")
     note = "In brackets: how many times better wsframework is (medians of the rounds' ratios)."
-    if bound:
-        note += " ᶜ: limited by the load client, not used for a claim."
+    if marks:
+        note += " " + "; ".join(f"{mark}: {text}" for mark, text in marks.items()) + ": not used for a claim."
     return "\n".join([*text, "", f"{note} {conditions(result)}"])
 
 

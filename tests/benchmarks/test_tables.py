@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.contenders import CONTENDERS, HERE
 from benchmarks.report import table
 from benchmarks.rows import ROWS, select_rows
-from benchmarks.runner import summary
+from benchmarks.runner import Plan, summary
 from benchmarks.tables import BEGIN, END, full_tables, headline, replace_between
 
 
@@ -111,3 +111,23 @@ def test_every_contender_has_its_file_and_every_row_a_key_of_its_own() -> None:
         assert (HERE / "servers" / (contender.server + suffix)).exists()
     assert len({r.key for r in ROWS}) == len(ROWS)
     assert all(select_rows([r.key]) == [r] for r in ROWS)
+
+
+def test_a_disturbed_line_is_marked() -> None:
+    busy = result()
+    for taken in busy["rows"][0]["samples"]["aiohttp"]:
+        taken["others_cpu"] = 0.5
+    assert "ᵈ" in headline(busy)
+    assert "disturbed" in table(busy["rows"][0])
+    assert "ᵈ" not in headline(result())
+
+
+def test_a_run_that_would_last_too_long_takes_fewer_rounds_but_never_none() -> None:
+    rows = select_rows(["echo"])
+    plan = Plan(rows, list(CONTENDERS), minutes=1)
+    needed = sum(plan.estimate(r) for r in rows)
+    assert needed > 120
+    shortened = plan.shortened(rows[0], rows[1:], spent=0.0, estimated=0.0)
+    assert 1 <= shortened.rounds < rows[0].rounds
+    assert plan.shortened(rows[0], rows[1:], spent=59.0, estimated=30.0).rounds == 1
+    assert Plan(rows, list(CONTENDERS)).shortened(rows[0], rows[1:], spent=1e6, estimated=1.0) == rows[0]
