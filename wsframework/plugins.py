@@ -19,6 +19,7 @@ from wsframework.errors import PluginError
 __all__ = ["GROUP", "Plugin", "find_plugin"]
 
 GROUP = "wsframework.plugins"
+"""The entry point group that plugins are found in."""
 
 
 @runtime_checkable
