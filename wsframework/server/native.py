@@ -100,6 +100,7 @@ class Server:
         self.limits = limits
         self.timeouts = timeouts
         self.timers = Timers()
+        self._hub: Hub | None = None
         self._make_hub: Callable[[], Hub] | None = None
         if transport == "hub" or (transport == "auto" and hub_is_possible()):
             self._make_hub = lambda: Hub(poller() if poller is not None else None)
@@ -162,22 +163,27 @@ class Server:
         self.addresses = tuple(address_of(listener.getsockname()) for listener in listeners)
         async with trio.open_nursery() as watching:
             with trio.CancelScope(shield=True):
-                async with trio.open_nursery() as connections:
-                    self._connections = connections
-                    connections.start_soon(self.timers.run)
-                    if self._keepalive.interval is not None:
-                        connections.start_soon(self._keep_alive)
-                    close_listeners = self._listen(listeners, ssl, watching, connections)
-                    watching.start_soon(self._watch)
-                    record(logging.INFO, "server.listening", on=", ".join(map(str, self.addresses)))
-                    task_status.started(self)
-                    try:
-                        await self._stopping.wait()
-                    finally:
-                        watching.cancel_scope.cancel(reason="the server is stopping")
-                        close_listeners()
-                    await self._drain()
-                    connections.cancel_scope.cancel(reason="the server has stopped")
+                try:
+                    async with trio.open_nursery() as connections:
+                        self._connections = connections
+                        connections.start_soon(self.timers.run)
+                        if self._keepalive.interval is not None:
+                            connections.start_soon(self._keep_alive)
+                        close_listeners = self._listen(listeners, ssl, watching, connections)
+                        watching.start_soon(self._watch)
+                        record(logging.INFO, "server.listening", on=", ".join(map(str, self.addresses)))
+                        task_status.started(self)
+                        try:
+                            await self._stopping.wait()
+                        finally:
+                            watching.cancel_scope.cancel(reason="the server is stopping")
+                            close_listeners()
+                        await self._drain()
+                        connections.cancel_scope.cancel(reason="the server has stopped")
+                finally:
+                    if self._hub is not None:
+                        # HTTP answers whose clients linger, requests that were never answered.
+                        self._hub.close()
             record(logging.INFO, "server.stopped", accepted=self._accepted)
 
     async def _watch(self) -> None:
@@ -195,7 +201,7 @@ class Server:
     ) -> Callable[[], None]:
         """Start to accept; return what stops it and closes the listeners."""
         if self._make_hub is not None and listeners:
-            hub = self._make_hub()
+            hub = self._hub = self._make_hub()
             connections.start_soon(hub.run)
             pollees = [ListenerPollee(listener, hub, self, ssl, self._incoming) for listener in listeners]
             return lambda: _close_all(pollees)
@@ -334,6 +340,15 @@ class Server:
         except Exception as error:
             # A mistake of ours; it must not take the other connections along.
             record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=repr(error))
+        except BaseExceptionGroup as group:
+            # The same, made while the server was being cancelled.
+            mistakes, rest = group.split(Exception)
+            if mistakes is not None:
+                record(
+                    logging.ERROR, "connection.failed", exc_info=mistakes, remote=remote, error=repr(mistakes)
+                )
+            if rest is not None:
+                raise rest from None
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
