@@ -31,6 +31,7 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.outbox_bytes = 0
+        self.room_wanted = False
         self.taking = True
         self.sent: list[tuple[Opcode, bytes]] = []
         self.closes: list[CloseFrame] = []
@@ -52,7 +53,9 @@ class FakeTransport:
     def take(self, size: int | None = None) -> None:
         """Let the socket take `size` bytes of the outbox, or all of it."""
         self.outbox_bytes -= self.outbox_bytes if size is None else size
-        self.connection._made_room()
+        if self.room_wanted:
+            self.room_wanted = False
+            self.connection._made_room()
 
     # What a Connection calls
 

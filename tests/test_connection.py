@@ -990,6 +990,33 @@ async def test_the_end_forgets_backlogs() -> None:
     assert len(backlog.messages) == 1
 
 
+async def test_a_transport_is_asked_to_tell_of_room_only_while_somebody_waits_for_it(
+    nursery: trio.Nursery,
+) -> None:
+    def wanted() -> bool:
+        return transport.room_wanted
+
+    transport = connect()
+    transport.taking = False
+    ws = transport.connection
+    await ws.send("x" * 100)
+    assert not wanted()
+    await start(nursery, ws, sending("y" * 90))
+    await start(nursery, ws, sending("z" * 90))
+    assert wanted()
+    transport.take()
+    assert wanted()  # for the second
+    transport.take()
+    assert not wanted()
+    FakeBacklog(ws, "a" * 60, "b" * 60)
+    assert wanted()
+    transport.take()
+    assert wanted()  # for the rest
+    transport.take()
+    assert not wanted()
+    assert len(transport.sent) == 5
+
+
 # Draining
 
 
