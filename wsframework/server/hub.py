@@ -216,13 +216,16 @@ class Hub:
             reschedule(flusher)
 
     async def run(self) -> None:
-        """Wait and dispatch for ever, until cancelled; then close the interest list, but no socket."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._flush)
-                await self._dispatch()
-        finally:
-            self._poller.close()
+        """Wait and dispatch for ever, until cancelled; call `close` afterwards."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flush)
+            await self._dispatch()
+
+    def close(self) -> None:
+        """Drop every connection that is left, and give the kernel its list back."""
+        for pollee in list(self._pollees.values()):
+            pollee.abort()
+        self._poller.close()
 
     async def _dispatch(self) -> None:
         poller, pollees = self._poller, self._pollees
