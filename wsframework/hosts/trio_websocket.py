@@ -22,6 +22,8 @@ from collections import deque
 
 import trio
 import trio_websocket
+from wsproto.events import Event, Pong
+from wsproto.utilities import LocalProtocolError
 
 from wsframework.config import Limits, Timeouts
 from wsframework.connection import Connection, EncodedMessage
@@ -62,7 +64,7 @@ async def serve_request(
 
 def _read_request(proposal: trio_websocket.WebSocketRequest) -> Request:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in proposal.headers]
-    # wsproto takes Host out of the header fields, and trio-websocket does not say it; the Origin check needs it.
+    # wsproto takes Host out of the header fields and trio-websocket hides it; the Origin check needs it.
     headers.insert(0, ("host", proposal._event.host))
     return Request(
         target=proposal.path,
@@ -119,6 +121,7 @@ class _HostedConnection:
         self._lost: Closed | None = None
         self._writing = trio.CancelScope()
         self._pings: trio.Nursery | None = None
+        _let_pings_cross_close(peer)
         self._ws = Connection(self, request, subprotocol=acceptance.subprotocol, limits=limits)
         self._session = Session(self._ws, acceptance, timers=self._timers, timeouts=timeouts)
 
@@ -248,6 +251,24 @@ class _HostedConnection:
 
     def resume_reading(self) -> None:
         self._may_read.set()
+
+
+def _let_pings_cross_close(peer: trio_websocket.WebSocketConnection) -> None:
+    """Drop pongs that wsproto does not let out.
+
+    A ping that crosses our Close frame makes trio-websocket answer it, which wsproto forbids then, and the
+    exception stops the whole server: any client could do that.
+    """
+    send = peer._send
+
+    async def send_or_drop(event: Event) -> None:
+        try:
+            await send(event)
+        except LocalProtocolError:
+            if not isinstance(event, Pong):
+                raise
+
+    peer._send = send_or_drop  # type: ignore[method-assign]
 
 
 def _frame(reason: trio_websocket.CloseReason) -> CloseFrame | None:
