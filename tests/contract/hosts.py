@@ -19,6 +19,8 @@ import trustme
 
 from tests.contract.differences import Difference
 from wsframework import App, Limits, Server, Timeouts
+from wsframework.server import serve as server_serve
+from wsframework.server.native import TransportChoice
 from wsframework.testing import Client, ClientSettings, MemoryServer, open_client, serve
 from wsframework.testing.background import open_background
 
@@ -123,18 +125,42 @@ class NativeInMemory(Host):
 
 
 class NativeOnSockets(Host):
-    """The native server, as `App.serve` starts it."""
+    """The native server, on sockets.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: what it listens on: "tcp", "tls" or "unix".
+        transport: "hub" or "stream"; "auto" is what `App.serve` starts.
+    """
+
+    def __init__(self, kind: str, transport: TransportChoice) -> None:
         self.kind = kind
-        self.name = f"native-{kind}"
+        self.transport: TransportChoice = transport
+        self.name = f"native-{kind}" if transport == "auto" else f"native-{kind}-{transport}"
 
     @asynccontextmanager
     async def serve(self, app: App) -> AsyncIterator[Served]:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "socket") if self.kind == "unix" else None
             tls = _server_tls() if self.kind == "tls" else None
-            start = functools.partial(app.serve, "127.0.0.1", 0, ssl=tls, unix_path=path)
+
+            async def start(*, task_status: trio.TaskStatus[object]) -> None:
+                if self.transport == "auto":
+                    await app.serve("127.0.0.1", 0, ssl=tls, unix_path=path, task_status=task_status)
+                    return
+                async with app.running():
+                    await server_serve(
+                        app.decide,
+                        host="127.0.0.1",
+                        port=0,
+                        ssl=tls,
+                        unix_path=path,
+                        limits=app.limits,
+                        timeouts=app.timeouts,
+                        keepalive=app.keepalive,
+                        transport=self.transport,
+                        task_status=task_status,
+                    )
+
             async with _serving(start) as (server, served):
                 if path is not None:
                     served.open_stream = functools.partial(trio.open_unix_socket, path)
@@ -225,8 +251,11 @@ def _client_tls() -> ssl.SSLContext:
 
 HOSTS: tuple[Host, ...] = (
     NativeInMemory(),
-    NativeOnSockets("tcp"),
-    NativeOnSockets("tls"),
-    NativeOnSockets("unix"),
+    NativeOnSockets("tcp", "auto"),
+    NativeOnSockets("tls", "auto"),
+    NativeOnSockets("unix", "auto"),
+    NativeOnSockets("tcp", "stream"),
+    NativeOnSockets("tls", "stream"),
+    NativeOnSockets("unix", "stream"),
     TrioWebsocketHost(),
 )

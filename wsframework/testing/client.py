@@ -84,7 +84,7 @@ class Wire:
         self.gate = Gate(self.half_open)
         self.recorded = Recorded(self.gate, check_end=False)
         self.closing = False
-        self.reading = trio.CancelScope()
+        self._closers: set[trio.CancelScope] = set()
 
     async def read(self, reader: Callable[[], Awaitable[None]]) -> None:
         """Run trio-websocket's reader."""
@@ -94,7 +94,17 @@ class Wire:
             # It answers a ping that has crossed its own Close, and wsproto does not let it.
             if not self.closing:
                 raise
-            self.reading.cancel(reason="trio-websocket's reader has failed")
+            for scope in self._closers:
+                scope.cancel(reason="trio-websocket's reader has failed")
+
+    async def close(self, websocket: trio_websocket.WebSocketConnection, code: int, reason: str) -> None:
+        """Close as trio-websocket does, or at once when it cannot read the server's answer any more."""
+        with trio.CancelScope() as scope:
+            self._closers.add(scope)
+            try:
+                await websocket.aclose(code, reason or None)
+            finally:
+                self._closers.discard(scope)
 
 
 class _ReaderNursery:
@@ -235,7 +245,7 @@ class Client:
         self._wire.closing = True
         try:
             with fail_after(self.deadline, lambda: self._late("the server's answer to Close")):
-                await self._close_websocket(code, reason)
+                await self._wire.close(self.websocket, code, reason)
         finally:
             self._finish()
 
@@ -302,16 +312,12 @@ class Client:
         self._wire.closing = True
         if not self._wire.half_open.gone:
             with trio.move_on_after(self.deadline):
-                await self._close_websocket(1000, "")
+                await self._wire.close(self.websocket, 1000, "")
         if self._link.task is not None:
             with trio.move_on_after(goodbye_seconds):
                 await self._link.finished.wait()
         if self._link.crash is not None and not self._link.crash_seen:
             raise self._link.crash
-
-    async def _close_websocket(self, code: int, reason: str) -> None:
-        with self._wire.reading:
-            await self.websocket.aclose(code, reason or None)
 
     def _finish(self) -> None:
         self._over.set()
