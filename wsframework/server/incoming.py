@@ -20,7 +20,7 @@ from wsframework.request import Address, Response
 from wsframework.server.http import Head, HeadReader, encode_response
 from wsframework.server.hub import READ, WRITE, Hub, tune
 from wsframework.server.listeners import address_of
-from wsframework.server.opening import draining_response
+from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.socket import NOT_NOW, SocketTransport, TLSTransport
 from wsframework.timers import Timer, Timers
 from wsframework.wire import Deflater, Inflater
@@ -48,6 +48,12 @@ class Host(Protocol):
 
     def depart(self, remote: Address) -> None:
         """Count it out again."""
+
+    def begin_refusal(self) -> bool:
+        """Whether one more connection that was not admitted may be told so."""
+
+    def end_refusal(self) -> None:
+        """It has been told, and is closed."""
 
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         """Go on with a request; `incoming` waits for `answer` or `upgrade`."""
@@ -154,11 +160,11 @@ class Incoming:
     def refuse(self) -> None:
         """Say that there are too many; over TLS that would cost a handshake, so just leave."""
         record(logging.WARNING, "connection.refused", remote=self.remote)
-        if self.secure:
+        if self.secure or not self._host.begin_refusal():
             self._socket.close()
             return
         self._hub.add(self._socket.fileno(), self, READ)
-        self.answer(Response.error(503, "too many connections; try again later", {"Retry-After": "5"}))
+        self.answer(crowded_response())
 
     def on_ready(self, events: int, now: float) -> None:
         """Go on with TLS or the head."""
@@ -259,7 +265,7 @@ class Incoming:
 
     def _release_callback(self) -> Callable[[], None]:
         if not self._admitted:
-            return lambda: None
+            return self._host.end_refusal
         host, remote = self._host, self.remote
         return lambda: host.depart(remote)
 

@@ -43,7 +43,7 @@ from wsframework.server.listeners import (
     open_unix_listener,
     remove_unix_socket,
 )
-from wsframework.server.opening import Opening, consider, draining_response
+from wsframework.server.opening import Opening, consider, crowded_response, draining_response
 from wsframework.server.stream import BROKEN, StreamTransport
 from wsframework.session import Decide, Session
 from wsframework.timers import Timers
@@ -57,6 +57,10 @@ _SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
 
 _DRAIN_SPREAD_SECONDS = 1.0
 """Over how long the Close frames of a thousand or more clients are spread; fewer take proportionally less."""
+
+_REFUSALS_AT_ONCE = 64
+"""Connections over the limit that are told so at the same time: each may take the close timeout, so without a
+limit of their own they would be a way around the other. More are closed without a word."""
 
 
 @attrs.frozen
@@ -115,6 +119,7 @@ class Server:
         self._open_by_address: Counter[str] = Counter()
         self._accepted = 0
         self._refused = 0
+        self._refusing = 0
         self._draining = False
         self._stopping = trio.Event()
         self._empty = trio.Event()
@@ -235,6 +240,17 @@ class Server:
         if self._draining and not self._open:
             self._empty.set()
 
+    def begin_refusal(self) -> bool:
+        """Whether one more connection that was not admitted may be told so."""
+        if self._refusing >= _REFUSALS_AT_ONCE:
+            return False
+        self._refusing += 1
+        return True
+
+    def end_refusal(self) -> None:
+        """It has been told, and is closed."""
+        self._refusing -= 1
+
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         """Decide about a request that came through the hub, in a task of its own."""
         assert self._connections is not None
@@ -332,11 +348,11 @@ class Server:
                 await self._serve_stream(stream, remote, local)
             else:
                 record(logging.WARNING, "connection.refused", remote=remote)
-                if not isinstance(stream, trio.SSLStream):
-                    response = Response.error(
-                        503, "too many connections; try again later", {"Retry-After": "5"}
-                    )
-                    await self._answer(stream, response)
+                if not isinstance(stream, trio.SSLStream) and self.begin_refusal():
+                    try:
+                        await self._answer(stream, crowded_response())
+                    finally:
+                        self.end_refusal()
         except Exception as error:
             # A mistake of ours; it must not take the other connections along.
             record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=repr(error))

@@ -25,7 +25,7 @@ from wsframework.wire import (
     server_codecs,
 )
 
-__all__ = ["Opening", "consider", "draining_response"]
+__all__ = ["Opening", "consider", "crowded_response", "draining_response"]
 
 
 @attrs.frozen(eq=False)
@@ -87,3 +87,8 @@ async def consider(
 def draining_response() -> Response:
     """Return the answer of a server that is stopping."""
     return Response.error(503, "the server is shutting down", {"Retry-After": "5"})
+
+
+def crowded_response() -> Response:
+    """Return the answer to a connection over the limit."""
+    return Response.error(503, "too many connections; try again later", {"Retry-After": "5"})
