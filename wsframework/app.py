@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import logging
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, TypeVar
@@ -342,7 +342,9 @@ class App:
             {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
         )
 
-    async def _ask(self, guards: Iterable[Guard], request: Request) -> Response | None:
+    async def _ask(self, guards: Sequence[Guard], request: Request) -> Response | None:
+        if not guards:
+            return None
         with trio.move_on_after(self.timeouts.guard) as limit:
             for guard in guards:
                 try:

@@ -626,12 +626,19 @@ class Connection:
             if self._backlogs is not None:
                 self._transport.room_wanted = True
 
-    def _offer(self, message: EncodedMessage) -> bool:
-        """Commit a broadcast message if the outbox has room for it now."""
-        if self._closed is not None or not self._has_room(len(message.payload)):
+    def _offer(self, message: EncodedMessage, size: int) -> bool:
+        """Commit a broadcast message of `size` payload bytes if the outbox has room for it now."""
+        # `_has_room`, without the call: this is the path of every delivery.
+        transport = self._transport
+        outbox = transport.outbox_bytes
+        if (
+            (outbox and outbox + size > self._outbox_limit)
+            or self._senders is not None
+            or self._closed is not None
+        ):
             return False
         self._messages_sent += 1
-        self._transport.send_encoded(message)
+        transport.send_encoded(message)
         return True
 
     def _add_backlog(self, backlog: Backlog) -> None:

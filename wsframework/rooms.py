@@ -183,13 +183,11 @@ class Member:
         return self._backlog_bytes
 
     def _take(self, message: EncodedMessage) -> bool:
-        """Take a broadcast: into the outbox, the backlog, or not at all."""
+        """Take a broadcast for which the outbox has no room: into the backlog, or not at all."""
         ws = self.ws
         if ws._closed is not None:
             return False
         if self._backlog is None:
-            if ws._offer(message):
-                return True
             self._backlog = deque()
             ws._add_backlog(self)
         return self._keep(message, self._backlog)
@@ -227,7 +225,7 @@ class Member:
         """Move messages from the backlog to the outbox; True when none is left."""
         backlog = self._backlog
         while backlog:
-            if not self.ws._offer(backlog[0][1]):
+            if not self.ws._offer(backlog[0][1], len(backlog[0][1].payload)):
                 return False
             _, message = backlog.popleft()
             self._backlog_bytes -= len(message.payload)
@@ -333,12 +331,14 @@ class Room:
 
     def _deliver(self, message: EncodedMessage, exclude: Collection[object]) -> int:
         reached = 0
+        size = len(message.payload)
         # A copy would cost as much as the deliveries: closing a slow member does not touch the dict, because
         # membership ends in the member's own task.
         for ws, member in self._members.items():
             if exclude and ws in exclude:
                 continue
-            if member._take(message):
+            # Nearly always the outbox has room; `_take` deals with the rest.
+            if (member._backlog is None and ws._offer(message, size)) or member._take(message):
                 reached += 1
         self._deliveries += reached
         return reached

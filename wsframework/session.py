@@ -27,7 +27,7 @@ import trio
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.errors import Close, CloseFrame, ConnectionClosed, unwrap_group
-from wsframework.records import record
+from wsframework.records import logger, record
 from wsframework.request import Request, Response
 from wsframework.timers import Timer, Timers
 
@@ -111,6 +111,8 @@ class Session:
         if beyond is not None:
             raise beyond
         await ws.wait_closed()
+        if not logger.isEnabledFor(logging.INFO):
+            return
         statistics = ws.statistics()
         self._record(
             logging.INFO,
@@ -139,7 +141,8 @@ class Session:
                 # First of all, so that a child which cleans up slowly cannot hold up the Close frame.
                 self._close_after(error)
                 error = None
-            nursery.cancel_scope.cancel(reason="the handler has returned")
+            if self._guarded:
+                nursery.cancel_scope.cancel(reason="the handler has returned")
             self._ws._session = None
             if self._grace is not None:
                 self._grace.cancel()
@@ -149,9 +152,12 @@ class Session:
     def nursery(self) -> trio.Nursery:
         """Return the connection's nursery for its children."""
         assert self._nursery is not None
-        if not self._guarded and not self._over:
+        if not self._guarded:
             self._guarded = True
-            self._nursery.start_soon(self._guard)
+            if self._over:
+                self._nursery.cancel_scope.cancel(reason="the connection has ended")
+            else:
+                self._nursery.start_soon(self._guard)
         return self._nursery
 
     async def _guard(self) -> None:
@@ -166,7 +172,8 @@ class Session:
         """Cancel the children now and the handler after its grace."""
         assert self._nursery is not None
         self._over = True
-        self._nursery.cancel_scope.cancel(reason=f"the connection ended: {self._ws.closed}")
+        if self._guarded:
+            self._nursery.cancel_scope.cancel(reason=f"the connection ended: {self._ws.closed}")
         grace = self._timeouts.disconnect_grace
         if grace > 0:
             self._grace = self._timers.after(grace, self.cancel)
@@ -179,6 +186,8 @@ class Session:
 
     def _close_after(self, error: BaseException | None) -> None:
         """Start the close that the handler's end asks for, and log an exception that nobody expected."""
+        if error is None and self._ws.closed is not None:
+            return
         frame = CloseFrame(1000)
         if error is not None:
             leaves = list(_leaves(error))

@@ -143,11 +143,8 @@ def remove_unix_socket(path: str) -> None:
 
 def address_of(sockaddr: object) -> Address:
     """Return a socket's address as a value."""
-    match sockaddr:
-        case (str(host), int(port), *_):
-            # "fe80::1%eth0": the zone is ours, not the peer's.
-            return Address(host.partition("%")[0], port)
-        case str(path):
-            return Address(path)
-        case _:
-            return Address("")
+    if isinstance(sockaddr, tuple):
+        host: str = sockaddr[0]
+        # "fe80::1%eth0": the zone is ours, not the peer's.
+        return Address(host.partition("%")[0] if "%" in host else host, sockaddr[1])
+    return Address(sockaddr if isinstance(sockaddr, str) else "")

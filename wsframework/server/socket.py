@@ -211,11 +211,9 @@ class SocketTransport(FrameTransport):
     def flush(self) -> None:
         """Write the outbox with one system call, as far as the socket takes it."""
         outbox = self.outbox
-        if not outbox:
-            if self._sending_ended and not self._sent_fin:
+        if not outbox or self._blocked:
+            if self._sending_ended and not outbox:
                 self._send_fin()
-            return
-        if self._blocked or self._on_release is None:
             return
         data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
         try:
@@ -265,6 +263,7 @@ class SocketTransport(FrameTransport):
         on_release, self._on_release = self._on_release, None
         if on_release is None:
             return
+        self._blocked = True  # no flush may find the closed socket
         self._hub.remove(self._fd)
         self._socket.close()
         self._released()
