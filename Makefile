@@ -63,3 +63,4 @@ clean: ## Remove what the targets made
 
 -include benchmarks/bench.mk
 -include tests/conformance/conformance.mk
+-include docs/docs.mk
