@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import attrs
 
@@ -128,8 +128,12 @@ class Request:
 def _path_of(target: str) -> str:
     if target.startswith("/"):
         return target.partition("?")[0].partition("#")[0]
-    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2).
-    return urlsplit(target).path or "/"
+    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2). Not urlsplit: it
+    # raises for some of what a stranger may put into the authority.
+    _, scheme, rest = target.partition("?")[0].partition("#")[0].partition("://")
+    if not scheme:
+        return target
+    return "/" + rest.partition("/")[2]
 
 
 @attrs.frozen(eq=False, init=False)

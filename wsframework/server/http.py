@@ -104,6 +104,9 @@ class HeadReader:
         if event is h11.NEED_DATA:
             return None
         assert isinstance(event, h11.Request)
+        if not event.http_version.startswith(b"1."):
+            version = event.http_version.decode("ascii")
+            raise HandshakeError(f"this server speaks HTTP/1.1, not HTTP/{version} (RFC 9110 §15.6.6)", 505)
         trailing = bytes(self._parser.trailing_data[0])
         if self._received - len(trailing) > self._max_bytes:
             # h11 counts only heads that come in pieces.
