@@ -916,20 +916,24 @@ async def test_a_ping_in_a_cancelled_scope_sends_nothing() -> None:
 # Broadcasts
 
 
+def offer(ws: Connection, message: EncodedMessage) -> bool:
+    return ws._offer(message, len(message.payload))
+
+
 async def test_a_broadcast_message_is_taken_only_if_there_is_room_now(nursery: trio.Nursery) -> None:
     transport = connect()
     transport.taking = False
     ws = transport.connection
-    assert ws._offer(encode("x" * 60))
-    assert not ws._offer(encode("y" * 60))
+    assert offer(ws, encode("x" * 60))
+    assert not offer(ws, encode("y" * 60))
     await start(nursery, ws, sending("z" * 60))
-    assert not ws._offer(encode("y"))  # it would fit, but others wait
+    assert not offer(ws, encode("y"))  # it would fit, but others wait
     assert transport.texts == ["x" * 60]
     assert transport.log == ["send_encoded"]
     assert ws.statistics().messages_sent == 1
     ws._start_close(CloseFrame(1000))
     transport.outbox_bytes = 0
-    assert not ws._offer(encode("y"))
+    assert not offer(ws, encode("y"))
 
 
 class FakeBacklog:
@@ -939,7 +943,7 @@ class FakeBacklog:
         ws._add_backlog(self)
 
     def _made_room(self) -> bool:
-        while self.messages and self.ws._offer(self.messages[0]):
+        while self.messages and offer(self.ws, self.messages[0]):
             del self.messages[0]
         return not self.messages
 
