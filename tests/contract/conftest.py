@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import trio
+import trio.testing
 
 from tests.contract.hosts import HOSTS, Host
 
@@ -13,6 +15,14 @@ MISTAKES = {"connection.failed", "timer.failed", "hub.failed"}
 def host(request: pytest.FixtureRequest) -> Host:
     assert isinstance(request.param, Host)
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def clock(request: pytest.FixtureRequest) -> trio.abc.Clock | None:
+    """Let pytest-trio use a virtual clock where that can be."""
+    if "host" in request.fixturenames and request.getfixturevalue("host").virtual_time:
+        return trio.testing.MockClock(autojump_threshold=0)
+    return None
 
 
 @pytest.fixture(autouse=True)

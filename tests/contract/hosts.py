@@ -29,7 +29,7 @@ __all__ = ["HOSTS", "TIMEOUTS", "Host", "Served", "new_app"]
 DEADLINE_SECONDS = 5.0
 """Real seconds that a client waits for one thing."""
 
-TIMEOUTS = Timeouts(handshake=2.0, close=1.0, disconnect_grace=0.3, last_words=0.5, drain=1.0)
+TIMEOUTS = Timeouts(handshake=2.0, close=0.5, disconnect_grace=0.2, last_words=0.3, drain=0.6)
 """Short, because sockets need the real clock; and far enough from each other to be told apart."""
 
 
@@ -84,6 +84,8 @@ class Host(ABC):
     """Something that serves Apps."""
 
     name: str
+    virtual_time = False
+    """Whether tests may run on a virtual clock: nothing of the host waits for the kernel."""
     differences: frozenset[Difference] = frozenset()
 
     def differs(self, difference: Difference) -> bool:
@@ -101,6 +103,7 @@ class NativeInMemory(Host):
     """The native server, over memory streams."""
 
     name = "native-memory"
+    virtual_time = True
 
     @asynccontextmanager
     async def serve(self, app: App) -> AsyncIterator[Served]:

@@ -22,7 +22,7 @@ async def test_a_large_send_that_is_cancelled_and_a_small_one_leave_whole_frames
         client.deadline = 20
         sent: list[str] = []
         for text in [LARGE, LARGE, LARGE, "small"]:
-            with trio.move_on_after(0.1):
+            with trio.move_on_after(0.05):
                 await ws.send(text)
                 sent.append(text)
         # The first went into the empty outbox whole; the others found no room and were not sent.
@@ -188,7 +188,7 @@ async def test_aclose_may_be_cancelled_anywhere_and_the_peer_gets_the_close_fram
 
 
 async def test_aclose_may_be_cancelled_anywhere_with_a_mute_peer(host: Host) -> None:
-    app = App(timeouts=Timeouts(close=0.2, disconnect_grace=0.2, drain=0.5))
+    app = App(timeouts=Timeouts(close=0.1, disconnect_grace=0.1, drain=0.3))
     async with lending(host, app) as lender:
 
         @asynccontextmanager

@@ -51,7 +51,7 @@ async def test_past_the_budget_the_peer_is_held_back_and_nothing_is_lost(host: H
 
         client.deadline = 60
         nursery.start_soon(flood)
-        await trio.sleep(0.3)
+        await trio.sleep(0.2)
         assert ws.statistics().unread_bytes > 64 * 1024
         # One read may bring in more than the budget; nothing follows it.
         assert ws.statistics().unread_bytes < 400_000
@@ -91,10 +91,10 @@ async def test_a_cancelled_ping_leaves_nothing_behind(host: Host) -> None:
 
 
 async def test_a_quiet_peer_that_is_gone_is_noticed(host: Host) -> None:
-    app = App(timeouts=TIMEOUTS, keepalive=Keepalive(interval=0.2, timeout=0.2))
+    app = App(timeouts=TIMEOUTS, keepalive=Keepalive(interval=0.1, timeout=0.1))
     async with lend(host, app) as (ws, client):
         client.vanish()
-        with trio.move_on_after(1.5) as limit:
+        with trio.move_on_after(1.0) as limit:
             await ws.wait_closed()
         if host.differs(Difference.SENDS_NO_KEEPALIVE):
             assert limit.cancelled_caught
@@ -105,14 +105,14 @@ async def test_a_quiet_peer_that_is_gone_is_noticed(host: Host) -> None:
 
 
 async def test_a_quiet_peer_that_answers_pings_is_kept(host: Host) -> None:
-    app = App(timeouts=TIMEOUTS, keepalive=Keepalive(interval=0.1, timeout=0.2))
+    app = App(timeouts=TIMEOUTS, keepalive=Keepalive(interval=0.05, timeout=0.1))
 
     @app.websocket("/")
     async def wait(ws: Connection) -> None:
         await ws.receive()
 
     async with host.serve(app) as served, served.connect() as client:
-        await trio.sleep(0.8)
+        await trio.sleep(0.35)
         assert client.closed is None
         pings = [frame for frame in client.recorder.frames if frame.opcode == Opcode.PING]
         assert bool(pings) is not host.differs(Difference.SENDS_NO_KEEPALIVE)

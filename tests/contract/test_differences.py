@@ -1,0 +1,22 @@
+"""The list of differences is neither longer nor shorter than what the suite checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.contract.differences import Difference
+from tests.contract.hosts import HOSTS
+
+
+@pytest.mark.parametrize("difference", Difference)
+def test_every_difference_is_checked_by_a_test(difference: Difference) -> None:
+    sources = [path.read_text() for path in Path(__file__).parent.glob("test_*.py") if str(path) != __file__]
+    assert any(f"differs(Difference.{difference.name})" in source for source in sources)
+
+
+def test_only_the_trio_websocket_host_differs() -> None:
+    [hosted] = [host for host in HOSTS if host.name == "trio-websocket"]
+    assert all(not other.differences for other in HOSTS if other is not hosted)
+    assert hosted.differences == set(Difference)
