@@ -128,8 +128,8 @@ class Request:
 def _path_of(target: str) -> str:
     if target.startswith("/"):
         return target.partition("?")[0].partition("#")[0]
-    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2). Not urlsplit: it
-    # raises for some of what a stranger may put into the authority.
+    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2). Not urlsplit,
+    # which raises for some of what a stranger may put into the authority.
     _, scheme, rest = target.partition("?")[0].partition("#")[0].partition("://")
     if not scheme:
         return target
