@@ -121,8 +121,12 @@ def open_unix_listener(path: str) -> stdlib_socket.socket:
         with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(path)
-            except OSError:
-                os.unlink(path)
+            except ConnectionRefusedError:
+                os.unlink(path)  # there is nobody behind it any more
+            except OSError as error:
+                raise ListenError(
+                    f"cannot listen on {path}: it belongs to another program ({error.strerror})"
+                ) from None
             else:
                 raise ListenError(f"cannot listen on {path}: another server listens there")
     listener = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
