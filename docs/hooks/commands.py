@@ -123,7 +123,11 @@ class Stage:
     def _replace(self, found: re.Match[str]) -> str:
         kind, code, rest = found.groups()
         if kind == "log":
+            if "trace" not in run("wsframework --help"):
+                return "*(The tracer is not there yet.)*"
             return _block(self.server(rest).log())
+        if "wsframework trace" in rest and "trace" not in run("wsframework --help"):
+            return "*(The tracer is not there yet.)*"
         command = re.sub(r"\{(\w+)\}", lambda name: self.server(name[1]).url, rest)
         return _block(f"$ {command}\n{run(command, int(code or 0))}")
 
