@@ -105,9 +105,6 @@ class Transport(Protocol):
     def send_encoded(self, message: EncodedMessage) -> None:
         """Commit a message that was encoded once for many connections."""
 
-    def flush(self) -> None:
-        """Hand to the socket what it will take now; the sending handler is about to wait."""
-
     def close(self, frame: CloseFrame) -> None:
         """Commit a Close frame and see the connection to its end, within the close timeout."""
 
@@ -344,8 +341,7 @@ class Connection:
             return self._take()
         if self._on_idle is not None:
             self._received_all()
-        self._transport.flush()
-        # Only now, because both may have ended the connection.
+        # Only now, because that may have ended the connection.
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
         if self._receiver is not None:
@@ -364,7 +360,6 @@ class Connection:
             return self._take()
         if self._on_idle is not None:
             self._received_all()
-        self._transport.flush()
         if self._closed is not None:
             raise StopAsyncIteration
         if self._receiver is not None:
@@ -495,7 +490,6 @@ class Connection:
                 forget()
                 raise
             ping.sent_at = trio.current_time()
-        self._transport.flush()
         if ping.round_trip is not None:
             return ping.round_trip
         if self._ended and self._closed is not None:

@@ -233,9 +233,6 @@ class _HostedConnection:
     def send_encoded(self, message: EncodedMessage) -> None:
         self.send(message.opcode, message.payload)
 
-    def flush(self) -> None:
-        """Nothing to do: the writer runs at the next turn."""
-
     def close(self, frame: CloseFrame) -> None:
         self._sent = frame
         self._outbox.append(frame)

@@ -180,10 +180,6 @@ class FrameTransport(ABC):
             frame = encode_message(opcode, payload)
         self._commit(frame)
 
-    @abstractmethod
-    def flush(self) -> None:
-        """Write what the socket takes at once, if that can be done without waiting."""
-
     def send_encoded(self, message: EncodedMessage) -> None:
         """Commit a message that was encoded once for many connections."""
         if self._deflater is not None:

@@ -6,9 +6,10 @@ Trio's own stream calls park a task and change the kernel's interest list for ev
 once a *turn*: it waits until any socket is ready, then calls `on_ready` of every ready `Pollee`, which reads
 or writes without blocking and wakes only the tasks that now have something to do.
 
-Writes wait for the end of the scheduler's turn. Whoever commits a frame marks its pollee *dirty*; a handler's
-own frames are flushed when it parks, and whatever is dirty after that is flushed by the flusher, the hub's
-second task, at its next step. So frames that were committed in one turn leave in one system call.
+Writes wait for the end of the scheduler's turn. Whoever commits a frame marks its pollee *dirty*, and the
+flusher, the hub's second task, flushes all that are dirty at its next step, when every task that was woken in
+this turn has run. So frames that were committed in one turn leave in one system call, and system calls run
+back to back: flushing each connection when its handler parked cost 10 to 20 % more a message.
 
 Nothing here knows of frames, handshakes or TLS.
 """

@@ -128,9 +128,6 @@ class StreamTransport(FrameTransport):
     def _release(self) -> None:
         self._scope.cancel(reason="the connection is released")
 
-    def flush(self) -> None:
-        """Do nothing: a Trio stream cannot be written without waiting, and the writer is awake."""
-
     def pause_reading(self) -> None:
         """Stop the reader after what it is reading now."""
         self._reading_paused = True
