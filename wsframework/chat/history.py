@@ -211,7 +211,8 @@ class HistoryStore:
                     "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
                 ).fetchone()
             except (sqlite3.Error, OSError) as error:
-                raise ConfigurationError(f"cannot open the chat history {where}: {error}") from error
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise ConfigurationError(f"cannot open the chat history {where}: {reason}") from error
             self._resources = resources.pop_all()
         while self.prune():
             pass

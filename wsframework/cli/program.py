@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
+from wsframework.cli.chat import chat
 from wsframework.cli.routes import routes
 from wsframework.cli.run import run
 
 __all__ = ["COMMANDS", "build"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (run, routes)
+COMMANDS: tuple[Callable[..., None], ...] = (run, routes, chat)
 """Every command: its name is the function's, its help the docstring, its options the parameters."""
 
 

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import open_websocket_url
+
+from tests.cli.conftest import Command
+from tests.cli.process import running
+from wsframework.cli.chat import addresses_to_open
+from wsframework.request import Address
+
+
+async def say(url: str, text: str) -> list[str]:
+    """Say something in the lobby; return what was said there before."""
+    async with open_websocket_url(url.replace("http", "ws") + "ws/chat", subprotocols=["superchat"]) as ws:
+        answers: list[dict[str, Any]] = []
+        for request in (
+            {"type": "hello", "version": 1, "name": "Ada"},
+            {"type": "join", "room": "lobby"},
+            {"type": "say", "room": "lobby", "text": text, "id": "said"},
+        ):
+            await ws.send_message(json.dumps(request))
+        while not answers or answers[-1].get("re") != "said":
+            answers.append(json.loads(await ws.get_message()))
+        return [message["text"] for message in answers[1]["messages"]]
+
+
+def test_chat_serves_its_page_and_keeps_what_was_said(tmp_path: Path) -> None:
+    for before in ([], ["hello"]):
+        with running("-m", "wsframework", "chat", "--port", "0", cwd=tmp_path) as server:
+            url = server.wait_for("http://").strip()
+            with urllib.request.urlopen(url, timeout=10) as response:
+                assert response.status == 200
+                assert "<title>Chat</title>" in response.read().decode()
+            assert trio.run(say, url, "hello") == before
+            server.wait_for("Messages are kept in chat.db")
+            assert server.stop(signal.SIGINT) == 0
+        assert (tmp_path / "chat.db").exists()
+
+
+def test_chat_without_history_leaves_no_file(tmp_path: Path) -> None:
+    with running("-m", "wsframework", "chat", "--port", "0", "--no-history", cwd=tmp_path) as server:
+        trio.run(say, server.wait_for("http://").strip(), "hello")
+        server.wait_for("in memory only")
+        assert server.stop() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_cannot_be_opened_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    with running("-m", "wsframework", "chat", "--port", "0", "--db", "no/chat.db", cwd=tmp_path) as server:
+        assert server.wait() == 2
+    assert server.errors == [
+        "error: cannot open the chat history no/chat.db: No such file or directory",
+    ]
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with running("-m", "wsframework", "chat", "--port", port, cwd=tmp_path) as server:
+            assert server.wait() == 2
+    assert len(server.errors) == 1
+    assert port in server.errors[0]
+
+
+def test_no_history_and_a_database_exclude_each_other(command: Command) -> None:
+    code, _, errors = command("chat", "--no-history", "--db", "x.db")
+    assert code == 2
+    assert "exclude each other" in errors
+
+
+@pytest.mark.parametrize(
+    ("listening", "opened"),
+    [
+        ([Address("127.0.0.1", 3000)], ["http://127.0.0.1:3000/"]),
+        ([Address("::1", 80)], ["http://[::1]:80/"]),
+    ],
+)
+def test_an_address_is_opened_as_it_is(listening: list[Address], opened: list[str]) -> None:
+    assert addresses_to_open(tuple(listening)) == opened
+
+
+def test_every_interface_is_opened_by_names_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {socket.AF_INET: "192.0.2.7", socket.AF_INET6: ""}
+    monkeypatch.setattr("wsframework.cli.chat._own_address", own.__getitem__)
+    everywhere = (Address("0.0.0.0", 3000), Address("::", 3000))
+    assert addresses_to_open(everywhere) == ["http://localhost:3000/", "http://192.0.2.7:3000/"]

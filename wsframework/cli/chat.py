@@ -1,0 +1,84 @@
+"""`wsframework chat`: the chat with its page, ready to be opened in a browser."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsframework.app import App
+from wsframework.chat import Chat
+from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
+from wsframework.errors import ConfigurationError
+from wsframework.request import Address
+from wsframework.server import Server
+
+__all__ = ["addresses_to_open", "chat"]
+
+
+def chat(
+    host: Annotated[
+        str, typer.Option(help="Address or name to listen on; '' for every interface.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port; 0 lets the system choose.", min=0, max=65535)] = 3000,
+    db: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Where messages are kept. [default: chat.db]")
+    ] = None,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Keep messages in memory only, until the server stops.")
+    ] = False,
+    log_level: Annotated[LogLevel, typer.Option(help="From which level on to log.")] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Log as text or as JSON, one object a line.")
+    ] = LogFormat.TEXT,
+) -> None:
+    """Serve a chat: open it in two browser windows and talk.
+
+    SIGINT (Ctrl-C) and SIGTERM end it gracefully; what was said is there again the next time.
+    """
+    if no_history and db is not None:
+        raise ConfigurationError("--no-history and --db exclude each other: keep the messages, or do not")
+    set_up_logging(log_level, log_format)
+    history = None if no_history else db or Path("chat.db")
+    app = App()
+    app.install(Chat(history=history))
+
+    def announce(server: Server) -> None:
+        kept = "in memory only" if history is None else f"in {history}"
+        # Flushed, because whoever started us in a pipe waits for these lines.
+        print("Open the chat in a browser, in two windows to talk to yourself:", flush=True)
+        for url in addresses_to_open(server.addresses):
+            print(f"  {url}", flush=True)
+        print(f"Messages are kept {kept}. Ctrl-C stops.", flush=True)
+
+    app.run(host or None, port, on_listening=announce)
+
+
+def addresses_to_open(addresses: tuple[Address, ...]) -> list[str]:
+    """Return http:// URLs for what a server listens on, those of this machine first.
+
+    "Every interface" is no address that a browser can open: it becomes `localhost`, and the address that
+    other machines of the network reach this one at.
+    """
+    urls: list[str] = []
+    for address in addresses:
+        family = _EVERYWHERE.get(address.host)
+        hosts = [address.host] if family is None else ["localhost", _own_address(family)]
+        urls += [f"http://{Address(host, address.port)}/" for host in hosts if host]
+    return list(dict.fromkeys(urls))
+
+
+_EVERYWHERE = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}
+
+
+def _own_address(family: socket.AddressFamily) -> str:
+    """Return the address that the system would use to reach other machines, or nothing."""
+    far = "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"  # for documentation: nobody has them
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))  # chooses a route and sends nothing
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
