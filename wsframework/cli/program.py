@@ -12,10 +12,11 @@ import typer
 from wsframework.cli.chat import chat
 from wsframework.cli.routes import routes
 from wsframework.cli.run import run
+from wsframework.cli.trace import trace
 
 __all__ = ["COMMANDS", "build"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (run, routes, chat)
+COMMANDS: tuple[Callable[..., None], ...] = (run, routes, chat, trace)
 """Every command: its name is the function's, its help the docstring, its options the parameters."""
 
 

@@ -1,0 +1,328 @@
+"""The frames of one connection, from the 101 to the closing handshake (RFC 6455 §5, §7).
+
+Theory of operation
+-------------------
+    bytes in -> `FrameSplitter` -> frame steps -> `FrameJudge` -> diagnoses
+            \\-> `wire.Decoder` -> what a client must do: answer a ping, answer a Close, fail the connection
+
+Everything is in one task: send what was asked for, listen for a while, close, listen for the answer. The
+state of the closing handshake is `wire.ClosingHandshake`'s; the frames it encodes are a server's, so only
+their contents are used, and masked here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from wsframework.cli.tracing.channel import Channel, Ending
+from wsframework.cli.tracing.frames import Frame, FrameSplitter, preview
+from wsframework.cli.tracing.judging import FrameJudge
+from wsframework.cli.tracing.problems import Problem
+from wsframework.cli.tracing.reaching import Clock, Tell
+from wsframework.cli.tracing.steps import CloseHandshake, FrameStep, MessageStep
+from wsframework.errors import CloseFrame
+from wsframework.wire import (
+    CloseCode,
+    CloseReceived,
+    CloseState,
+    ClosingHandshake,
+    Decoder,
+    Deflater,
+    Event,
+    Failure,
+    Inflater,
+    Opcode,
+    Ping,
+    close_payload,
+    encode_frame,
+)
+
+__all__ = ["Conversation", "Script"]
+
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Enough to see what a server sends, and few enough for any machine."""
+
+
+@attrs.frozen
+class Script:
+    """What a client does on an open connection.
+
+    Attributes:
+        messages: texts to send, at once and in this order.
+        wait_seconds: how long to listen then.
+        timeout_seconds: how long to wait for the answer to our Close frame.
+    """
+
+    messages: tuple[str, ...]
+    wait_seconds: float
+    timeout_seconds: float
+
+
+class Conversation:
+    """One open connection's frames.
+
+    Args:
+        channel: where they come from and go to.
+        codecs: permessage-deflate's two ends, if it was agreed on.
+        clock: what steps are timed with.
+        tell: gets each step.
+        diagnose: gets each problem.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        codecs: tuple[Deflater | None, Inflater] | None,
+        clock: Clock,
+        tell: Tell,
+        diagnose: Callable[[Problem], None],
+    ) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._tell = tell
+        self._diagnose = diagnose
+        self._deflater = None if codecs is None else codecs[0]
+        inflater = None if codecs is None else codecs[1]
+        self._decoder = Decoder(masked=False, max_message_bytes=_MAX_MESSAGE_BYTES, inflater=inflater)
+        self._splitter = FrameSplitter()
+        self._judge = FrameJudge(compression=codecs is not None)
+        self._closing = ClosingHandshake()
+        self._failed = False
+        self._begun: list[Frame] = []
+        self._finished: deque[list[Frame]] = deque()
+
+    async def hold(self, script: Script, rest: bytes) -> Ending | None:
+        """Hold the whole conversation; return how the bytes ended, if they did.
+
+        Args:
+            script: what to do.
+            rest: the bytes that came right behind the 101.
+        """
+        ending: Ending | None = None
+        with trio.move_on_after(script.timeout_seconds) as sending:
+            for message in script.messages:
+                await self._send_message(message)
+        if sending.cancelled_caught:
+            # Half a frame may be out, so nothing can follow it.
+            self._failed = True
+            self._diagnose(
+                Problem(
+                    "tcp.stuck",
+                    f"The server read nothing for {script.timeout_seconds:g} s (RFC 9293 §3.8.6).",
+                )
+            )
+        if rest:
+            await self._take(rest)
+        with trio.move_on_after(script.wait_seconds):
+            ending = await self._listen()
+        if ending is None and not self._over:
+            await self._close(CloseFrame(CloseCode.NORMAL_CLOSURE))
+            with trio.move_on_after(script.timeout_seconds) as waiting:
+                ending = await self._listen()
+            if waiting.cancelled_caught:
+                self._diagnose(
+                    Problem(
+                        "close.unanswered",
+                        f"The server did not answer our Close frame within {script.timeout_seconds:g} s "
+                        "(RFC 6455 §5.5.1).",
+                    )
+                )
+        self._sum_up(ending)
+        return ending
+
+    @property
+    def clean(self) -> bool:
+        """Whether both Close frames crossed."""
+        return self._closing.state is CloseState.CLOSED
+
+    @property
+    def _over(self) -> bool:
+        return self._failed or self.clean
+
+    async def _listen(self) -> Ending | None:
+        while not self._over:
+            data = await self._channel.receive()
+            if isinstance(data, Ending):
+                return data
+            await self._take(data)
+        return None
+
+    # In
+
+    async def _take(self, data: bytes) -> None:
+        events = self._decoder.feed(data)
+        problems = 0
+        for frame in self._splitter.feed(data):
+            problems += self._show(frame)
+            if frame.opcode < Opcode.CLOSE:
+                self._begun.append(frame)
+                if frame.fin:
+                    self._finished.append(self._begun)
+                    self._begun = []
+        for event in events:
+            await self._act(event, problems)
+
+    def _show(self, frame: Frame) -> int:
+        self._tell(self._step("received", frame))
+        problems = self._judge.judge(frame)
+        for problem in problems:
+            self._diagnose(problem)
+        return len(problems)
+
+    async def _act(self, event: Event, problems: int) -> None:
+        match event:
+            case str() | bytes():
+                self._show_message(event)
+            case Ping(payload):
+                if self._closing.state is CloseState.OPEN:
+                    await self._send(Opcode.PONG, payload)
+            case CloseReceived(frame):
+                if self._closing.receive(frame) is not None:
+                    await self._send(Opcode.CLOSE, close_payload(frame.code))
+            case Failure(code, reason):
+                incomplete = self._splitter.take_incomplete()
+                if incomplete is not None:
+                    problems += self._show(incomplete)
+                if not problems:
+                    self._diagnose(_explain(code, reason))
+                await self._close(CloseFrame(code, reason))
+                self._failed = True
+
+    def _show_message(self, message: str | bytes) -> None:
+        frames = self._finished.popleft()
+        compressed = 1 in frames[0].rsv
+        if len(frames) == 1 and not compressed:
+            return
+        data = message.encode() if isinstance(message, str) else message
+        kind = "text" if isinstance(message, str) else "binary"
+        self._tell_message("received", kind, data, frames=len(frames), compressed=compressed)
+
+    def _tell_message(self, direction: str, kind: str, data: bytes, *, frames: int, compressed: bool) -> None:
+        self._tell(
+            MessageStep(
+                at=self._clock.now(),
+                direction=direction,
+                kind=kind,
+                frames=frames,
+                compressed=compressed,
+                length=len(data),
+                payload=preview(data, len(data)),
+            )
+        )
+
+    # Out
+
+    async def _send_message(self, message: str) -> None:
+        payload = message.encode()
+        if self._deflater is not None:
+            self._tell_message("sent", "text", payload, frames=1, compressed=True)
+            await self._send(Opcode.TEXT, self._deflater.compress(payload), compressed=True)
+        else:
+            await self._send(Opcode.TEXT, payload)
+
+    async def _close(self, frame: CloseFrame) -> None:
+        if self._closing.send(frame) is not None:
+            await self._send(Opcode.CLOSE, close_payload(frame.code, frame.reason))
+
+    async def _send(self, opcode: Opcode, payload: bytes, *, compressed: bool = False) -> None:
+        # "The masking key [...] MUST be chosen [...] unpredictable" (§5.3)
+        key = os.urandom(4)
+        data = encode_frame(opcode, payload, rsv1=compressed, masking_key=key)
+        # Told first: over loopback the answer may be there before `send` returns.
+        (frame,) = FrameSplitter().feed(data)
+        self._tell(self._step("sent", frame))
+        await self._channel.send(data)
+
+    # The end
+
+    def _sum_up(self, ending: Ending | None) -> None:
+        """Tell how the closing handshake went, and what was left unfinished."""
+        if ending is not None:
+            self._show_unfinished()
+        closing = self._closing
+        if ending is not None and not self._failed:
+            how = "reset" if ending is Ending.RESET else "ended"
+            if closing.state is CloseState.OPEN:
+                self._diagnose(
+                    Problem(
+                        "close.none",
+                        f"The server {how} the connection without a Close frame, which is what 1006 stands "
+                        "for (RFC 6455 §7.1.5).",
+                    )
+                )
+            elif closing.state is CloseState.CLOSE_SENT:
+                self._diagnose(
+                    Problem(
+                        "close.unanswered",
+                        f"The server {how} the connection without answering our Close frame "
+                        "(RFC 6455 §5.5.1).",
+                    )
+                )
+        received, sent = closing.received, closing.sent
+        self._tell(
+            CloseHandshake(
+                at=self._clock.now(),
+                first={True: "client", False: "server", None: None}[closing.sent_first],
+                sent_code=None if sent is None else sent.code,
+                received_code=None if received is None else received.code,
+                received_reason="" if received is None else received.reason,
+                clean=self.clean,
+            )
+        )
+
+    def _show_unfinished(self) -> None:
+        frame = self._splitter.take_incomplete()
+        if frame is not None:
+            self._show(frame)
+            there = frame.length - frame.missing
+            self._diagnose(
+                Problem(
+                    "frame.cut",
+                    f"The connection ended inside a frame: {there} of {frame.length} bytes of its payload "
+                    "came (RFC 6455 §5.2).",
+                )
+            )
+        elif self._splitter.header_bytes:
+            self._diagnose(
+                Problem("frame.cut", "The connection ended inside a frame's header (RFC 6455 §5.2).")
+            )
+        elif self._begun:
+            self._diagnose(
+                Problem("message.cut", "The connection ended inside a fragmented message (RFC 6455 §5.4).")
+            )
+
+    def _step(self, direction: str, frame: Frame) -> FrameStep:
+        return FrameStep(
+            at=self._clock.now(),
+            direction=direction,
+            opcode=frame.opcode,
+            name=frame.name,
+            fin=frame.fin,
+            rsv=frame.rsv,
+            masked=frame.masked,
+            masking_key=frame.masking_key.hex() if frame.masked else None,
+            length=frame.length,
+            header_bytes=frame.header_bytes,
+            complete=not frame.missing,
+            payload=preview(frame.payload, frame.length),
+            close_code=frame.close_code,
+            close_reason=frame.close_reason,
+        )
+
+
+def _explain(code: int, reason: str) -> Problem:
+    """Say what the decoder has found in the payloads; headers are the judge's."""
+    if code == CloseCode.MESSAGE_TOO_BIG:
+        return Problem("message.too_big", f"The server sent {reason}; this tool takes no more.", "warning")
+    if code == CloseCode.INVALID_PAYLOAD and "UTF-8" in reason:
+        return Problem("message.utf8", f"The server sent {reason} (RFC 6455 §8.1).")
+    if code == CloseCode.INVALID_PAYLOAD:
+        return Problem(
+            "message.deflate", f"The server's frames break permessage-deflate: {reason} (RFC 7692 §7.2)."
+        )
+    return Problem("frame.wrong", f"The server's frames break the protocol: {reason} (RFC 6455 §5).")

@@ -1,0 +1,203 @@
+"""What can be wrong between us and a server: one plain sentence each, with the section that says so."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Sequence
+
+import attrs
+
+from wsframework.wire import judge_response
+
+__all__ = [
+    "Problem",
+    "Unreachable",
+    "bad_tls",
+    "judge_opening",
+    "no_answer",
+    "not_http",
+    "refused",
+    "silent",
+    "unknown_host",
+]
+
+
+@attrs.frozen
+class Problem:
+    """Something is not as it should be.
+
+    Attributes:
+        name: for programs, such as "accept.wrong".
+        sentence: one plain sentence for people.
+        severity: "error" for what breaks a rule, "warning" for what is legal and yet no good.
+    """
+
+    name: str
+    sentence: str
+    severity: str = "error"
+
+
+class Unreachable(Exception):
+    """There is no connection; the problems say why."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(" ".join(problem.sentence for problem in problems))
+        self.problems = problems
+
+
+# Before there is a connection
+
+
+def unknown_host(host: str, why: str) -> Problem:
+    """Nobody knows an address for the name."""
+    return Problem("name.unknown", f"There is no address for the name {host}: {why}.")
+
+
+def refused(addresses: Sequence[str], error: str) -> Problem:
+    """No address could be connected to; `error` is what the last one said."""
+    where = ", ".join(addresses)
+    match error:
+        case "ECONNREFUSED":
+            return Problem(
+                "tcp.refused",
+                f"Nothing listens on {where}: the SYN was answered with RST, connection refused "
+                "(RFC 9293 §3.5.2).",
+            )
+        case "timeout":
+            return Problem(
+                "tcp.timeout",
+                f"Nobody answered the SYN to {where}: the host is down, or a firewall drops what we send.",
+            )
+        case "EHOSTUNREACH" | "ENETUNREACH":
+            return Problem("tcp.unreachable", f"There is no way to {where}: {error}.")
+        case _:
+            return Problem("tcp.failed", f"No connection to {where}: {error}.")
+
+
+def bad_tls(error: Exception, url: str) -> Problem:
+    """TLS could not be agreed on."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Problem(
+            "tls.certificate",
+            f"The server's certificate is not to be trusted: {error.verify_message.rstrip('.')} "
+            "(RFC 9525 §6, RFC 5280 §6). --insecure goes on without checking it.",
+        )
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    if reason in ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+        plain = "ws" + url.removeprefix("wss")
+        return Problem("tls.plain", f"The server does not speak TLS on this port; is it {plain}?")
+    what = reason.replace("_", " ").lower() if reason else str(error) or "the server closed TCP"
+    return Problem("tls.failed", f"The TLS handshake failed: {what} (RFC 8446 §4).")
+
+
+def silent(what: str, seconds: float) -> Problem:
+    """Nothing came in time."""
+    return Problem("timeout", f"The server sent no {what} within {seconds:g} s.")
+
+
+# The answer to the opening handshake
+
+
+def no_answer(how: str) -> Problem:
+    """TCP ended before the answer did."""
+    return Problem("http.none", f"{how} before it had answered the opening handshake (RFC 6455 §4.1).")
+
+
+def not_http(data: bytes) -> Problem:
+    """What came is no HTTP response."""
+    # A TLS alert or handshake record: type, then version 3.x (RFC 8446 §5.1).
+    if data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
+        return Problem("http.tls", "The server speaks TLS on this port; use wss:// instead of ws://.")
+    start = data[:40].decode("latin-1").splitlines()[0] if data else ""
+    return Problem("http.malformed", f"The answer is not HTTP (RFC 9112 §4); it begins with {start!r}.")
+
+
+def judge_opening(
+    status: int,
+    headers: Sequence[tuple[str, str]],
+    key: str,
+    offered_subprotocols: Sequence[str] = (),
+    offered_extensions: Sequence[str] = (),
+    body: str = "",
+) -> list[Problem]:
+    """List what is wrong with an answer to an opening handshake; nothing when the connection is open.
+
+    Args:
+        status: the HTTP status.
+        headers: names and values.
+        key: our Sec-WebSocket-Key.
+        offered_subprotocols: the names we offered.
+        offered_extensions: the names we offered, without parameters.
+        body: what came behind the head; its first line is told.
+    """
+    if status == 101:
+        return [
+            Problem(_name(sentence), sentence)
+            for sentence in judge_response(status, headers, key, offered_subprotocols, offered_extensions)
+        ]
+    fields = {name.lower(): value for name, value in headers}
+    said = next((line.strip() for line in body.splitlines() if line.strip()), "")
+    # A page's first line says nothing to anybody.
+    quote = f" It says: {_shorten(said)!r}." if said and not said.startswith("<") else ""
+    return [Problem(f"status.{status}", f"{_explain(status, fields)} (RFC 6455 §4.1).{quote}")]
+
+
+_NAMES = (
+    (re.compile(r"Upgrade does not"), "upgrade.missing"),
+    (re.compile(r"Connection does not"), "connection.missing"),
+    (re.compile(r"Sec-WebSocket-Accept is missing"), "accept.missing"),
+    (re.compile(r"Sec-WebSocket-Accept"), "accept.wrong"),
+    (re.compile(r".*extension", re.IGNORECASE), "extension.unasked"),
+    (re.compile(r".*[Pp]rotocol"), "subprotocol.unasked"),
+)
+
+
+def _name(sentence: str) -> str:
+    return next((name for pattern, name in _NAMES if pattern.match(sentence)), "handshake.wrong")
+
+
+def _explain(status: int, fields: dict[str, str]) -> str:
+    match status:
+        case 301 | 302 | 303 | 307 | 308:
+            where = fields.get("location", "nowhere")
+            return (
+                f"The server answered {status} instead of 101: go to {where!r}, which no client must follow"
+            )
+        case 400:
+            return "The server answered 400 instead of 101: it finds fault with the opening handshake"
+        case 401:
+            how = fields.get("www-authenticate", "it does not say how")
+            return f"The server answered 401 instead of 101: it asks who we are ({how}); see --header"
+        case 403:
+            return (
+                "The server answered 403 instead of 101: it does not let us in; servers look at Origin "
+                "(--origin) and at credentials (--header)"
+            )
+        case 404:
+            return "The server answered 404 instead of 101: there is nothing at this path"
+        case 407:
+            return "The server answered 407 instead of 101: a proxy asks who we are"
+        case 426:
+            versions = fields.get("sec-websocket-version")
+            why = (
+                f"it speaks WebSocket version {versions}, and we 13"
+                if versions not in (None, "13")
+                else "it has not seen our Upgrade; does a proxy in between drop it?"
+            )
+            return f"The server answered 426 instead of 101: {why}"
+        case 502 | 503 | 504:
+            return (
+                f"The server answered {status} instead of 101: it, or what is behind it, cannot serve us now"
+            )
+        case _ if 200 <= status < 300:
+            return (
+                f"The server answered {status} instead of 101: this is plain HTTP, and no WebSocket is at "
+                "this path"
+            )
+        case _:
+            return f"The server answered {status} instead of 101, so no WebSocket was opened"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:99]}…"

@@ -1,0 +1,455 @@
+"""The values that a trace is made of: one class a step, in the order in which they usually come.
+
+`as_json` gives each as an object with "step" (the class's name for programs) and "at" (seconds since the
+start) first, then the attributes below under their own names. Names and meanings stay; new ones may come.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import attrs
+
+__all__ = [
+    "Agreement",
+    "Certificate",
+    "CloseHandshake",
+    "Connecting",
+    "ConnectFailed",
+    "Connected",
+    "Diagnosis",
+    "Fin",
+    "FrameStep",
+    "Kernel",
+    "MessageStep",
+    "Payload",
+    "RequestStep",
+    "Reset",
+    "Resolved",
+    "ResponseStep",
+    "Step",
+    "TCPClosed",
+    "TLSClosed",
+    "TLSOpened",
+    "as_json",
+]
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """Something that happened.
+
+    Attributes:
+        at: seconds since the start.
+    """
+
+    step: ClassVar[str]
+
+    at: float
+
+
+def as_json(step: Step) -> dict[str, Any]:
+    """Return the step as an object for `json.dumps`."""
+    fields = attrs.asdict(step, value_serializer=lambda _, __, value: _rounded(value))
+    return {"step": step.step, **fields}
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 6) if isinstance(value, float) else value
+
+
+@attrs.frozen(kw_only=True)
+class Kernel:
+    """What the kernel says of a TCP connection (Linux's TCP_INFO); seconds are floats, sizes bytes.
+
+    Attributes:
+        state: such as "ESTABLISHED"; RFC 9293 §3.3.2 has the names.
+        round_trip: the smoothed round-trip time.
+        round_trip_deviation: how much it varies.
+        segment_bytes: the largest segment we send (MSS).
+        options: what both SYNs agreed on: "timestamps", "SACK", "window scaling", "ECN".
+        send_window_scale: the peer's windows count in units of 2**this bytes; None without scaling.
+        receive_window_scale: the same for ours.
+        retransmissions: segments sent again so far.
+        segments_sent: all that we sent, those without data included; None where the kernel is too old.
+        segments_received: all that came.
+        bytes_acknowledged: of ours, by the peer.
+        bytes_received: of the peer's.
+    """
+
+    state: str
+    round_trip: float
+    round_trip_deviation: float
+    segment_bytes: int
+    options: tuple[str, ...]
+    send_window_scale: int | None
+    receive_window_scale: int | None
+    retransmissions: int
+    segments_sent: int | None
+    segments_received: int | None
+    bytes_acknowledged: int | None
+    bytes_received: int | None
+
+
+@attrs.frozen(kw_only=True)
+class Resolved(Step):
+    """The host's name has become addresses.
+
+    Attributes:
+        host: the name.
+        addresses: in the order in which they are tried.
+        is_address: whether the name was an address already, so that nobody was asked.
+    """
+
+    step = "name.resolved"
+
+    host: str
+    addresses: tuple[str, ...]
+    is_address: bool
+
+
+@attrs.frozen(kw_only=True)
+class Connecting(Step):
+    """The kernel was asked to connect, and has sent SYN.
+
+    Attributes:
+        remote: the peer's address.
+        state: of the connection directly after that; None where the kernel does not say.
+    """
+
+    step = "tcp.connecting"
+
+    remote: str
+    state: str | None
+
+
+@attrs.frozen(kw_only=True)
+class ConnectFailed(Step):
+    """One address could not be connected to.
+
+    Attributes:
+        remote: the peer's address.
+        error: such as "ECONNREFUSED" or "timeout".
+        syns: how often SYN was sent, where the kernel says so.
+    """
+
+    step = "tcp.failed"
+
+    remote: str
+    error: str
+    syns: int | None
+
+
+@attrs.frozen(kw_only=True)
+class Connected(Step):
+    """SYN+ACK came, the kernel has sent ACK, and the connection stands.
+
+    Attributes:
+        local: our address.
+        remote: the peer's.
+        seconds: since SYN.
+        kernel: None where there is no TCP_INFO.
+    """
+
+    step = "tcp.connected"
+
+    local: str
+    remote: str
+    seconds: float
+    kernel: Kernel | None
+
+
+@attrs.frozen(kw_only=True)
+class Certificate:
+    """Whom a server says to be.
+
+    Attributes:
+        subject: its common name, or an empty string.
+        issuer: that of who signed.
+        names: all host names and addresses it is good for.
+        not_before: as ISO 8601, in UTC.
+        not_after: the same.
+        days_left: whole days until it expires; negative when it has.
+    """
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_before: str
+    not_after: str
+    days_left: int
+
+
+@attrs.frozen(kw_only=True)
+class TLSOpened(Step):
+    """The TLS handshake is done.
+
+    Attributes:
+        version: such as "TLSv1.3".
+        cipher: the cipher suite.
+        bits: the length of its key.
+        alpn: the protocol agreed on, or None.
+        server_name: whom we asked for (SNI).
+        verified: whether the certificate was checked; False with --insecure.
+        certificate: the server's; None when it could not be read.
+        seconds: what the handshake took.
+    """
+
+    step = "tls.opened"
+
+    version: str
+    cipher: str
+    bits: int
+    alpn: str | None
+    server_name: str
+    verified: bool
+    certificate: Certificate | None
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class RequestStep(Step):
+    """The opening handshake was sent.
+
+    Attributes:
+        lines: the head as it went out.
+        key: its Sec-WebSocket-Key.
+        bytes: the head's size.
+    """
+
+    step = "http.request"
+
+    lines: tuple[str, ...]
+    key: str
+    bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class Agreement:
+    """What the answer to an opening handshake says, and what it should say.
+
+    Attributes:
+        accept: the Sec-WebSocket-Accept that came, or None.
+        accept_input: what it is made from: our key and the GUID.
+        accept_sha1: the SHA-1 of that, in hexadecimal.
+        accept_expected: that in base64.
+        accept_matches: whether it is what came.
+        subprotocols_offered: ours.
+        subprotocol: the server's choice, or None.
+        extensions_offered: ours, as the field's value, or None.
+        extensions: what the server agreed to, as the field's value, or None.
+    """
+
+    accept: str | None
+    accept_input: str
+    accept_sha1: str
+    accept_expected: str
+    accept_matches: bool
+    subprotocols_offered: tuple[str, ...]
+    subprotocol: str | None
+    extensions_offered: str | None
+    extensions: str | None
+
+
+@attrs.frozen(kw_only=True)
+class ResponseStep(Step):
+    """The answer to the opening handshake came.
+
+    Attributes:
+        status: the HTTP status.
+        lines: the head as it came.
+        bytes: the head's size.
+        body: the beginning of what followed, if it is no WebSocket; else an empty string.
+        seconds: since the request.
+        agreement: the answer judged; None when the status is not 101.
+    """
+
+    step = "http.response"
+
+    status: int
+    lines: tuple[str, ...]
+    bytes: int
+    body: str
+    seconds: float
+    agreement: Agreement | None
+
+
+@attrs.frozen(kw_only=True)
+class Payload:
+    """The beginning of a payload or message.
+
+    Attributes:
+        text: it as text, if it is UTF-8; None otherwise.
+        hex: it in hexadecimal.
+        cut: whether there is more.
+    """
+
+    text: str | None
+    hex: str
+    cut: bool
+
+
+@attrs.frozen(kw_only=True)
+class FrameStep(Step):
+    """A frame was sent or received (RFC 6455 §5.2).
+
+    Attributes:
+        direction: "sent" or "received".
+        opcode: its number.
+        name: "continuation", "text", "binary", "close", "ping", "pong", or "reserved".
+        fin: whether it is its message's last frame.
+        rsv: the three reserved bits that are set: 1 (compressed), 2, 3.
+        masked: whether the payload came masked.
+        masking_key: in hexadecimal, or None.
+        length: of the payload, in bytes.
+        header_bytes: of the header, the masking key included.
+        complete: False when the connection ended, or was failed, inside it.
+        payload: without the mask; of a compressed message as it is on the wire.
+        close_code: of a Close frame with a code; None otherwise.
+        close_reason: of a Close frame; None otherwise.
+    """
+
+    step = "frame"
+
+    direction: str
+    opcode: int
+    name: str
+    fin: bool
+    rsv: tuple[int, ...]
+    masked: bool
+    masking_key: str | None
+    length: int
+    header_bytes: int
+    complete: bool
+    payload: Payload
+    close_code: int | None
+    close_reason: str | None
+
+
+@attrs.frozen(kw_only=True)
+class MessageStep(Step):
+    """A message that no frame shows by itself, because it is compressed or in fragments, is complete.
+
+    Attributes:
+        direction: "sent" or "received".
+        kind: "text" or "binary".
+        frames: how many it is in.
+        compressed: whether it was.
+        length: in bytes, before compressing or after inflating.
+        payload: its beginning.
+    """
+
+    step = "message"
+
+    direction: str
+    kind: str
+    frames: int
+    compressed: bool
+    length: int
+    payload: Payload
+
+
+@attrs.frozen(kw_only=True)
+class CloseHandshake(Step):
+    """How the closing handshake went (RFC 6455 §7.1).
+
+    Attributes:
+        first: who sent the first Close frame: "client", "server", or None when nobody did.
+        sent_code: ours; None when we sent no Close frame, 1005 when it had no code.
+        received_code: the server's, in the same way.
+        received_reason: the server's close reason.
+        clean: whether both sent one.
+    """
+
+    step = "closing.handshake"
+
+    first: str | None
+    sent_code: int | None
+    received_code: int | None
+    received_reason: str
+    clean: bool
+
+
+@attrs.frozen(kw_only=True)
+class TLSClosed(Step):
+    """One side has ended TLS with close_notify (RFC 8446 §6.1).
+
+    Attributes:
+        direction: "sent" or "received".
+    """
+
+    step = "tls.closed"
+
+    direction: str
+
+
+@attrs.frozen(kw_only=True)
+class Fin(Step):
+    """One side has ended its half of the TCP connection.
+
+    Attributes:
+        direction: "sent" or "received".
+        first: whether it was the first FIN of the two.
+        states: of our socket, before and directly after, and then as it went on; empty where the kernel does
+            not say.
+    """
+
+    step = "tcp.fin"
+
+    direction: str
+    first: bool
+    states: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Reset(Step):
+    """The TCP connection was ended by RST.
+
+    Attributes:
+        direction: "sent" or "received".
+        state: of our socket afterwards, or None.
+    """
+
+    step = "tcp.reset"
+
+    direction: str
+    state: str | None
+
+
+@attrs.frozen(kw_only=True)
+class TCPClosed(Step):
+    """Nothing is left of the connection but what the kernels remember.
+
+    Attributes:
+        how: "fin" when both sides sent FIN, "reset", or "abandoned" when the peer's FIN did not come in time.
+        first: who sent the first FIN: "client", "server", or None.
+        time_wait: which ends this machine's kernel keeps in TIME_WAIT: "client", "server"; None where it does
+            not say.
+        kernel: its last word, or None.
+    """
+
+    step = "tcp.closed"
+
+    how: str
+    first: str | None
+    time_wait: tuple[str, ...] | None
+    kernel: Kernel | None
+
+
+@attrs.frozen(kw_only=True)
+class Diagnosis(Step):
+    """Something is not as it should be.
+
+    Attributes:
+        problem: its name for programs, such as "accept.wrong".
+        sentence: one plain sentence, with the section that says so.
+        fatal: True when there is no connection for this reason.
+        severity: "error" for what breaks a rule, "warning" for what is legal and yet no good.
+    """
+
+    step = "diagnosis"
+
+    problem: str
+    sentence: str
+    fatal: bool = False
+    severity: str = "error"

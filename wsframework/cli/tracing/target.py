@@ -1,0 +1,121 @@
+"""From a URL, and what a person adds to it, to what a client says (RFC 6455 §3, §4.1)."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Sequence
+from urllib.parse import quote, urlsplit
+
+import attrs
+
+from wsframework.errors import ConfigurationError
+
+__all__ = ["Target", "parse_headers", "parse_target", "tls_context"]
+
+_PORTS = {"ws": 80, "wss": 443}
+_HTTP = {"http": "ws", "https": "wss"}
+
+# Everything that may stand in a path or query, and "%", so that what is escaped already stays as it is.
+_SAFE = "%/:@!$&'()*+,;=?-._~[]"
+
+
+@attrs.frozen
+class Target:
+    """A WebSocket URL in parts.
+
+    Attributes:
+        url: as it was given.
+        secure: whether it is a wss URL.
+        host: a name or an address; an IPv6 address without its brackets.
+        port: the TCP port, 80 and 443 when the URL has none.
+        resource: path and query, the request's target.
+    """
+
+    url: str
+    secure: bool
+    host: str
+    port: int
+    resource: str
+
+    @property
+    def host_header(self) -> str:
+        """The value of Host: without the port when it is the scheme's own (RFC 6455 §4.1, item 4)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS["wss" if self.secure else "ws"] else f"{host}:{self.port}"
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the host needs no name resolution."""
+        try:
+            ipaddress.ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return False
+        return True
+
+
+def parse_target(url: str) -> Target:
+    """Take a WebSocket URL apart.
+
+    Raises:
+        ConfigurationError: it is none; says what it should be.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r} is no URL: {error}") from None
+    if parts.scheme not in _PORTS:
+        better = _HTTP.get(parts.scheme)
+        hint = (
+            f"; write {better}{url[len(parts.scheme) :]}" if better else ", such as ws://127.0.0.1:8000/chat"
+        )
+        raise ConfigurationError(f"{url!r} is no ws:// or wss:// URL{hint}")
+    if not parts.hostname:
+        raise ConfigurationError(f"{url!r} names no host, such as ws://127.0.0.1:8000/chat")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            f"{parts.scheme}://…@{parts.hostname}: a WebSocket URL holds no user and password; "
+            "give them as --header 'Authorization: Basic …'"
+        )
+    if parts.fragment or url.endswith("#"):
+        raise ConfigurationError(f"{url!r}: a WebSocket URL has no fragment; write # as %23 (RFC 6455 §3)")
+    path = quote(parts.path or "/", safe=_SAFE)
+    query = f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
+    secure = parts.scheme == "wss"
+    return Target(url, secure, _ascii(parts.hostname), port or _PORTS[parts.scheme], path + query)
+
+
+def parse_headers(lines: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Split header fields as people write them: `Name: value`.
+
+    Raises:
+        ConfigurationError: one has no colon.
+    """
+    fields = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise ConfigurationError(f"--header {line!r} is not of the form 'Name: value'")
+        fields.append((name.strip(), value.strip()))
+    return tuple(fields)
+
+
+def tls_context(*, insecure: bool = False) -> ssl.SSLContext:
+    """Return how to speak TLS: with the system's certificate authorities, or trusting anybody."""
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    # An upgrade is HTTP/1.1's; a server that would rather speak HTTP/2 must be told.
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _ascii(host: str) -> str:
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        raise ConfigurationError(f"{host!r} is no host name") from None

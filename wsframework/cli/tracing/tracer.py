@@ -1,0 +1,310 @@
+"""One connection from its URL to the end of TCP, told step by step."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import attrs
+import trio
+
+from wsframework.cli.tracing.certificates import read_certificate
+from wsframework.cli.tracing.channel import Channel, Ending
+from wsframework.cli.tracing.conversation import Conversation, Script
+from wsframework.cli.tracing.parting import Parting
+from wsframework.cli.tracing.problems import (
+    Problem,
+    Unreachable,
+    bad_tls,
+    judge_opening,
+    no_answer,
+    not_http,
+    silent,
+)
+from wsframework.cli.tracing.reaching import Clock, Tell, reach
+from wsframework.cli.tracing.response import Response, read_body, read_response
+from wsframework.cli.tracing.steps import (
+    Agreement,
+    Diagnosis,
+    RequestStep,
+    ResponseStep,
+    Step,
+    TLSOpened,
+)
+from wsframework.cli.tracing.target import Target
+from wsframework.wire import (
+    GUID,
+    DeflateParameters,
+    Deflater,
+    Inflater,
+    accept_key,
+    agreed_deflate,
+    build_request,
+    parse_extensions,
+)
+from wsframework.wire.compression import MIN_ZLIB_WINDOW_BITS
+
+__all__ = ["Plan", "trace"]
+
+_DEFLATE_OFFER = "permessage-deflate; client_max_window_bits"
+"""What browsers offer."""
+
+_BODY_SECONDS = 1.0
+"""How long to wait for a body that nobody asked for."""
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What to trace.
+
+    Attributes:
+        target: where to connect.
+        tls: how to speak TLS, for a wss URL.
+        subprotocols: to offer, in order of preference.
+        headers: more header fields.
+        origin: the value of Origin, or None.
+        deflate: whether to offer permessage-deflate.
+        messages: texts to send.
+        timeout_seconds: how long each step may take that waits for the server.
+        wait_seconds: how long to listen after the last message was sent.
+    """
+
+    target: Target
+    tls: ssl.SSLContext | None = None
+    subprotocols: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    origin: str | None = None
+    deflate: bool = False
+    messages: tuple[str, ...] = ()
+    timeout_seconds: float = 10.0
+    wait_seconds: float = 2.0
+
+
+async def trace(plan: Plan, tell: Callable[[Step], None]) -> bool:
+    """Make one connection, tell each step as it happens, and say whether nothing was wrong.
+
+    Raises:
+        ValueError: a header field, a subprotocol or the like may not be sent; nothing was, then.
+
+    Cancellation: the socket is closed; the server may see RST.
+    """
+    tracer = _Tracer(plan, tell)
+    await tracer.run()
+    return tracer.all_well
+
+
+class _Tracer:
+    def __init__(self, plan: Plan, tell: Tell) -> None:
+        self._plan = plan
+        self._tell = tell
+        self._clock = Clock()
+        self._key = base64.b64encode(os.urandom(16)).decode()
+        self._offer = _DEFLATE_OFFER if plan.deflate else None
+        # Before anything is done, because it may be that it cannot be sent.
+        self._request = build_request(
+            plan.target.host_header,
+            plan.target.resource,
+            self._key,
+            plan.subprotocols,
+            self._offer,
+            plan.origin,
+            plan.headers,
+        )
+        self._ending: Ending | None = None
+        self.all_well = True
+
+    async def run(self) -> None:
+        try:
+            socket = await reach(self._plan.target, self._plan.timeout_seconds, self._clock, self._tell)
+        except Unreachable as why:
+            self._give_up(why)
+            return
+        with socket:
+            channel = Channel(socket)
+            parting = Parting(channel, self._clock, self._tell, self._diagnose)
+            clean = False
+            try:
+                await self._open_tls(channel)
+                response = await self._open(channel)
+                codecs = self._codecs(response)
+            except Unreachable as why:
+                self._give_up(why)
+            else:
+                conversation = Conversation(channel, codecs, self._clock, self._tell, self._diagnose)
+                plan = self._plan
+                script = Script(plan.messages, plan.wait_seconds, plan.timeout_seconds)
+                self._ending = await conversation.hold(script, response.rest)
+                clean = conversation.clean
+            await parting.part(self._ending, clean=clean, patience_seconds=self._plan.timeout_seconds)
+
+    def _give_up(self, why: Unreachable) -> None:
+        for problem in why.problems:
+            self._diagnose(problem, fatal=True)
+
+    def _diagnose(self, problem: Problem, fatal: bool = False) -> None:
+        if problem.severity == "error":
+            self.all_well = False
+        self._tell(
+            Diagnosis(
+                at=self._clock.now(),
+                problem=problem.name,
+                sentence=problem.sentence,
+                fatal=fatal,
+                severity=problem.severity,
+            )
+        )
+
+    # TLS
+
+    async def _open_tls(self, channel: Channel) -> None:
+        context, target = self._plan.tls, self._plan.target
+        if context is None:
+            return
+        started = self._clock.now()
+        limit = self._plan.timeout_seconds
+        with trio.move_on_after(limit) as scope:
+            try:
+                tls = await channel.start_tls(context, target.host)
+            except (ssl.SSLError, ssl.CertificateError, ConnectionError) as error:
+                raise Unreachable(bad_tls(error, target.url)) from None
+        if scope.cancelled_caught:
+            raise Unreachable(silent("answer to the TLS handshake", limit))
+        name, version, bits = tls.cipher() or ("", "", 0)
+        der = tls.getpeercert(binary_form=True)
+        self._tell(
+            TLSOpened(
+                at=self._clock.now(),
+                version=tls.version() or version,
+                cipher=name,
+                bits=bits,
+                alpn=tls.selected_alpn_protocol(),
+                server_name=target.host,
+                verified=context.verify_mode is ssl.CERT_REQUIRED,
+                certificate=read_certificate(der, datetime.now(UTC)) if der else None,
+                seconds=self._clock.now() - started,
+            )
+        )
+
+    # The opening handshake
+
+    async def _open(self, channel: Channel) -> Response:
+        """Send the request, wait for the response, and tell both.
+
+        Raises:
+            Unreachable: no response came, or something else.
+        """
+        lines = self._request.decode("latin-1").rstrip("\r\n").split("\r\n")
+        sent_at = self._clock.now()
+        self._tell(RequestStep(at=sent_at, lines=tuple(lines), key=self._key, bytes=len(self._request)))
+        response = await self._exchange(channel)
+        received_at = self._clock.now()
+        accepted = response.status == 101
+        body = "" if accepted else await self._read_body(channel, response)
+        self._tell(
+            ResponseStep(
+                at=received_at,
+                status=response.status,
+                lines=response.lines,
+                bytes=response.size,
+                body=body,
+                seconds=received_at - sent_at,
+                agreement=self._agreement(response) if accepted else None,
+            )
+        )
+        offered = ("permessage-deflate",) if self._offer else ()
+        problems = judge_opening(
+            response.status, response.headers, self._key, self._plan.subprotocols, offered, body
+        )
+        if problems:
+            raise Unreachable(*problems)
+        return response
+
+    async def _exchange(self, channel: Channel) -> Response:
+        limit = self._plan.timeout_seconds
+        data = b""
+        with trio.move_on_after(limit):
+            await channel.send(self._request)
+            while (response := read_response(data)) is None:
+                more = await channel.receive()
+                if isinstance(more, Ending):
+                    self._ending = more
+                    raise Unreachable(_unanswered(more, data))
+                data += more
+            return response
+        raise Unreachable(
+            silent("end of its answer's head" if data else "answer to the opening handshake", limit)
+        )
+
+    async def _read_body(self, channel: Channel, response: Response) -> str:
+        data = response.rest
+        body, complete = read_body(response, data)
+        with trio.move_on_after(_BODY_SECONDS):
+            while not complete:
+                more = await channel.receive()
+                if isinstance(more, Ending):
+                    self._ending = more
+                    break
+                data += more
+                body, complete = read_body(response, data)
+        return body
+
+    def _agreement(self, response: Response) -> Agreement:
+        source = f"{self._key}{GUID}"
+        expected = accept_key(self._key)
+        accept = _field(response, "Sec-WebSocket-Accept")
+        return Agreement(
+            accept=accept,
+            accept_input=source,
+            accept_sha1=hashlib.sha1(source.encode()).hexdigest(),
+            accept_expected=expected,
+            accept_matches=accept == expected,
+            subprotocols_offered=self._plan.subprotocols,
+            subprotocol=_field(response, "Sec-WebSocket-Protocol"),
+            extensions_offered=self._offer,
+            extensions=_field(response, "Sec-WebSocket-Extensions"),
+        )
+
+    def _codecs(self, response: Response) -> tuple[Deflater | None, Inflater] | None:
+        """Return permessage-deflate's two ends as the response has agreed to them; None without it.
+
+        Raises:
+            Unreachable: its parameters are not to be accepted.
+        """
+        extensions = _field(response, "Sec-WebSocket-Extensions")
+        if extensions is None:
+            return None
+        try:
+            agreed = agreed_deflate(parse_extensions(extensions))
+        except ValueError as error:
+            raise Unreachable(
+                Problem("extension.parameters", f"The server's answer cannot be accepted: {error}.")
+            ) from None
+        return None if agreed is None else _client_codecs(agreed)
+
+
+def _client_codecs(agreed: DeflateParameters) -> tuple[Deflater | None, Inflater]:
+    inflater = Inflater(
+        window_bits=agreed.server_max_window_bits, no_context_takeover=agreed.server_no_context_takeover
+    )
+    if agreed.client_max_window_bits < MIN_ZLIB_WINDOW_BITS:
+        return None, inflater  # zlib cannot; not compressing is always allowed (RFC 7692 §6)
+    deflater = Deflater(
+        window_bits=agreed.client_max_window_bits, no_context_takeover=agreed.client_no_context_takeover
+    )
+    return deflater, inflater
+
+
+def _field(response: Response, name: str) -> str | None:
+    values = [value for found, value in response.headers if found.lower() == name.lower()]
+    return ", ".join(values) if values else None
+
+
+def _unanswered(ending: Ending, data: bytes) -> Problem:
+    if data:
+        return not_http(data)
+    how = "reset the connection (RST)" if ending is Ending.RESET else "closed TCP"
+    return no_answer(f"The server {how}")
