@@ -155,6 +155,7 @@ class SocketTransport(FrameTransport):
             self._timers.after(self._timeouts.disconnect_grace, lambda: self._give_up(received))
             return
         self._lose("the peer closed TCP while the inbox was full")
+        self._end_sending()
 
     def _socket_error(self) -> int:
         return self._socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR)
