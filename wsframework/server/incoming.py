@@ -18,7 +18,7 @@ from wsframework.errors import HandshakeError
 from wsframework.records import record
 from wsframework.request import Address, Response
 from wsframework.server.http import Head, HeadReader, encode_response
-from wsframework.server.hub import READ, WRITE, Hub, tune
+from wsframework.server.hub import HANGUP, READ, WRITE, Hub, tune
 from wsframework.server.listeners import address_of
 from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.socket import NOT_NOW, SocketTransport, TLSTransport
@@ -169,8 +169,12 @@ class Incoming:
     def on_ready(self, events: int, now: float) -> None:
         """Go on with TLS or the head."""
         if self._head is not None:
-            # The application is deciding. What comes now stays in the kernel.
-            self._ask(0)
+            if events & HANGUP:
+                # Reported for ever, and there is nobody to answer any more.
+                self.abort()
+            else:
+                # The application is deciding. What comes now stays in the kernel.
+                self._ask(0)
             return
         try:
             if self._handshaking and not self._go_on_with_tls():
@@ -276,6 +280,11 @@ class Incoming:
 
     def flush(self) -> None:
         """Nothing is written before the answer."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the peer left while the application was deciding."""
+        return self._socket.fileno() < 0
 
     def abort(self) -> None:
         """Close the socket without a word."""

@@ -262,6 +262,9 @@ class Server:
             opening = await consider(
                 head, self._decide, secure=incoming.secure, remote=incoming.remote, local=incoming.local
             )
+            if incoming.gone:
+                record(logging.DEBUG, "handshake.lost", remote=incoming.remote, error="the client has left")
+                return
             if self._draining:
                 opening = draining_response()
             if isinstance(opening, Response):
