@@ -11,7 +11,7 @@ import trio
 
 from tests.promises.rawclient import CLOSE, PING, TEXT, Client, End, Frame, close_frame, frame
 from tests.promises.stage import QUICK, Stage, quick_app, until
-from wsframework import App, Close, Closed, CloseFrame, Connection, ConnectionClosed, Limits
+from wsframework import App, Close, Closed, CloseFrame, Connection, ConnectionClosed, Limits, Timeouts
 
 FLOOD = [str(number) + "f" * 30_000 for number in range(100)]
 """3 MB of messages: more than a side's socket buffers take while the other does not read."""
@@ -92,6 +92,40 @@ async def test_a_close_by_the_client_with_data_in_flight_both_ways_ends_with_fin
     client.vanish()
     await until(lambda: ended)
     assert ended == [Closed(CloseFrame(1000), CloseFrame(1000, "done"), sent_first=False)]
+
+
+async def test_a_client_that_half_closes_behind_its_close_frame_gets_every_answer_before_ours(
+    stage: Stage,
+) -> None:
+    # Its FIN is at the server long before the handler, which a slow client holds back, has read up to it.
+    timeouts = Timeouts(close=5, last_words=5, disconnect_grace=0.2, drain=1)
+    app = quick_app(limits=Limits(unread_bytes=40_000, outbox_bytes=40_000), timeouts=timeouts)
+
+    @app.websocket("/")
+    async def echo(ws: Connection) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    server = await stage.serve(app)
+    client = await stage.connect(server, receive_buffer=64 * 1024)
+    echoes: list[str] = []
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def send() -> None:
+            await send_flood(client)
+            await client.send(close_frame(1000))
+            await client.half_close()
+
+        while (found := await client.next_frame()).opcode == TEXT:
+            echoes.append(found.text)
+            if len(echoes) == len(FLOOD) - 30:
+                await trio.sleep(4 * timeouts.disconnect_grace)
+    assert len(echoes) == len(FLOOD)
+    assert echoes == FLOOD
+    assert found.close_code == 1000
+    assert await client.read_to_end() == []
+    assert client.end is End.FIN
 
 
 async def test_a_refused_flood_ends_with_fin_though_its_end_was_never_read_by_a_handler(stage: Stage) -> None:

@@ -106,6 +106,24 @@ async def test_a_peer_that_vanishes_while_it_is_held_back_is_missed_too(
     await until(lambda: not server.statistics().connections)
 
 
+@vanishing
+@pytest.mark.parametrize("transport", ["auto"])
+async def test_the_hub_misses_it_without_any_keepalive(
+    stage: Stage, vanish: Callable[[Client], None]
+) -> None:
+    # If its FIN has reached us at all. Streams cannot: one behind bytes that nobody reads is only for those
+    # that ask the kernel for it.
+    app = quick_app(limits=Limits(unread_bytes=1000))
+    sleeper = Sleeper(app)
+    server = await stage.serve(app)
+    client = await stage.connect(server)
+    await client.send(*(frame(TEXT, "x" * 1000) for _ in range(120)))
+    await until(lambda: sleeper.unread)
+    vanish(client)
+    await until(lambda: sleeper.handler_gone is not None, 4 * GRACE + 2)
+    await until(lambda: not server.statistics().connections)
+
+
 async def test_a_handler_may_say_goodbye_to_others_within_its_grace(stage: Stage) -> None:
     app = quick_app()
     goodbye: list[str] = []

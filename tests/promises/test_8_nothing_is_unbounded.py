@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -22,7 +24,7 @@ from tests.promises.rawclient import (
     upgrade_request,
 )
 from tests.promises.stage import QUICK, SILENT, Stage, quick_app, until
-from wsframework import App, Connection, Deflate, Limits, Request, Timeouts
+from wsframework import App, Connection, Deflate, Limits, Request
 
 MIB = 1024 * 1024
 
@@ -296,25 +298,35 @@ async def test_a_guard_that_cannot_decide_is_503_within_its_time(stage: Stage) -
     assert QUICK.guard * 0.9 < trio.current_time() - start < QUICK.guard + 2
 
 
-async def test_a_client_that_leaves_while_its_request_is_being_decided_is_gone(stage: Stage) -> None:
-    app = quick_app(timeouts=Timeouts(guard=0.4, close=0.4, drain=1))
+@pytest.mark.parametrize("leave", [Client.vanish, Client.reset], ids=["FIN", "RST"])
+async def test_a_client_that_leaves_while_its_request_is_being_decided_costs_no_time(
+    stage: Stage, leave: Callable[[Client], None]
+) -> None:
+    app = quick_app()
     deciding = trio.Event()
+    begun = False
 
     @app.guard
     async def guard(request: Request) -> None:
         deciding.set()
-        await trio.sleep(0.2)
+        await trio.sleep(0.35)
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
+        nonlocal begun
+        begun = True
         await ws.receive()
 
     server = await stage.serve(app)
     client = await stage.dial(server)
     await client.send(upgrade_request(), frame(PING), frame(TEXT, "early"))
     await deciding.wait()
-    client.reset()
+    leave(client)
+    start = time.process_time()
+    await trio.sleep(0.25)
+    assert time.process_time() - start < 0.1, "the processor is busy with a client that has left"
     await until(lambda: not server.statistics().connections)
+    assert begun or leave is Client.reset, "what came before a FIN counts"
 
 
 async def test_close_is_the_last_frame_whatever_limit_is_met(stage: Stage) -> None:
