@@ -192,6 +192,32 @@ class _Parked:
         return (yield self._trap).unwrap()
 
 
+class _Gone:
+    """The transport of a connection whose socket is released."""
+
+    outbox_bytes = 0
+    room_wanted = False
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Drop it."""
+
+    def send_encoded(self, message: EncodedMessage) -> None:
+        """Drop it."""
+
+    def close(self, frame: CloseFrame) -> None:
+        """Nothing to close."""
+
+    def pause_reading(self) -> None:
+        """Nothing to read."""
+
+    def resume_reading(self) -> None:
+        """Nothing to read."""
+
+
+_GONE = _Gone()
+_NEVER_PARKED = _Parked(lambda _: Abort.FAILED)
+
+
 class _WaitingSender:
     __slots__ = ("opcode", "payload", "task")
 
@@ -707,6 +733,10 @@ class Connection:
     def _finish(self, closed: Closed) -> None:
         """Report that the transport has released its socket."""
         self._end(closed)
+        # Nothing refers in circles any more, so the connection's memory is free at once; the collector would
+        # stop the server for tens of milliseconds now and then under a reconnect storm.
+        self._transport = _GONE
+        self._parked = _NEVER_PARKED
         if self._closed_event is None:
             self._closed_event = trio.Event()
         self._closed_event.set()

@@ -33,6 +33,10 @@ BINARY = int(Opcode.BINARY)
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
+def _drop(message: str | bytes) -> None:
+    """Stand in for a connection before there is one, and after."""
+
+
 class SocketTransport(FrameTransport):
     """One connection's frames over a socket in the hub."""
 
@@ -69,6 +73,7 @@ class SocketTransport(FrameTransport):
         self._recv = socket.recv
         self._socket_send = socket.send
         self._on_release: Callable[[], None] | None = on_release
+        self._deliver: Callable[[str | bytes], None] = _drop
         self._asked = READ
         self.dirty = False
         self._blocked = False
@@ -269,6 +274,8 @@ class SocketTransport(FrameTransport):
         self._socket.close()
         self._released()
         on_release()
+        # Break the circles: see `Connection._finish`.
+        self._deliver = _drop
 
 
 class TLSTransport(SocketTransport):
