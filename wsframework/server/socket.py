@@ -49,6 +49,7 @@ class SocketTransport(FrameTransport):
         "_on_release",
         "_recv",
         "_saw_fin",
+        "_saw_hangup",
         "_sent_fin",
         "_socket",
         "_socket_send",
@@ -78,6 +79,7 @@ class SocketTransport(FrameTransport):
         self.dirty = False
         self._blocked = False
         self._saw_fin = False
+        self._saw_hangup = False
         self._sent_fin = False
 
     def begin(self, initial: bytes) -> None:
@@ -146,18 +148,20 @@ class SocketTransport(FrameTransport):
             self._broken("the connection was lost: reset by the peer")
             return
         # FIN, with bytes before it that we have left in the kernel because the inbox is full. The handler may
-        # still work through them; one that does not even receive has no peer to wait for.
-        self._asked = 0
-        self._hub.ask(self._fd, 0)
-        received = self.connection._messages_taken
-        self._timers.after(self._timeouts.disconnect_grace, lambda: self._give_up(received))
+        # still work through them; one that neither receives nor gets a message out has no peer to wait for.
+        self._saw_hangup = True  # it stays one for ever, so do not ask for it again
+        self._ask()
+        self._watch_progress()
 
-    def _give_up(self, received: int) -> None:
+    def _watch_progress(self) -> None:
+        stand = (self.connection._messages_taken, self.outbox_bytes)
+        self._timers.after(self._timeouts.disconnect_grace, lambda: self._give_up(stand))
+
+    def _give_up(self, stand: tuple[int, int]) -> None:
         if not self._reading_paused or self._on_release is None:
             return
-        if self.connection._messages_taken != received:
-            received = self.connection._messages_taken
-            self._timers.after(self._timeouts.disconnect_grace, lambda: self._give_up(received))
+        if (self.connection._messages_taken, self.outbox_bytes) != stand:
+            self._watch_progress()
             return
         self._lose("the peer closed TCP while the inbox was full")
         self._end_sending()
@@ -178,7 +182,7 @@ class SocketTransport(FrameTransport):
     def _ask(self) -> None:
         events = WRITE if self._blocked else 0
         if self._reading_paused:
-            events |= HANGUP
+            events |= 0 if self._saw_hangup else HANGUP
         elif not self._saw_fin:
             events |= READ
         if events != self._asked and self._on_release is not None:
