@@ -128,6 +128,30 @@ async def test_a_client_that_half_closes_behind_its_close_frame_gets_every_answe
     assert client.end is End.FIN
 
 
+async def test_a_client_that_half_closed_behind_a_full_inbox_is_still_written_to(stage: Stage) -> None:
+    timeouts = Timeouts(close=5, last_words=5, disconnect_grace=0.3, drain=1)
+    app = quick_app(limits=Limits(unread_bytes=1000), timeouts=timeouts)
+    answer = "y" * 1_000_000
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        async for message in ws:
+            await ws.send(message)
+            await ws.send(answer)
+
+    server = await stage.serve(app)
+    client = await stage.connect(server, receive_buffer=64 * 1024)
+    questions = [str(number) + "?" * 5000 for number in range(20)]
+    await client.send(*(frame(TEXT, question) for question in questions), close_frame(1000))
+    await client.half_close()
+    await trio.sleep(0.1)  # the answers have filled what they can fill
+    frames = await client.read_to_end()
+    assert [found.text for found in frames[:-1:2]] == questions
+    assert all(found.text == answer for found in frames[1:-1:2])
+    assert frames[-1].close_code == 1000
+    assert client.end is End.FIN
+
+
 async def test_a_refused_flood_ends_with_fin_though_its_end_was_never_read_by_a_handler(stage: Stage) -> None:
     # The client is in the middle of a message that is too large: it writes on, reads the reason, then EOF.
     app = quick_app(limits=Limits(message_bytes=1000))
