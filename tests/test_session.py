@@ -131,13 +131,17 @@ async def test_both_ends_of_a_connection_are_recorded_with_what_is_known(
     assert closed.__dict__["fields"] == {
         **known,
         "how": Closed(CloseFrame(1000), CloseFrame(1000), True),
+        "first": "server",
+        "sent_code": 1000,
+        "received_code": 1000,
         "seconds": 2.125,
         "received": 1,
         "sent": 1,
     }
     assert closed.getMessage() == (
         "connection.closed path=/chat remote=10.0.0.1:5123 handler=talk "
-        'how="we sent Close 1000, the peer answered 1000" seconds=2.125 received=1 sent=1'
+        'how="we sent Close 1000, the peer answered 1000" first=server sent_code=1000 received_code=1000 '
+        "seconds=2.125 received=1 sent=1"
     )
 
 

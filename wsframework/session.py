@@ -113,11 +113,15 @@ class Session:
         await ws.wait_closed()
         if not logger.isEnabledFor(logging.INFO):
             return
-        statistics = ws.statistics()
+        statistics, closed = ws.statistics(), ws.closed
+        assert closed is not None
         self._record(
             logging.INFO,
             "connection.closed",
-            how=ws.closed,
+            how=closed,
+            first={True: "server", False: "client", None: None}[closed.sent_first],
+            sent_code=None if closed.sent is None else closed.sent.code,
+            received_code=None if closed.received is None else closed.received.code,
             seconds=round(trio.current_time() - statistics.opened_at, 3),
             received=statistics.messages_received,
             sent=statistics.messages_sent,

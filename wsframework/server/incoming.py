@@ -20,8 +20,9 @@ from wsframework.request import Address, Response
 from wsframework.server.http import Head, HeadReader, encode_response
 from wsframework.server.hub import HANGUP, READ, WRITE, Hub, tune
 from wsframework.server.listeners import address_of
+from wsframework.server.logged import socket_transport
 from wsframework.server.opening import crowded_response, draining_response
-from wsframework.server.socket import NOT_NOW, SocketTransport, TLSTransport
+from wsframework.server.socket import NOT_NOW, SocketTransport
 from wsframework.timers import Timer, Timers
 from wsframework.wire import Deflater, Inflater
 
@@ -192,6 +193,8 @@ class Incoming:
         if not data:
             self.abort()  # a probe: it connected and left, and that is nobody's business
             return
+        if not self.secure and not self._reader.started:
+            record(logging.DEBUG, "connection.accepted", remote=self.remote, local=self.local)
         try:
             head = self._reader.feed(data)
         except HandshakeError as error:
@@ -206,6 +209,13 @@ class Incoming:
         assert isinstance(self._socket, ssl.SSLSocket)
         self._socket.do_handshake()
         self._handshaking = False
+        record(
+            logging.DEBUG,
+            "connection.accepted",
+            remote=self.remote,
+            local=self.local,
+            tls=self._socket.version(),
+        )
         self._ask(READ)
         return True
 
@@ -254,7 +264,7 @@ class Incoming:
     def _transport(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
     ) -> SocketTransport:
-        kind = TLSTransport if self.secure else SocketTransport
+        kind = socket_transport(secure=self.secure)
         host = self._host
         self._ask(READ)
         return kind(

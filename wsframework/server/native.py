@@ -43,6 +43,7 @@ from wsframework.server.listeners import (
     open_unix_listener,
     remove_unix_socket,
 )
+from wsframework.server.logged import stream_transport
 from wsframework.server.opening import Opening, consider, crowded_response, draining_response
 from wsframework.server.stream import BROKEN, StreamTransport
 from wsframework.session import Decide, Session
@@ -383,6 +384,7 @@ class Server:
             return
         if head is None:
             return  # a probe: it connected and left, and that is nobody's business
+        record(logging.DEBUG, "connection.accepted", remote=remote, local=local)
         if isinstance(head, Response):
             await self._answer(stream, head)
             return
@@ -424,7 +426,7 @@ class Server:
         return Response.error(408, f"the request's head was not complete within {limit:g} s")
 
     def _stream_transport(self, stream: trio.abc.Stream, opening: Opening | None = None) -> StreamTransport:
-        return StreamTransport(
+        return stream_transport()(
             stream,
             limits=self.limits,
             timeouts=self.timeouts,

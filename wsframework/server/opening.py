@@ -10,7 +10,7 @@ import logging
 import attrs
 
 from wsframework.errors import HandshakeError
-from wsframework.records import record
+from wsframework.records import logger, record
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.server.http import Head
 from wsframework.session import Acceptance, Decide
@@ -18,6 +18,7 @@ from wsframework.wire import (
     Deflater,
     Inflater,
     Upgrade,
+    accept_key,
     encode_101,
     is_upgrade,
     negotiate_deflate,
@@ -53,11 +54,14 @@ async def consider(
     Cancellation: nothing is left behind.
     """
     upgrade: Upgrade | None = None
+    debug = logger.isEnabledFor(logging.DEBUG)
     if is_upgrade(head.headers):
+        if debug:
+            _log_request(head, remote)
         try:
             upgrade = read_upgrade(head.method, head.http_version, head.headers)
         except HandshakeError as error:
-            record(logging.DEBUG, "handshake.refused", remote=remote, error=str(error))
+            record(logging.DEBUG, "handshake.refused", remote=remote, status=error.status, error=str(error))
             return Response.error(error.status, str(error), error.headers)
     request = Request(
         target=head.target,
@@ -71,6 +75,8 @@ async def consider(
     )
     decision = await decide(request)
     if isinstance(decision, Response):
+        if upgrade is not None:
+            record(logging.DEBUG, "handshake.refused", remote=remote, status=decision.status)
         return decision
     if upgrade is None:
         raise TypeError(f"decide() accepted {request!r}, which is no opening handshake")
@@ -80,8 +86,35 @@ async def consider(
         if agreed is not None:
             extensions, parameters = agreed
             codecs = server_codecs(parameters, decision.compression)
+    if debug:
+        record(
+            logging.DEBUG,
+            "handshake.accepted",
+            remote=remote,
+            key=upgrade.key,
+            accept=accept_key(upgrade.key),
+            subprotocol=decision.subprotocol,
+            extensions=extensions,
+        )
     answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
     return Opening(request, decision, answer, codecs)
+
+
+def _log_request(head: Head, remote: Address) -> None:
+    headers = Headers(head.headers)
+    record(
+        logging.DEBUG,
+        "handshake.received",
+        remote=remote,
+        method=head.method,
+        target=head.target,
+        host=headers.get("host"),
+        origin=headers.get("origin"),
+        version=headers.get("sec-websocket-version"),
+        subprotocols=headers.get("sec-websocket-protocol"),
+        extensions=headers.get("sec-websocket-extensions"),
+        user_agent=headers.get("user-agent"),
+    )
 
 
 def draining_response() -> Response:
