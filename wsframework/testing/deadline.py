@@ -41,12 +41,12 @@ def fail_after(seconds: float, explain: Callable[[], str]) -> Iterator[None]:
 
 
 def innermost_place(frames: Iterable[FrameType]) -> str:
-    """Say where something waits, from its frames, outermost first: in whose code, and in what of ours."""
+    """Name the place of frames, outermost first: the innermost of users' code, and our method that it calls."""
     theirs = ours = ""
     for frame in frames:
         file = frame.f_code.co_filename
         if file.startswith(_OURS):
-            ours = _place(frame)
+            ours = ours or _place(frame)
         elif not file.startswith(_TRIO):
             theirs, ours = _place(frame), ""
     return ", in ".join(filter(None, (theirs, ours))) or "an unknown place"

@@ -9,6 +9,7 @@ wrap the server's end to break the server's reads and writes, the client's end t
 from __future__ import annotations
 
 import itertools
+import operator
 import socket
 import struct
 from collections.abc import Iterable
@@ -188,7 +189,9 @@ class TornReads(StreamWrapper):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive the next piece."""
         size = next(self._sizes)
-        return await self.stream.receive_some(size if max_bytes is None else min(size, max_bytes))
+        if max_bytes is None or operator.index(max_bytes) > size:
+            max_bytes = size
+        return await self.stream.receive_some(max_bytes)
 
 
 class HalfOpen(StreamWrapper):

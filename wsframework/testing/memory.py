@@ -8,6 +8,7 @@ kernel's RST does. A server that closes carelessly fails its tests here, not in 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -94,7 +95,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
         Cancellation: nothing is taken.
         """
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be 1 or more, not {max_bytes}")
         if self._receiving:
             raise trio.BusyResourceError("another task is already receiving from this stream")
