@@ -17,14 +17,13 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected
 
 from tests.cli.process import ROOT, running, serving
+from tests.docs.snippets import commands, files, outputs, snippets
 from tests.examples.conftest import connect
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PROGRAMS = {
-    text.partition("\n")[0].removeprefix("# "): text for language, text in BLOCKS if language == "python"
-}
-COMMANDS = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
+PAGE = ROOT / "README.md"
+README = PAGE.read_text()
+PROGRAMS = files(PAGE)
+COMMANDS = commands(PAGE)
 
 
 @pytest.fixture
@@ -49,11 +48,12 @@ async def serve(nursery: trio.Nursery, module: ModuleType) -> str:
 
 def test_every_snippet_is_a_program_with_a_name_and_has_a_test() -> None:
     here = Path(__file__).read_text()
-    assert len(PROGRAMS) == sum(language == "python" for language, _ in BLOCKS)
+    blocks = snippets(PAGE)
+    assert len(PROGRAMS) == sum(block.language == "python" for block in blocks)
     for name in PROGRAMS:
         assert re.fullmatch(r"\w+\.py", name)
         assert f'"{name.removesuffix(".py")}' in here or f'"{name}' in here
-    assert {language for language, _ in BLOCKS} == {"python", "sh", "text"}
+    assert {block.language for block in blocks} == {"python", "sh", "text"}
 
 
 def test_every_command_is_one_that_a_test_runs() -> None:
@@ -86,7 +86,7 @@ def test_the_client_talks_to_the_first_server_that_the_command_starts(folder: Pa
 
 
 def test_the_routes_command_prints_what_the_readme_shows(folder: Path) -> None:
-    (shown,) = (text for language, text in BLOCKS if language == "text")
+    (shown,) = outputs(PAGE)
     with running("-m", "wsframework", "routes", "sums:app", cwd=folder) as program:
         assert program.wait() == 0
     assert program.lines == shown.splitlines()

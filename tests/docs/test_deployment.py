@@ -1,0 +1,336 @@
+"""docs/deployment.md: nginx and Caddy for real where they are installed, the rest without them."""
+
+from __future__ import annotations
+
+import configparser
+import getpass
+import json
+import logging
+import os
+import shlex
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+import trio
+import trustme
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+
+from tests.cli.process import running
+from tests.clients.conftest import missing
+from tests.docs.conftest import Follow
+from tests.docs.following import Folder, exercises
+from tests.docs.snippets import DOCS, commands, files
+from wsframework import Connection, Keepalive, Limits, Timeouts
+from wsframework.testing import request, serve
+
+PAGE = DOCS / "deployment.md"
+FILES = files(PAGE)
+CHAT = "from examples.chat_server import app\n"
+
+
+def program_path(name: str) -> str:
+    """Return where a proxy is installed; skip the test where it is not."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        missing(f"{name} is not installed")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(command: list[str], environment: Mapping[str, str], log: IO[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+@asynccontextmanager
+async def proxy(command: list[str], port: int, folder: Path) -> AsyncIterator[None]:
+    """Run a proxy in the foreground until the end of the block."""
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "XDG_DATA_HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+    }
+    with (folder / "proxy.log").open("w") as log:
+        process = start(command, environment, log)
+        try:
+            with trio.fail_after(20):
+                while True:
+                    assert process.poll() is None, (folder / "proxy.log").read_text()
+                    try:
+                        await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+                        break
+                    except OSError:
+                        await trio.sleep(0.05)
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@asynccontextmanager
+async def nginx(folder: Path, port: int, text: str) -> AsyncIterator[None]:
+    """Run nginx with the page's configuration, but with its paths and its port put into the folder."""
+    (folder / "chat.conf").write_text(text)
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    # Only root may choose a user, and without one its workers could not enter the folder.
+    user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(
+        f"{user} daemon off; pid {folder}/nginx.pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {temporary} include {folder}/chat.conf; }}\n"
+    )
+    command = [program_path("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    async with proxy(command, port, folder):
+        yield
+
+
+def nginx_text(folder: Path, port: int) -> str:
+    text = FILES["chat.conf"]
+    for shown, real in [
+        ("/run/chat/chat.sock", str(folder / "chat.sock")),
+        ("443 ssl", f"127.0.0.1:{port} ssl"),
+        ("/etc/ssl/chat.example/", f"{folder}/"),
+    ]:
+        assert shown in text
+        text = text.replace(shown, real)
+    return text
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """Return what the certificate of chat.example in the folder is signed by."""
+    ca = trustme.CA()
+    certificate = ca.issue_cert("chat.example", "127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")
+    for pem in certificate.cert_chain_pems:
+        pem.write_to_path(tmp_path / "fullchain.pem", append=True)
+    return ca
+
+
+@asynccontextmanager
+async def connect_through(
+    port: int, authority: trustme.CA | None, headers: Mapping[str, str], path: str = "/ws/whoami"
+) -> AsyncIterator[WebSocketConnection]:
+    """Connect to chat.example, as a browser does that has looked up its address."""
+    tcp = await trio.open_tcp_stream("127.0.0.1", port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = tcp
+    if authority is not None:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        stream = trio.SSLStream(tcp, context, server_hostname="chat.example", https_compatible=True)
+    extra = [(name.encode(), value.encode()) for name, value in headers.items()]
+    async with stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(nursery, stream, f"chat.example:{port}", path, extra_headers=extra)
+        nursery.cancel_scope.cancel()
+
+
+async def answer_to(port: int, authority: trustme.CA | None, headers: Mapping[str, str]) -> str | int:
+    """Return the server's greeting, or the status with which the client was refused."""
+    try:
+        async with connect_through(port, authority, headers) as ws:
+            return str(await ws.get_message())
+    except* ConnectionRejected as group:
+        (refused,) = group.exceptions
+        assert isinstance(refused, ConnectionRejected)
+        status = refused.status_code
+    return status
+
+
+@exercises("deployment.md", "chat.conf", "behind.py")
+async def test_nginx_passes_on_what_matters(
+    follow: Follow, tmp_path: Path, authority: trustme.CA, nursery: trio.Nursery
+) -> None:
+    folder = follow("deployment.md")
+    port = free_port()
+    await serve_on_unix_socket(nursery, folder, "behind.py")
+    own = {"Origin": f"https://chat.example:{port}"}
+    async with nginx(tmp_path, port, nginx_text(tmp_path, port)):
+        assert await answer_to(port, authority, {}) == "127.0.0.1"
+        assert await answer_to(port, authority, {**own, "X-Forwarded-For": "6.6.6.6"}) == "127.0.0.1"
+        assert await answer_to(port, authority, {"Origin": "https://evil.example"}) == 403
+    # The page says what happens without this line.
+    text = nginx_text(tmp_path, port).replace("proxy_set_header Host", "# proxy_set_header Host")
+    async with nginx(tmp_path, port, text):
+        assert await answer_to(port, authority, {}) == "127.0.0.1"
+        assert await answer_to(port, authority, own) == 403
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("interval", "talk", "cut"), [(0.3, False, False), (None, False, True), (None, True, False)]
+)
+async def test_nginx_cuts_when_both_sides_are_silent_and_a_ping_is_no_silence(
+    follow: Follow,
+    tmp_path: Path,
+    authority: trustme.CA,
+    nursery: trio.Nursery,
+    interval: float | None,
+    talk: bool,
+    cut: bool,
+) -> None:
+    folder = follow("deployment.md")
+    app = folder.load("behind.py").app
+    app.keepalive = Keepalive(interval=interval, timeout=5)
+
+    @app.websocket("/ws/listen")  # type: ignore[untyped-decorator]
+    async def listen(ws: Connection) -> None:
+        async for _ in ws:
+            pass
+
+    await serve_on_unix_socket(nursery, folder, "behind.py")
+    port = free_port()
+    text = nginx_text(tmp_path, port)
+    assert text.count("60s") == 2
+    async with nginx(tmp_path, port, text.replace("60s", "1s")):
+        lost = False
+        async with connect_through(port, authority, {}, "/ws/listen") as ws:
+            with trio.move_on_after(2.5):
+                try:
+                    while talk:
+                        await ws.send_message("21.5 C")
+                        await trio.sleep(0.1)
+                    await ws.get_message()
+                except ConnectionClosed:
+                    lost = True
+    assert lost is cut
+
+
+async def serve_on_unix_socket(nursery: trio.Nursery, folder: Folder, name: str) -> None:
+    async def serve_there(*, task_status: trio.TaskStatus[object]) -> None:
+        unix_path = str(folder.path / "chat.sock")
+        await folder.load(name).app.serve(unix_path=unix_path, task_status=task_status)
+
+    await nursery.start(serve_there)
+
+
+@exercises("deployment.md", "Caddyfile")
+async def test_caddy_passes_on_what_matters(follow: Follow, tmp_path: Path, nursery: trio.Nursery) -> None:
+    caddy = program_path("caddy")
+    folder = follow("deployment.md")
+    port = free_port()
+    text = FILES["Caddyfile"]
+    assert text.startswith("chat.example {")
+    assert "/run/chat/chat.sock" in text
+    # No certificate to be had here.
+    text = text.replace("chat.example {", f"{{\n\tadmin off\n}}\nhttp://chat.example:{port} {{", 1)
+    (tmp_path / "Caddyfile").write_text(text.replace("/run/chat/chat.sock", str(tmp_path / "chat.sock")))
+    await serve_on_unix_socket(nursery, folder, "behind.py")
+    command = [caddy, "run", "--config", str(tmp_path / "Caddyfile"), "--adapter", "caddyfile"]
+    async with proxy(command, port, tmp_path):
+        own = {"Origin": f"http://chat.example:{port}"}
+        assert await answer_to(port, None, {}) == "127.0.0.1"
+        assert await answer_to(port, None, {**own, "X-Forwarded-For": "6.6.6.6"}) == "127.0.0.1"
+        assert await answer_to(port, None, {"Origin": "https://evil.example"}) == 403
+
+
+async def test_the_clients_address_is_the_last_entry_or_the_sockets(follow: Follow) -> None:
+    module = follow("deployment.md").load("behind.py")
+    async with serve(module.app) as server:
+        for field, said in [("9.9.9.9, 1.2.3.4", "1.2.3.4"), ("1.2.3.4", "1.2.3.4")]:
+            async with server.connect("/ws/whoami", headers={"X-Forwarded-For": field}) as client:
+                assert await client.receive() == said
+        async with server.connect("/ws/whoami") as client:
+            assert await client.receive() not in ("", "None")
+
+
+@exercises(
+    "deployment.md",
+    "wsframework run chat:app --host '' --port 8443 --ssl-cert fullchain.pem --ssl-key privkey.pem",
+)
+async def test_tls_without_a_proxy(tmp_path: Path, authority: trustme.CA) -> None:
+    (tmp_path / "chat.py").write_text(CHAT)
+    command = next(line for line in commands(PAGE) if "--ssl-cert" in line).replace("8443", "0")
+    with running("-m", *shlex.split(command), cwd=tmp_path) as program:
+        port = int(program.url.rpartition(":")[2].rstrip("/"))
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        tcp = await trio.open_tcp_stream("127.0.0.1", port)
+        stream = trio.SSLStream(tcp, context, server_hostname="chat.example", https_compatible=True)
+        async with stream, trio.open_nursery() as nursery:
+            ws = await wrap_client_stream(nursery, stream, f"chat.example:{port}", "/ws/chat")
+            await ws.aclose()
+            nursery.cancel_scope.cancel()
+        assert program.stop() == 0
+
+
+@exercises("deployment.md", "chat.service")
+def test_the_unit_starts_a_server_and_leaves_it_time_to_stop(tmp_path: Path) -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(FILES["chat.service"])
+    service = unit["Service"]
+    assert int(service["TimeoutStopSec"]) > Timeouts().drain + Timeouts().close
+    assert int(service["LimitNOFILE"]) > (Limits().connections or 0)
+    assert f"unix:/run/{service['RuntimeDirectory']}/chat.sock" in FILES["chat.conf"]
+    (tmp_path / "chat.py").write_text(CHAT)
+    program, *arguments = shlex.split(service["ExecStart"].replace("/run/chat/", f"{tmp_path}/"))
+    assert program.startswith(service["WorkingDirectory"])
+    assert program.endswith("/wsframework")
+    mask = os.umask(int(service["UMask"], 8))
+    try:
+        with running("-m", "wsframework", *arguments, cwd=tmp_path) as server:
+            server.wait_for("Listening on the unix socket")
+            assert (tmp_path / "chat.sock").stat().st_mode & 0o777 == 0o770
+            assert server.stop() == 0
+    finally:
+        os.umask(mask)
+    assert json.loads(server.errors[0])["event"] == "server.listening"
+
+
+@exercises("deployment.md", "farewell.py")
+async def test_a_handler_keeps_its_notes_when_the_server_stops(follow: Follow) -> None:
+    module = follow("deployment.md").load("farewell.py")
+    async with serve(module.app) as server, server.connect("/ws/notes") as client:
+        await client.send("milk")
+        await client.ping()
+        server.stop()
+        assert (await client.wait_closed()).code == 1001
+    assert module.unsaved == ["milk"]
+
+
+@exercises("deployment.md", "logs.py")
+def test_logs_are_json_when_the_program_wants_them_so(tmp_path: Path) -> None:
+    program = tmp_path / "logging_program.py"
+    program.write_text(f"{FILES['logs.py']}\nlogging.getLogger('wsframework').info('hello')\n")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True)
+    assert json.loads(done.stderr)["message"] == "hello"
+
+
+@exercises("deployment.md", "wsframework run chat:app --log-format json --log-level warning")
+def test_the_command_logs_json(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(f"import logging\n{CHAT}logging.getLogger('chat').warning('hello')\n")
+    command = next(line for line in commands(PAGE) if "--log-level" in line)
+    with running("-m", *shlex.split(command), "--port", "0", cwd=tmp_path) as program:
+        program.wait_for("Listening on")
+        assert program.stop() == 0
+    (line,) = program.errors
+    assert json.loads(line)["message"] == "hello"
+
+
+@exercises("deployment.md", "health.py")
+async def test_health_is_fine(follow: Follow) -> None:
+    answer = await request(follow("deployment.md").load("health.py").app, "GET", "/health")
+    assert (answer.status, answer.text) == (200, "fine")
+
+
+def test_every_event_of_the_page_is_logged_somewhere() -> None:
+    source = "".join(file.read_text() for file in (DOCS.parent / "wsframework").rglob("*.py"))
+    text = PAGE.read_text()
+    for event in ("handler.crashed", "server.drain_timeout", "connection.refused"):
+        assert f"`{event}`" in text
+        assert f'"{event}"' in source
+    assert logging.getLogger("wsframework").name in text

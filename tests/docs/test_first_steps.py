@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import trio
+
+from tests.cli.process import running, serving
+from tests.clients.conftest import HERE as CLIENTS
+from tests.clients.conftest import node
+from tests.docs.conftest import Follow
+from tests.docs.following import exercises
+from tests.docs.snippets import DOCS, ROOT, commands, files, outputs, snippets
+
+__all__ = ["node"]
+
+PAGE = DOCS / "first-steps.md"
+CLIENT_SAYS, ROUTES = outputs(PAGE)
+
+
+@exercises("first-steps.md", "hello.py", "client.py", "wsframework run hello:app", "python client.py")
+def test_the_client_talks_to_the_server_that_the_command_starts(follow: Follow) -> None:
+    folder = follow("first-steps.md")
+    with serving("hello:app", cwd=folder.path) as server:
+        client = folder.path / "client.py"
+        client.write_text(client.read_text().replace("ws://127.0.0.1:8000", server.url))
+        with running("client.py", cwd=folder.path) as program:
+            assert program.wait() == 0
+        assert program.lines == CLIENT_SAYS.splitlines()
+        assert server.stop() == 0
+
+
+def test_the_command_listens_where_the_page_says() -> None:
+    told = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "make docs" in told
+    with running("-m", "wsframework", "run", "--help") as program:
+        assert program.wait() == 0
+    assert "127.0.0.1" in "\n".join(program.lines)
+    assert "8000" in "\n".join(program.lines)
+    assert "ws://127.0.0.1:8000" in PAGE.read_text()
+
+
+@exercises("first-steps.md", "wsframework routes hello:app")
+def test_the_routes_are_those_of_the_page(follow: Follow) -> None:
+    folder = follow("first-steps.md")
+    with running("-m", "wsframework", "routes", "hello:app", cwd=folder.path) as program:
+        assert program.wait() == 0
+    assert program.lines == ROUTES.splitlines()
+
+
+@exercises("first-steps.md", "both.py")
+async def test_server_and_client_in_one_program(follow: Follow, capsys: pytest.CaptureFixture[str]) -> None:
+    module = follow("first-steps.md").load("both.py")
+    with trio.fail_after(10):
+        await module.main()
+    assert capsys.readouterr().out == "tea: hello\n"
+
+
+@exercises("first-steps.md", "test_hello.py")
+def test_the_test_passes_and_can_fail(follow: Follow) -> None:
+    folder = follow("first-steps.md")
+
+    def run() -> int:
+        options = ("-m", "pytest", "-q", "-o", "trio_mode=true", "test_hello.py")
+        with running(*options, cwd=folder.path) as program:
+            return program.wait()
+
+    assert run() == 0
+    hello = folder.path / "hello.py"
+    hello.write_text(hello.read_text().replace('f"{room}: ', 'f"{room}! '))
+    assert run() == 1
+
+
+@exercises("first-steps.md", "pip install 'wsframework[cli,speed]'")
+@exercises("index.md", "pip install 'wsframework[cli,speed]'", "wsframework run hello:app", "hello.py")
+def test_the_extras_are_there_and_the_first_page_shows_the_same_program() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for page in (PAGE, DOCS / "index.md"):
+        (install,) = (line for line in commands(page) if line.startswith("pip"))
+        found = re.fullmatch(r"pip install '(\w+)\[([\w,]+)\]'", install)
+        assert found is not None
+        assert found[1] == project["name"]
+        assert set(found[2].split(",")) <= set(project["optional-dependencies"])
+    assert files(DOCS / "index.md")["hello.py"] == files(PAGE)["hello.py"]
+
+
+@pytest.mark.node
+def test_the_two_lines_for_the_browser_work(node: str, follow: Follow) -> None:
+    (script,) = (snippet.text for snippet in snippets(PAGE) if snippet.language == "js")
+    folder = follow("first-steps.md")
+    with serving("hello:app", cwd=folder.path) as server:
+        script = script.replace("ws://127.0.0.1:8000", server.url)
+        program = f'globalThis.WebSocket = require("ws");{script}ws.onopen = () => ws.send("one");'
+        program += "const log = console.log; console.log = (text) => { log(text); ws.close(); };"
+        done = subprocess.run(
+            [node, "-e", program], cwd=CLIENTS, capture_output=True, text=True, timeout=30, check=True
+        )
+    assert done.stdout == "tea: one\n"

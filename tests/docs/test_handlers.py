@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed
+
+from tests.docs.conftest import Follow
+from tests.docs.following import close_of, exercises, refusal
+from tests.examples.conftest import connect
+from wsframework import RouteError
+from wsframework.routing import Template
+from wsframework.testing import request, serve
+
+
+@exercises("handlers.md", "handler.py")
+async def test_the_first_handler_has_its_conversation_and_closes(
+    follow: Follow, nursery: trio.Nursery
+) -> None:
+    url = await follow("handlers.md").serve(nursery, "handler.py")
+    async with connect(f"{url}/greet/Ada") as ws:
+        assert await ws.get_message() == "Hello, Ada. What do you do?"
+        await ws.send_message("mathematics")
+        assert await ws.get_message() == "Ada does mathematics. Goodbye."
+        with pytest.raises(ConnectionClosed) as closed:
+            await ws.get_message()
+    assert closed.value.reason is not None
+    assert closed.value.reason.code == 1000
+
+
+@exercises("handlers.md", "sums.py")
+@pytest.mark.parametrize(
+    ("offered", "sent", "answer", "agreed"),
+    [(["json", "text"], "[1, 2]", '{"sum": 13}', "json"), (["csv", "json"], "1 2", "13", "csv")],
+)
+async def test_the_table_of_subprotocols_is_true(
+    follow: Follow, nursery: trio.Nursery, offered: list[str], sent: str, answer: str, agreed: str
+) -> None:
+    url = await follow("handlers.md").serve(nursery, "sums.py")
+    async with connect(f"{url}/sum/10", subprotocols=offered) as ws:
+        assert ws.subprotocol == agreed
+        await ws.send_message(sent)
+        assert await ws.get_message() == answer
+    assert await refusal(f"{url}/sum/10", ["xml"]) == 400
+    assert await refusal(f"{url}/sum/10") == 400
+    assert await refusal(f"{url}/sum/ten", ["json"]) == 404
+
+
+@exercises("handlers.md", "both_ways.py")
+async def test_two_decorators_serve_with_and_without_a_subprotocol(
+    follow: Follow, nursery: trio.Nursery
+) -> None:
+    url = await follow("handlers.md").serve(nursery, "both_ways.py")
+    for offered, said in [
+        (["chat"], "we speak chat"),
+        (None, "we speak plainly"),
+        (["x"], "we speak plainly"),
+    ]:
+        async with connect(f"{url}/ws/chat", subprotocols=offered) as ws:
+            assert await ws.get_message() == said
+
+
+def test_the_table_of_converters_is_true() -> None:
+    key = "6f1c0d2e-0000-4000-8000-000000000001"
+    for template, path, value in [
+        ("/{name}", "/anything", "anything"),
+        ("/{id:int}", "/42", 42),
+        ("/{id:int}", "/-7", -7),
+        ("/{x:float}", "/3.14", 3.14),
+        ("/{x:float}", "/2", 2.0),
+        ("/{key:uuid}", f"/{key}", UUID(key)),
+        ("/{rest:path}", "/a/b", "a/b"),
+    ]:
+        assert Template.parse(template).match(path) == (value,)
+    assert Template.parse("/{name}").match("/a/b") is None
+    with pytest.raises(RouteError):
+        Template.parse("/{x:complex}")
+
+
+@exercises("handlers.md", "stopwatch.py")
+async def test_the_stopwatch_pushes_while_it_receives(follow: Follow, nursery: trio.Nursery) -> None:
+    url = await follow("handlers.md").serve(nursery, "stopwatch.py")
+    async with connect(f"{url}/stopwatch") as ws:
+        await ws.send_message("one")
+        messages = {await ws.get_message() for _ in range(4)}
+    assert messages == {"0.0", "lap: one", "0.1", "0.2"}
+
+
+@exercises("handlers.md", "members.py")
+async def test_guards_and_origins_refuse_and_let_in(follow: Follow, nursery: trio.Nursery) -> None:
+    url = await follow("handlers.md").serve(nursery, "members.py")
+    member = f"{url}/club?token=token-of-ada"
+    assert await refusal(f"{url}/club") == 401
+    assert await refusal(f"{url}/club", headers={"Origin": "https://evil.example"}) == 403
+    assert await refusal(member, headers={"Origin": "https://evil.example"}) == 403
+    own = url.replace("ws://", "http://")
+    for headers in ({"Origin": "https://club.example"}, {"Origin": own}, None):
+        async with connect(member, headers=headers) as ws:
+            assert await ws.get_message() == "Good evening, Ada."
+
+
+@exercises("handlers.md", "people.py")
+async def test_plain_http_is_answered(follow: Follow) -> None:
+    app = follow("handlers.md").load("people.py").app
+    for method, path, status in [
+        ("GET", "/health", 200),
+        ("HEAD", "/health", 200),
+        ("DELETE", "/people/ada", 200),
+        ("POST", "/people/ada", 405),
+        ("GET", "/nothing", 404),
+        ("GET", "/ws", 426),
+    ]:
+        answer = await request(app, method, path)
+        assert answer.status == status, (method, path)
+        if status == 405:
+            assert set(answer.headers["allow"].split(", ")) == {"DELETE", "GET", "HEAD"}
+    assert (await request(app, "GET", "/people/ada")).json() == {"name": "ada", "method": "GET"}
+
+
+@exercises("handlers.md", "around.py")
+async def test_lifespan_and_wrapper_are_around_the_handler(follow: Follow) -> None:
+    module = follow("handlers.md").load("around.py")
+    async with serve(module.app) as server, server.connect("/hello") as client:
+        assert await client.receive() == "hello"
+        await client.wait_closed()
+    assert module.log == ["pool opened", "/hello opened", "/hello closed after 1 messages", "pool closed"]
+
+
+@exercises("handlers.md", "small.py")
+async def test_a_message_that_is_too_big_is_1009(follow: Follow, nursery: trio.Nursery) -> None:
+    url = await follow("handlers.md").serve(nursery, "small.py")
+    async with connect(f"{url}/notes") as ws:
+        await ws.send_message("x" * 1024)
+        assert await ws.get_message() == "noted: 1024 characters"
+    assert (await close_of(f"{url}/notes", "x" * 1025))[0] == 1009
