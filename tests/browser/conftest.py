@@ -1,0 +1,68 @@
+"""Chromium for every test in this folder: skipped where it is missing, required in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.browser.stage import ChatServer, Window
+
+NewWindow = Callable[..., "Window"]
+
+
+def _missing(what: str) -> None:
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(f"{what}; CI needs it", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        from tests.browser.stage import find_chromium, open_browser
+    except ImportError:
+        _missing("Playwright is not installed: pip install playwright")
+    path = find_chromium()
+    if path is None:
+        _missing("Chromium is not installed: apt-get install chromium")
+    assert path is not None
+    with open_browser(path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def server(browser: Browser, tmp_path: Path) -> Iterator[ChatServer]:
+    from tests.browser.stage import ChatServer
+
+    server = ChatServer(tmp_path / "chat.db")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def new_window(browser: Browser, server: ChatServer) -> Iterator[NewWindow]:
+    """Return a function that opens one more window; none of them may complain of anything."""
+    from tests.browser.stage import Window
+
+    windows: list[Window] = []
+
+    def new_window(name: str | None = None, fragment: str = "", **options: Any) -> Window:
+        window = Window(browser, server.url, **options)
+        windows.append(window)
+        if name is not None:
+            window.come_as(name, fragment)
+        return window
+
+    yield new_window
+    complaints = [complaint for window in windows for complaint in window.complaints]
+    for window in windows:
+        window.close()
+    assert complaints == []
