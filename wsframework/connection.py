@@ -254,6 +254,7 @@ class Connection:
         "_closing",
         "_draining",
         "_ended",
+        "_handed",
         "_inbox",
         "_limits",
         "_messages_received",
@@ -291,6 +292,7 @@ class Connection:
         self._pings: dict[bytes, _Ping] | None = None
         self._receiver: Task | None = None
         self._parked = _Parked(self._stop_receiving)
+        self._handed = False
         self._unread_bytes = 0
         self._paused = False
         self._messages_sent = 0
@@ -394,6 +396,7 @@ class Connection:
             raise trio.BusyResourceError("another task is already receiving from this connection")
         self._receiver = current_task()
         message: str | bytes = await self._parked
+        self._handed = False
         return message
 
     def __aiter__(self) -> Self:
@@ -415,6 +418,7 @@ class Connection:
             message: str | bytes = await self._parked
         except ConnectionClosed:
             raise StopAsyncIteration from None
+        self._handed = False
         return message
 
     def _take(self) -> str | bytes:
@@ -618,6 +622,7 @@ class Connection:
         receiver = self._receiver
         if receiver is not None:
             self._receiver = None
+            self._handed = True
             reschedule(receiver, _Handed(message))
             return
         if self._closing:
@@ -690,7 +695,8 @@ class Connection:
 
     @property
     def _has_unread(self) -> bool:
-        return bool(self._inbox)
+        # A message that was handed over counts until its task has run: it cannot have been answered yet.
+        return self._handed or bool(self._inbox)
 
     @property
     def _messages_taken(self) -> int:

@@ -27,6 +27,13 @@ __all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport", "TLSTransport"]
 READ_BYTES = 64 * 1024
 """The most that one connection brings in per turn, so that a flood does not starve the others."""
 
+_JOIN_BYTES = 128 * 1024
+"""Up to here one copy costs less than a system call with many pieces."""
+
+_PIECES = 64
+
+_TLS_PIECE_BYTES = 64 * 1024
+
 BINARY = int(Opcode.BINARY)
 
 # What a non-blocking socket raises instead of waiting.
@@ -225,7 +232,13 @@ class SocketTransport(FrameTransport):
             if self._sending_ended and not outbox:
                 self._send_fin()
             return
-        data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+        if len(outbox) == 1:
+            data = outbox[0]
+        elif self.outbox_bytes <= _JOIN_BYTES:
+            data = b"".join(outbox)
+        else:
+            self._flush_pieces()
+            return
         try:
             sent = self._socket_send(data)
         except NOT_NOW:
@@ -242,7 +255,40 @@ class SocketTransport(FrameTransport):
             self.outbox_bytes -= sent
             self._blocked = True
             self._ask()
-        if sent and self.room_wanted:
+        if sent:
+            self._sent_some()
+
+    def _flush_pieces(self) -> None:
+        """Write a large outbox without joining it first."""
+        outbox = self.outbox
+        try:
+            sent = self._send_pieces(outbox)
+        except NOT_NOW:
+            sent = 0
+        except OSError as error:
+            self._broken(f"the connection was lost: {error}")
+            return
+        self.outbox_bytes -= sent
+        left = sent
+        whole = 0
+        while whole < len(outbox) and left >= len(outbox[whole]):
+            left -= len(outbox[whole])
+            whole += 1
+        del outbox[:whole]
+        if left:
+            outbox[0] = memoryview(outbox[0])[left:]
+        if outbox:
+            # Not necessarily full, but the next turn will tell, and others get theirs in between.
+            self._blocked = True
+            self._ask()
+        if sent:
+            self._sent_some()
+
+    def _send_pieces(self, outbox: list[bytes | memoryview]) -> int:
+        return self._socket.sendmsg(outbox[:_PIECES])
+
+    def _sent_some(self) -> None:
+        if self.room_wanted:
             self._made_room()
         if self._sending_ended and not self.outbox:
             self._send_fin()
@@ -296,6 +342,10 @@ class TLSTransport(SocketTransport):
             super()._read(now)
         if self._pending() and not self._reading_paused:
             self._timers.after(0, lambda: self._read(trio.current_time()))
+
+    def _send_pieces(self, outbox: list[bytes | memoryview]) -> int:
+        # After "not now" OpenSSL wants the same bytes again, or more that begin with them.
+        return self._socket_send(memoryview(outbox[0])[:_TLS_PIECE_BYTES])
 
     def _pending(self) -> int:
         if self._on_release is None or self._saw_fin or self._sent_fin:
