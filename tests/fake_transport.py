@@ -23,7 +23,7 @@ class FakeTransport:
         sent: everything that was committed, in order.
         closes: Close frames that were committed.
         log: the names of the calls that are no sends.
-        on_flush: called by `flush`.
+        on_send: called by `send`, after the message is committed.
         timers: with them, the peer answers our Close `close_seconds` later; without, never.
     """
 
@@ -37,7 +37,7 @@ class FakeTransport:
         self.closes: list[CloseFrame] = []
         self._reading = True
         self.log: list[str] = []
-        self.on_flush: Callable[[], None] = lambda: None
+        self.on_send: Callable[[], None] = lambda: None
         self.timers: Timers | None = None
         self.close_seconds = 0.125
 
@@ -64,14 +64,11 @@ class FakeTransport:
         self.sent.append((Opcode(opcode), payload))
         if not self.taking:
             self.outbox_bytes += len(payload)
+        self.on_send()
 
     def send_encoded(self, message: EncodedMessage) -> None:
         self.log.append("send_encoded")
         self.send(message.opcode, message.payload)
-
-    def flush(self) -> None:
-        self.log.append("flush")
-        self.on_flush()
 
     def close(self, frame: CloseFrame) -> None:
         self.closes.append(frame)

@@ -403,29 +403,6 @@ async def test_only_one_task_at_a_time_may_receive(nursery: trio.Nursery, operat
     assert await operation(ws) == "b"
 
 
-@pytest.mark.parametrize("operation", [receiving, next_of_the_loop])
-async def test_the_outbox_is_flushed_only_when_the_receiver_is_about_to_wait(
-    nursery: trio.Nursery, operation: Operation
-) -> None:
-    transport = connect()
-    transport.connection._deliver("a")
-    await operation(transport.connection)
-    assert transport.log == []
-    await start(nursery, transport.connection, operation)
-    assert transport.log == ["flush"]
-
-
-@pytest.mark.parametrize("operation", [receiving, next_of_the_loop])
-async def test_a_flush_that_finds_the_peer_gone_is_seen_by_the_receiver(
-    autojump_clock: MockClock, nursery: trio.Nursery, operation: Operation
-) -> None:
-    transport = connect()
-    transport.on_flush = lambda: transport.connection._end(LOST)
-    outcome = await start(nursery, transport.connection, operation)
-    assert outcome.finished()
-    assert outcome.value == "the loop has ended" or isinstance(outcome.error, ConnectionClosed)
-
-
 async def test_over_the_budget_reading_pauses_and_resumes_at_half_of_it() -> None:
     transport = connect(Limits(unread_bytes=8000))
     ws = transport.connection
@@ -745,7 +722,6 @@ async def test_ping_returns_the_round_trip_time(autojump_clock: MockClock, nurse
     outcome = await start(nursery, ws, Connection.ping)
     ((opcode, payload),) = transport.sent
     assert opcode is Opcode.PING
-    assert transport.log == ["flush"]
     await trio.sleep(0.25)
     ws._deliver_pong(payload)
     await wait_all_tasks_blocked()
@@ -804,14 +780,14 @@ async def test_a_pong_that_answers_nothing_means_nothing(nursery: trio.Nursery) 
 
 async def test_a_pong_that_comes_before_the_ping_waits_is_not_missed(autojump_clock: MockClock) -> None:
     transport = connect()
-    transport.on_flush = lambda: transport.connection._deliver_pong(b"p")
+    transport.on_send = lambda: transport.connection._deliver_pong(b"p")
     with trio.fail_after(1):
         assert await transport.connection.ping(b"p") == 0
 
 
 async def test_a_connection_that_ends_before_the_ping_waits_is_not_missed(autojump_clock: MockClock) -> None:
     transport = connect()
-    transport.on_flush = lambda: transport.connection._end(LOST)
+    transport.on_send = lambda: transport.connection._end(LOST)
     with trio.fail_after(1), pytest.raises(ConnectionClosed, match="the test cut the wire"):
         await transport.connection.ping()
 
