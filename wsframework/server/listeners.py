@@ -135,7 +135,7 @@ def open_unix_listener(path: str) -> stdlib_socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise ListenError(f"cannot listen on {path}: {error.strerror}") from None
+        raise ListenError(f"cannot listen on {path}: {error.strerror or error}") from None
     return listener
 
 
