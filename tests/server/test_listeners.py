@@ -1,0 +1,280 @@
+"""Listening sockets: every address of a host on one port, clear errors, and unix sockets' files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as stdlib_socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from wsframework.errors import ListenError
+from wsframework.request import Address
+from wsframework.server import listeners
+from wsframework.server.listeners import (
+    address_of,
+    open_tcp_listeners,
+    open_unix_listener,
+    remove_unix_socket,
+)
+
+Sockets = list[stdlib_socket.socket]
+
+
+@pytest.fixture
+def opened() -> Iterator[Sockets]:
+    """Sockets that are closed at the end of the test."""
+    sockets: Sockets = []
+    yield sockets
+    for socket in sockets:
+        socket.close()
+
+
+def names(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Let every name stand for these addresses."""
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
+        return [
+            (
+                stdlib_socket.AF_INET6 if ":" in address else stdlib_socket.AF_INET,
+                stdlib_socket.SOCK_STREAM,
+                0,
+                "",
+                (address, port + offset, 0, 0) if ":" in address else (address, port + offset),
+            )
+            for address, offset in addresses
+        ]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+
+
+# TCP
+
+
+async def test_port_0_is_a_port_of_the_systems_choice(opened: Sockets) -> None:
+    opened += await open_tcp_listeners("127.0.0.1", 0)
+    (listener,) = opened
+    assert listener.getsockname()[0] == "127.0.0.1"
+    assert listener.getsockname()[1] > 1024
+    assert listener.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ACCEPTCONN)
+
+
+async def test_all_addresses_of_a_host_share_the_port_that_was_chosen(opened: Sockets) -> None:
+    opened += await open_tcp_listeners(None, 0)
+    assert {listener.family for listener in opened} == {stdlib_socket.AF_INET, stdlib_socket.AF_INET6}
+    assert len({listener.getsockname()[1] for listener in opened}) == 1
+
+
+async def test_an_address_that_is_listed_twice_is_bound_once(
+    opened: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(monkeypatch, ("127.0.0.1", 0), ("127.0.0.1", 0))
+    opened += await open_tcp_listeners("twice.invalid", 0)
+    assert len(opened) == 1
+
+
+async def test_another_port_is_tried_when_the_chosen_one_is_taken_on_a_second_address(
+    opened: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(monkeypatch, ("127.0.0.1", 0), ("::1", 0))
+    bind = listeners._bind
+    attempts = 0
+
+    def unlucky(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+        nonlocal attempts
+        attempts += family == stdlib_socket.AF_INET6
+        if family == stdlib_socket.AF_INET6 and attempts < 3:
+            raise OSError(errno.EADDRINUSE, "taken")
+        return bind(family, sockaddr)
+
+    monkeypatch.setattr(listeners, "_bind", unlucky)
+    opened += await open_tcp_listeners("both.invalid", 0)
+    assert attempts == 3
+    assert len(opened) == 2
+
+
+async def test_it_gives_up_when_no_port_is_free_on_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, ("127.0.0.1", 0))
+
+    def bind(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+        raise OSError(errno.EADDRINUSE, "taken")
+
+    monkeypatch.setattr(listeners, "_bind", bind)
+    with pytest.raises(ListenError, match="the port is in use"):
+        await open_tcp_listeners("unlucky.invalid", 0)
+
+
+async def test_a_machine_without_ipv6_listens_on_ipv4(
+    opened: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(monkeypatch, ("::1", 0), ("127.0.0.1", 0))
+    bind = listeners._bind
+
+    def without_ipv6(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+        if family == stdlib_socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "not supported")
+        return bind(family, sockaddr)
+
+    monkeypatch.setattr(listeners, "_bind", without_ipv6)
+    opened += await open_tcp_listeners("both.invalid", 0)
+    assert [listener.getsockname()[0] for listener in opened] == ["127.0.0.1"]
+
+
+async def test_a_host_without_any_usable_address_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, ("::1", 0), ("::2", 0))
+
+    def bind(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+        raise OSError(errno.EADDRNOTAVAIL, "not available")
+
+    monkeypatch.setattr(listeners, "_bind", bind)
+    with pytest.raises(ListenError, match="no address of this host is usable"):
+        await open_tcp_listeners("nowhere.invalid", 0)
+
+
+async def test_when_one_address_fails_the_others_are_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, ("127.0.0.1", 0), ("127.0.0.2", 0))
+    bind = listeners._bind
+    made: Sockets = []
+
+    def second_fails(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+        if made:
+            raise OSError(errno.ENOMEM, "no memory")
+        made.append(bind(family, sockaddr))
+        return made[0]
+
+    monkeypatch.setattr(listeners, "_bind", second_fails)
+    with pytest.raises(ListenError, match="no memory"):
+        await open_tcp_listeners("both.invalid", 0)
+    assert made[0].fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EADDRINUSE, "cannot listen on 127.0.0.1:80: the port is in use"),
+        (errno.EACCES, "cannot listen on 127.0.0.1:80: not allowed; ports below 1024 need privileges"),
+        (errno.EADDRNOTAVAIL, "cannot listen on 127.0.0.1:80: the address is not one of this machine's"),
+        (errno.ENOBUFS, "cannot listen on 127.0.0.1:80: as the system says"),
+    ],
+)
+async def test_errors_say_what_was_wrong_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    def bind(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+        raise OSError(number, "as the system says")
+
+    monkeypatch.setattr(listeners, "_bind", bind)
+    with pytest.raises(ListenError) as caught:
+        await open_tcp_listeners("127.0.0.1", 80)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+async def test_a_port_that_is_none_is_an_error(port: int) -> None:
+    with pytest.raises(ListenError, match="from 0 to 65535"):
+        await open_tcp_listeners("127.0.0.1", port)
+
+
+async def test_an_unknown_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> None:
+        raise stdlib_socket.gaierror(stdlib_socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ListenError, match=r"nowhere\.invalid.*unknown name"):
+        await open_tcp_listeners("nowhere.invalid", 0)
+
+
+async def test_a_port_in_use_is_found_out_for_real(opened: Sockets) -> None:
+    opened += await open_tcp_listeners("127.0.0.1", 0)
+    port = opened[0].getsockname()[1]
+    with pytest.raises(ListenError, match=f"127.0.0.1:{port}: the port is in use"):
+        await open_tcp_listeners("127.0.0.1", port)
+
+
+async def test_a_server_that_restarts_gets_its_port_again_at_once(opened: Sockets) -> None:
+    (first,) = await open_tcp_listeners("127.0.0.1", 0)
+    address = first.getsockname()
+    client = stdlib_socket.create_connection(address)
+    accepted, _ = first.accept()
+    accepted.close()  # we close first, so TIME_WAIT is ours
+    client.close()
+    first.close()
+    opened += await open_tcp_listeners(*address)
+    assert opened[0].getsockname() == address
+
+
+# Unix sockets
+
+
+def test_a_unix_socket_is_bound_and_its_file_removed(tmp_path: Path, opened: Sockets) -> None:
+    path = os.fspath(tmp_path / "socket")
+    opened.append(open_unix_listener(path))
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as client:
+        client.connect(path)
+    remove_unix_socket(path)
+    assert not os.path.exists(path)
+    remove_unix_socket(path)  # and again: no matter
+
+
+def test_a_file_that_a_dead_server_left_is_replaced(tmp_path: Path, opened: Sockets) -> None:
+    path = os.fspath(tmp_path / "socket")
+    open_unix_listener(path).close()
+    assert os.path.exists(path)
+    opened.append(open_unix_listener(path))
+
+
+def test_a_living_servers_file_is_left_alone(tmp_path: Path, opened: Sockets) -> None:
+    path = os.fspath(tmp_path / "socket")
+    opened.append(open_unix_listener(path))
+    with pytest.raises(ListenError, match="another server listens there"):
+        open_unix_listener(path)
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+def test_another_kind_of_socket_is_left_alone(tmp_path: Path, opened: Sockets) -> None:
+    path = os.fspath(tmp_path / "socket")
+    opened.append(stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_DGRAM))
+    opened[0].bind(path)
+    with pytest.raises(ListenError, match="belongs to another program"):
+        open_unix_listener(path)
+    assert os.path.exists(path)
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(ListenError, match="a file that is no socket"):
+        open_unix_listener(os.fspath(path))
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("missing/socket", "No such file or directory"), ("x" * 200, "path too long")]
+)
+def test_a_path_that_cannot_be_bound_is_an_error(tmp_path: Path, path: str, message: str) -> None:
+    with pytest.raises(ListenError, match=f"cannot listen on {tmp_path}/{path}: .*{message}"):
+        open_unix_listener(os.fspath(tmp_path / path))
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("sockaddr", "address"),
+    [
+        (("127.0.0.1", 80), Address("127.0.0.1", 80)),
+        (("::1", 80, 0, 0), Address("::1", 80)),
+        (("fe80::1%eth0", 80, 0, 2), Address("fe80::1", 80)),
+        ("/run/socket", Address("/run/socket")),
+        ("", Address("")),
+        (b"\0abstract", Address("")),
+        (None, Address("")),
+    ],
+)
+def test_a_sockets_address_is_a_value(sockaddr: object, address: Address) -> None:
+    assert address_of(sockaddr) == address
