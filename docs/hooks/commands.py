@@ -56,9 +56,11 @@ class ExampleServer:
         assert self._process.stderr is not None
         for pipe, lines in ((self._process.stdout, self._said), (self._process.stderr, self._lines)):
             threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
-        if not self._listening.wait(START_SECONDS):
-            self.stop()
-            raise BuildFailed(f"{shlex.join(command)} does not listen: {self._said + self._lines}")
+        deadline = time.monotonic() + START_SECONDS
+        while not self._listening.wait(0.05):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise BuildFailed(f"{shlex.join(command)} does not listen: {self._said + self._lines}")
         self.url = next(word for line in self._said for word in line.split() if word.startswith("ws://"))
 
     def _read(self, pipe: IO[str], lines: list[str]) -> None:
