@@ -20,19 +20,23 @@ TALK = [
     ("Grace", "Nearly. The last test is running."),
     ("Grace", "It cancels a send at every checkpoint and then looks for torn frames."),
     ("Ada", "And?"),
-    ("Grace", "None. Not one in 40,000."),
-    ("Linus", "Then I'll write it up:\n  1. rooms that wait for nobody\n  2. history that survives a kill -9\n  3. this page"),
+    ("Grace", "None. Not one."),
+    (
+        "Linus",
+        "Then I'll write it up:\n  1. rooms that wait for nobody\n  2. a history that stays\n  3. this page",
+    ),
     ("Ada", "Somebody restarted the server just now, by the way. Did you notice?"),
     ("Linus", "No."),
-]  # fmt: skip
+]
 
 FRAME = """<!doctype html><style>
-  body { margin: 0; width: 1440px; height: 900px; position: relative; overflow: hidden;
+  body { margin: 0; width: 1500px; height: 880px; position: relative; overflow: hidden;
          background: linear-gradient(135deg, #dfe3fb, #c9d8f4 45%, #e7d9f5); }
-  img { position: absolute; display: block; border-radius: 14px; box-shadow: 0 24px 70px rgb(30 32 60 / .28); }
-  .wide { left: 56px; top: 56px; width: 1140px; }
-  .phone { right: 56px; bottom: 44px; width: 330px; border-radius: 34px; border: 9px solid #0c0d13; }
-</style><img class="wide" src="data:image/png;base64,WIDE"><img class="phone" src="data:image/png;base64,PHONE">"""
+  img { position: absolute; display: block; box-shadow: 0 24px 70px rgb(30 32 60 / .28); }
+  .wide { left: 56px; top: 52px; width: 1140px; border-radius: 14px; }
+  .phone { right: 48px; bottom: 36px; width: 306px; border-radius: 34px; border: 9px solid #0c0d13; }
+</style>
+<img class="wide" src="data:image/png;base64,WIDE"><img class="phone" src="data:image/png;base64,PHONE">"""
 
 
 def draw(browser: Browser, server: ChatServer) -> bytes:
@@ -63,7 +67,7 @@ def draw(browser: Browser, server: ChatServer) -> bytes:
     expect(ada.get_by_text("is typing…")).to_be_visible()
     ada.wait_for_timeout(800)
     pictures = [windows[name].page.screenshot(type="png") for name in ("Ada", "Linus")]
-    frame = browser.new_page(viewport={"width": 1440, "height": 900})
+    frame = browser.new_page(viewport={"width": 1500, "height": 880})
     wide, phone = (base64.b64encode(picture).decode() for picture in pictures)
     frame.set_content(FRAME.replace("WIDE", wide).replace("PHONE", phone))
     return frame.screenshot(type="png")
