@@ -3,9 +3,11 @@
     <!-- run: wsframework trace {chat}/ws/chat --send Hello! -->
     <!-- run 1: wsframework trace {chat}/nowhere -->
     <!-- log: chat -->
+    <!-- help: wsframework -->
 
 A `run` line becomes the command and its output; the number is the exit code it must have, 0 if there is none.
-A `log` line becomes what that server has logged since the last `log` line. `{chat}` is the address of an
+A `log` line becomes what that server has logged since the last `log` line, and the `help` line a section for
+every command of the program, with its help. `{chat}` is the address of an
 example server, started for the build on a port of the system's choice. A command that ends otherwise, or does
 not end, fails the build: a page never shows what the program does not print.
 """
@@ -33,7 +35,7 @@ START_SECONDS = 20.0
 LOG_SECONDS = 5.0
 """How long a closed connection may take to get into the server's log: its handler has some grace."""
 
-_DIRECTIVE = re.compile(r"^<!-- (run|log)(?: (\d+))?: (.+) -->$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^<!-- (run|log|help)(?: (\d+))?: (.+) -->$", re.MULTILINE)
 
 
 class BuildFailed(Exception):
@@ -125,11 +127,9 @@ class Stage:
     def _replace(self, found: re.Match[str]) -> str:
         kind, code, rest = found.groups()
         if kind == "log":
-            if "trace" not in run("wsframework --help"):
-                return "*(The tracer is not there yet.)*"
             return _block(self.server(rest).log())
-        if "wsframework trace" in rest and "trace" not in run("wsframework --help"):
-            return "*(The tracer is not there yet.)*"
+        if kind == "help":
+            return "\n\n".join(_help(rest))
         command = re.sub(r"\{(\w+)\}", lambda name: self.server(name[1]).url, rest)
         return _block(f"$ {command}\n{run(command, int(code or 0))}")
 
@@ -158,6 +158,14 @@ def run(command: str, code: int = 0) -> str:
     if done.returncode != code:
         raise BuildFailed(f"{command!r} ended with {done.returncode}, not {code}:\n{done.stdout}")
     return done.stdout.rstrip("\n")
+
+
+def _help(program: str) -> Iterator[str]:
+    overview = run(f"{program} --help")
+    yield _block(overview)
+    for name in re.findall(r"^  (\w+) ", overview.partition("\nCommands:\n")[2], re.MULTILINE):
+        yield f"## {program} {name}"
+        yield _block(run(f"{program} {name} --help"))
 
 
 def directives(markdown: str) -> Iterator[tuple[str, str]]:

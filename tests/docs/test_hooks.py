@@ -10,6 +10,7 @@ import pytest
 from docs.hooks import commands as hook
 from docs.hooks.offline import foreign_loads
 from tests.docs.snippets import DOCS, pages
+from wsframework.cli.program import COMMANDS
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_the_commands_of_every_page_do_what_it_says(page: Path, stage: hook.Stag
     text = stage.fill_in(page.read_text())
     assert not list(hook.directives(text))
     for kind, command in hook.directives(page.read_text()):
-        assert kind == "log" or "{" in command or f"$ {command}\n" in text
+        assert kind != "run" or "{" in command or f"$ {command}\n" in text
 
 
 def test_a_command_becomes_itself_and_its_output(stage: hook.Stage) -> None:
@@ -41,6 +42,14 @@ def test_output_with_fences_in_it_stays_one_block(stage: hook.Stage) -> None:
     text = stage.fill_in("<!-- run: python -c 'print(chr(96) * 3)' -->")
     assert text.startswith("````text\n")
     assert text.endswith("\n````")
+
+
+def test_the_reference_has_a_section_for_every_command(stage: hook.Stage) -> None:
+    text = stage.fill_in((DOCS / "reference" / "cli.md").read_text())
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        f"## wsframework {command.__name__}" for command in COMMANDS
+    ]
+    assert "--log-format" in text
 
 
 def test_a_command_with_another_exit_code_fails_the_build(stage: hook.Stage) -> None:
