@@ -9,12 +9,11 @@ from typing import Annotated
 
 import trio
 import typer
-from rich.text import Text
 
 from wsframework.cli.output import make_console
 from wsframework.cli.tracing.steps import Diagnosis, Step, as_json
 from wsframework.cli.tracing.target import parse_headers, parse_target, tls_context
-from wsframework.cli.tracing.telling import tell, visible
+from wsframework.cli.tracing.telling import complain, tell
 from wsframework.cli.tracing.tracer import Plan
 from wsframework.cli.tracing.tracer import trace as run_trace
 from wsframework.errors import ConfigurationError
@@ -83,8 +82,7 @@ def trace(
         print(json.dumps([as_json(step) for step in steps], ensure_ascii=False, indent=2))
     for step in steps:
         if isinstance(step, Diagnosis) and step.fatal:
-            line = Text.assemble(("error: ", "bold red"), visible(step.sentence))
-            make_console(stderr=True).print(line, soft_wrap=True)
+            complain(step.sentence)
     sys.exit(code)
 
 

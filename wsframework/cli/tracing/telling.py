@@ -12,6 +12,7 @@ from functools import singledispatch
 
 from rich.text import Text
 
+from wsframework.cli.output import make_console
 from wsframework.cli.tracing.steps import (
     Agreement,
     CloseHandshake,
@@ -35,7 +36,7 @@ from wsframework.cli.tracing.steps import (
 )
 from wsframework.wire import CloseCode
 
-__all__ = ["meaning", "tell", "visible"]
+__all__ = ["complain", "meaning", "tell", "visible"]
 
 _OUT, _IN = "→", "←"
 _STYLES = {
@@ -84,6 +85,12 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
+def complain(sentence: str) -> None:
+    """Say on stderr, in one line, why there is no connection."""
+    line = Text.assemble(("error: ", "bold red"), visible(sentence))
+    make_console(stderr=True).print(line, soft_wrap=True)
 
 
 def tell(step: Step) -> Iterator[Text]:

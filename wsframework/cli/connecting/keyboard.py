@@ -1,0 +1,84 @@
+"""Lines from a terminal or a pipe, without holding up anything else.
+
+Reading blocks, so it is done in a thread that is left alone when the connection ends first. From a pipe it is
+`os.read` rather than `sys.stdin`, whose lock such a thread would hold when the interpreter shuts down.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+
+import trio
+
+try:
+    import readline as _readline
+except ImportError:  # Python was built without it: no history, all else works
+    readline: ModuleType | None = None
+else:
+    readline = _readline
+
+__all__ = ["PROMPT", "lines_of_pipe", "lines_of_terminal", "typed_so_far", "unchanged_terminal"]
+
+PROMPT = "> "
+
+_READ_BYTES = 64 * 1024
+
+
+async def lines_of_pipe(descriptor: int) -> AsyncIterator[str]:
+    """Yield each line of a file or pipe without its line end, the last one too if it has none.
+
+    Cancellation: the thread that reads is left alone; what it reads is lost.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    while True:
+        data = await trio.to_thread.run_sync(os.read, descriptor, _READ_BYTES, abandon_on_cancel=True)
+        rest += decoder.decode(data, final=not data)
+        *lines, rest = rest.split("\n")
+        for line in lines:
+            yield line.removesuffix("\r")
+        if not data:
+            if rest:
+                yield rest
+            return
+
+
+async def lines_of_terminal() -> AsyncIterator[str]:
+    """Yield each line that a person types, with a prompt, editing and history; end with Ctrl-D.
+
+    Cancellation: as for `lines_of_pipe`.
+    """
+    while True:
+        try:
+            yield await trio.to_thread.run_sync(input, PROMPT, abandon_on_cancel=True)
+        except EOFError:
+            return
+
+
+def typed_so_far() -> str:
+    """Return what stands behind the prompt."""
+    return str(readline.get_line_buffer()) if readline is not None else ""
+
+
+@contextlib.contextmanager
+def unchanged_terminal() -> Iterator[None]:
+    """Give a terminal back as it was: a thread that is left alone in the middle of a line does not."""
+    try:
+        import termios
+    except ImportError:  # not on Windows
+        yield
+        return
+    try:
+        before = termios.tcgetattr(sys.stdin.fileno())
+    except (termios.error, OSError):
+        yield  # no terminal
+        return
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)

@@ -1,0 +1,208 @@
+"""Open a connection with trio-websocket, and say in one sentence why there is none.
+
+trio-websocket tells little of a failed opening handshake: of a wrong answer only that it is wrong, and of a
+server that leaves without one nothing at all. So the bytes are overheard on their way, up to the answer, and
+judged with what `wsframework trace` knows.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import attrs
+import trio
+from trio_websocket import WebSocketConnection, wrap_client_stream
+
+from wsframework.cli.tracing.problems import (
+    Problem,
+    Unreachable,
+    bad_tls,
+    judge_opening,
+    no_answer,
+    not_http,
+    silent,
+)
+from wsframework.cli.tracing.reaching import Clock, reach
+from wsframework.cli.tracing.response import read_body, read_response
+from wsframework.cli.tracing.target import Target
+from wsframework.errors import unwrap_group
+
+__all__ = ["Options", "connected"]
+
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_OVERHEARD_BYTES = 128 * 1024
+"""More than the head of an answer may have."""
+
+_CLOSE_SECONDS = 1.0
+"""How long the end of TCP may take once both Close frames crossed, or there is nothing to wait for."""
+
+_KEY = re.compile(rb"^Sec-WebSocket-Key: *(\S+)", re.IGNORECASE | re.MULTILINE)
+
+_T = TypeVar("_T")
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Where to connect, and how.
+
+    Attributes:
+        target: the URL.
+        tls: how to speak TLS, for a wss URL.
+        subprotocols: to offer, in order of preference.
+        headers: more header fields.
+        timeout_seconds: for the name, each address, TLS, and the opening handshake.
+    """
+
+    target: Target
+    tls: ssl.SSLContext | None = None
+    subprotocols: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_seconds: float = 10.0
+
+
+async def connected(options: Options, use: Callable[[WebSocketConnection], Awaitable[_T]]) -> _T:
+    """Connect, call `use` with the connection, close what is left of it, and return what it returned.
+
+    Raises:
+        Unreachable: there was no connection; with the reason.
+
+    Cancellation: the socket is closed.
+    """
+    target, limit = options.target, options.timeout_seconds
+    socket = await reach(target, limit, Clock(), lambda step: None)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket))
+    try:
+        overheard = _Overheard(stream if options.tls is None else await _secure(stream, options, options.tls))
+        opened = False
+        try:
+            async with trio.open_nursery() as nursery:
+                ws = await _open(nursery, overheard, options)
+                opened = True
+                overheard.stop()
+                result = await use(ws)
+                with trio.move_on_after(_CLOSE_SECONDS):
+                    await overheard.aclose()
+                nursery.cancel_scope.cancel(reason="the connection is closed")
+        except BaseExceptionGroup as group:
+            error = unwrap_group(group)
+            if isinstance(error, Exception) and not opened and not isinstance(error, Unreachable):
+                raise Unreachable(*overheard.explain(options, error)) from None
+            raise error from None
+        return result
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+
+
+async def _secure(
+    stream: trio.SocketStream, options: Options, context: ssl.SSLContext
+) -> trio.SSLStream[trio.SocketStream]:
+    target, limit = options.target, options.timeout_seconds
+    secured = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
+    with trio.move_on_after(limit):
+        try:
+            await secured.do_handshake()
+        except trio.BrokenResourceError as error:
+            cause = error.__cause__
+            raise Unreachable(bad_tls(cause if isinstance(cause, Exception) else error, target.url)) from None
+        return secured
+    raise Unreachable(silent("answer to the TLS handshake", limit))
+
+
+async def _open(nursery: trio.Nursery, stream: _Overheard, options: Options) -> WebSocketConnection:
+    limit = options.timeout_seconds
+    with trio.move_on_after(limit) as scope:
+        # trio-websocket would wait for ever for the answer of a server that has left.
+        nursery.start_soon(stream.cancel_when_ended, scope)
+        return await wrap_client_stream(
+            nursery,
+            stream,  # type: ignore[arg-type]  # any Trio stream does
+            options.target.host_header,
+            options.target.resource,
+            subprotocols=options.subprotocols,
+            extra_headers=[(name.encode(), value.encode("latin-1")) for name, value in options.headers],
+            max_message_size=_MAX_MESSAGE_BYTES,
+        )
+    raise Unreachable(*stream.explain(options, None))
+
+
+class _Overheard(trio.abc.Stream):
+    """A stream that remembers what went through it, until told to stop."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._sent = bytearray()
+        self._received = bytearray()
+        self._ended: str | None = None
+        self._end = trio.Event()
+        self._listening = True
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._listening:
+            self._sent += data
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self._finish("The server reset the connection (RST)")
+            raise
+        if not data:
+            self._finish("The server closed TCP")
+        elif self._listening and len(self._received) < _OVERHEARD_BYTES:
+            self._received += data
+        return data
+
+    async def aclose(self) -> None:
+        self._finish("")
+        await self._stream.aclose()
+
+    def _finish(self, how: str) -> None:
+        self._ended = self._ended or how
+        self._end.set()
+
+    async def cancel_when_ended(self, scope: trio.CancelScope) -> None:
+        """Wait for the end, then cancel."""
+        await self._end.wait()
+        scope.cancel(reason="the server has left")
+
+    def stop(self) -> None:
+        """Remember no more."""
+        self._listening = False
+        self._received.clear()
+
+    def explain(self, options: Options, error: Exception | None) -> list[Problem]:
+        """Say why there is no connection.
+
+        Args:
+            options: what was asked for.
+            error: what trio-websocket raised, if it did.
+        """
+        received = bytes(self._received)
+        try:
+            response = read_response(received)
+        except Unreachable as why:
+            return list(why.problems)
+        if response is None:
+            if not self._ended:
+                return [silent("answer to the opening handshake", options.timeout_seconds)]
+            return [not_http(received) if received else no_answer(self._ended)]
+        key = _KEY.search(bytes(self._sent))
+        problems = judge_opening(
+            response.status,
+            response.headers,
+            "" if key is None else key[1].decode(),
+            options.subprotocols,
+            body=read_body(response, response.rest)[0],
+        )
+        if not problems:
+            what = f": {error}" if error is not None and str(error) else ""
+            problems = [Problem("handshake.wrong", f"The opening handshake failed{what} (RFC 6455 §4.1).")]
+        return problems

@@ -1,0 +1,175 @@
+"""Where messages and news go: a terminal with time and direction, a pipe as they are, a program as JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+from datetime import datetime
+from typing import Protocol
+
+from rich.text import Text
+
+from wsframework.cli.connecting.keyboard import PROMPT, typed_so_far
+from wsframework.cli.output import make_console
+from wsframework.cli.tracing.telling import meaning, visible
+
+__all__ = ["Screen", "describe_close", "make_screen"]
+
+_PREVIEW_BYTES = 32
+
+
+class Screen(Protocol):
+    """What shows a connection."""
+
+    def opened(self, url: str, subprotocol: str | None) -> None:
+        """The connection is open."""
+
+    def sent(self, message: str) -> None:
+        """A message was sent."""
+
+    def received(self, message: str | bytes) -> None:
+        """A message came."""
+
+    def ponged(self, seconds: float) -> None:
+        """A ping was answered."""
+
+    def note(self, text: str) -> None:
+        """Say something about a command."""
+
+    def closed(self, by: str, code: int, reason: str) -> None:
+        """The connection is closed.
+
+        Args:
+            by: "client" or "server": who sent the first Close frame.
+            code: the server's close code, 1006 when it sent none.
+            reason: its close reason.
+        """
+
+
+def make_screen(*, as_json: bool, prompting: bool) -> Screen:
+    """Return the screen for where stdout goes.
+
+    Args:
+        as_json: one JSON object a line, wherever that is.
+        prompting: whether there is a prompt that lines must not run into.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What comes may hold any character, and the terminal may not.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if as_json:
+        return _JsonScreen()
+    return _TerminalScreen(prompting=prompting) if sys.stdout.isatty() else _PipeScreen()
+
+
+def describe_close(by: str, code: int, reason: str) -> str:
+    """Say in one line how a connection was closed."""
+    if code == 1006 and by == "server":
+        return "the server ended the connection without a Close frame (1006)"
+    words = "without a code" if code == 1005 else f"{code} ({meaning(code)})"
+    why = f": {visible(reason)}" if reason else ""
+    return f"closed by {'us' if by == 'client' else 'the server'}, {words}{why}"
+
+
+def _preview(message: bytes) -> str:
+    more = " …" if len(message) > _PREVIEW_BYTES else ""
+    return f"<{len(message)} bytes: {message[:_PREVIEW_BYTES].hex(' ')}{more}>"
+
+
+class _TerminalScreen:
+    """Lines with time and direction, above the prompt if there is one."""
+
+    def __init__(self, *, prompting: bool) -> None:
+        self._console = make_console()
+        self._prompting = prompting
+
+    def opened(self, url: str, subprotocol: str | None) -> None:
+        agreed = f", subprotocol {visible(subprotocol)}" if subprotocol is not None else ""
+        hint = "; /help says what you can type" if self._prompting else ""
+        self._line("*", f"connected to {visible(url)}{agreed}{hint}", "dim")
+
+    def sent(self, message: str) -> None:
+        if self._prompting:
+            # It stands on the screen already, behind the prompt: put its line in place of that.
+            columns = max(1, os.get_terminal_size(sys.stdout.fileno()).columns)
+            rows = 1 + max(0, len(PROMPT + message) - 1) // columns
+            sys.stdout.write(f"\x1b[{rows}A\r\x1b[J")
+        self._line("→", visible(message), "green")
+
+    def received(self, message: str | bytes) -> None:
+        self._line("←", visible(message) if isinstance(message, str) else _preview(message), "cyan")
+
+    def ponged(self, seconds: float) -> None:
+        self._line("*", f"pong after {seconds * 1000:.2f} ms", "dim")
+
+    def note(self, text: str) -> None:
+        self._line("*", text, "dim")
+
+    def closed(self, by: str, code: int, reason: str) -> None:
+        self._prompting = False  # nobody will type behind it any more
+        sys.stdout.write("\r\x1b[K")
+        self._line("*", describe_close(by, code, reason), "dim")
+
+    def _line(self, mark: str, text: str, style: str) -> None:
+        time = datetime.now().strftime("%H:%M:%S.%f")[:-3]
+        if self._prompting:
+            sys.stdout.write("\r\x1b[K")
+        line = Text.assemble((time, "dim"), " ", (mark, f"bold {style}"), " ", (text, style))
+        self._console.print(line, soft_wrap=True)
+        if self._prompting:
+            sys.stdout.write(PROMPT + typed_so_far())
+        sys.stdout.flush()
+
+
+class _PipeScreen:
+    """Messages as they are, one after the other; all else goes to stderr, and only if it matters."""
+
+    def opened(self, url: str, subprotocol: str | None) -> None:
+        """Not worth a line."""
+
+    def sent(self, message: str) -> None:
+        """Whoever sent it knows."""
+
+    def received(self, message: str | bytes) -> None:
+        print(message if isinstance(message, str) else _preview(message), flush=True)
+
+    def ponged(self, seconds: float) -> None:
+        self.note(f"pong after {seconds * 1000:.2f} ms")
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def closed(self, by: str, code: int, reason: str) -> None:
+        if by == "server" and code not in (1000, 1005):
+            self.note(describe_close(by, code, reason))
+
+
+class _JsonScreen:
+    """One object a line, with "time" and "event" first."""
+
+    def opened(self, url: str, subprotocol: str | None) -> None:
+        self._print("opened", url=url, subprotocol=subprotocol)
+
+    def sent(self, message: str) -> None:
+        self._print("sent", kind="text", text=message)
+
+    def received(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            self._print("received", kind="text", text=message)
+        else:
+            self._print("received", kind="binary", base64=base64.b64encode(message).decode())
+
+    def ponged(self, seconds: float) -> None:
+        self._print("ponged", seconds=round(seconds, 6))
+
+    def note(self, text: str) -> None:
+        self._print("note", text=text)
+
+    def closed(self, by: str, code: int, reason: str) -> None:
+        self._print("closed", by=by, code=code, reason=reason)
+
+    def _print(self, event: str, **fields: object) -> None:
+        time = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        print(json.dumps({"time": time, "event": event, **fields}, ensure_ascii=False), flush=True)
