@@ -17,7 +17,7 @@ from wsframework import Deflate, Keepalive, Limits, Timeouts
 
 PAGES = {str(page.relative_to(DOCS)): page for page in pages()}
 
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE = {"testing.md": "tests/testing/test_docs.py"}
 """Pages whose snippets are run by a test of another folder, which reads the page itself."""
 
 SHOWN = {"text", "http", "js", "toml"}

@@ -41,7 +41,7 @@ def fail_after(seconds: float, explain: Callable[[], str]) -> Iterator[None]:
 
 
 def innermost_place(frames: Iterable[FrameType]) -> str:
-    """Name the place of frames, outermost first: the innermost of users' code, and our method that it calls."""
+    """Name the place of frames, outermost first: the innermost of users' code, and our method it calls."""
     theirs = ours = ""
     for frame in frames:
         file = frame.f_code.co_filename
