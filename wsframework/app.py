@@ -422,6 +422,9 @@ class App:
     ) -> None:
         """Serve until SIGINT or SIGTERM, drain, and return; a second signal cuts the drain short.
 
+        This is for programs that are servers: besides the signals it takes over the garbage collector's
+        attention, by `gc.freeze()` once it listens.
+
         Args:
             host: as for `serve`.
             port: as for `serve`.

@@ -43,7 +43,7 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, fields: HeaderFields = ()) -> None:
         pairs = fields.items() if isinstance(fields, Mapping) else fields
-        self._fields: tuple[tuple[str, str], ...] = tuple((name, value) for name, value in pairs)
+        self._fields: tuple[tuple[str, str], ...] = tuple(pairs)
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)

@@ -1,8 +1,6 @@
 """wsframework on its own server."""
 
-import functools
 
-import trio
 from wsframework import App, Connection, Deflate, Limits, Room
 
 from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
@@ -32,12 +30,9 @@ def build(mode: str) -> App:
     return app
 
 
-async def main(port: int, mode: str) -> None:
-    async with trio.open_nursery() as nursery:
-        serve = functools.partial(build(mode).serve, "127.0.0.1", port, ssl=tls(mode))
-        server = await nursery.start(serve)
-        ready(server.port)
+def main(port: int, mode: str) -> None:
+    build(mode).run("127.0.0.1", port, ssl=tls(mode), on_listening=lambda server: ready(server.port))
 
 
 if __name__ == "__main__":
-    trio.run(main, *arguments())
+    main(*arguments())

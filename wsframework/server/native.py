@@ -258,6 +258,22 @@ class Server:
         self._connections.start_soon(self._serve_incoming, incoming, head)
 
     async def _serve_incoming(self, incoming: Incoming, head: Head) -> None:
+        remote = incoming.remote
+        session = await self._open_incoming(incoming, head)
+        # An idle connection keeps what its task refers to.
+        del incoming, head
+        if session is None:
+            return
+        self._sessions.add(session)
+        try:
+            # Not through a helper: every coroutine on the way to the handler costs each connection 200 bytes.
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+            self.depart(remote)
+
+    async def _open_incoming(self, incoming: Incoming, head: Head) -> Session | None:
+        """Decide about a request; answer it, or upgrade and return the session that is to run."""
         upgraded = False
         try:
             opening = await consider(
@@ -265,13 +281,13 @@ class Server:
             )
             if incoming.gone:
                 record(logging.DEBUG, "handshake.lost", remote=incoming.remote, error="the client has left")
-                return
+                return None
             if self._draining:
                 opening = draining_response()
             if isinstance(opening, Response):
                 record(logging.DEBUG, "http.answered", remote=incoming.remote, status=opening.status)
                 incoming.answer(opening)
-                return
+                return None
             transport = incoming.upgrade(opening.codecs, lambda: self._transports.discard(transport))
             upgraded = True
             session = self._open_session(transport, opening)
@@ -284,11 +300,8 @@ class Server:
             incoming.abort()
             if upgraded:
                 self.depart(incoming.remote)
-            return
-        try:
-            await self._run(session)
-        finally:
-            self.depart(incoming.remote)
+            return None
+        return session
 
     def _open_session(self, transport: FrameTransport, opening: Opening) -> Session:
         ws = Connection(
@@ -298,13 +311,6 @@ class Server:
         transport.write_raw(opening.answer)
         self._transports.add(transport)
         return Session(ws, opening.acceptance, timers=self.timers, timeouts=self.timeouts)
-
-    async def _run(self, session: Session) -> None:
-        self._sessions.add(session)
-        try:
-            await session.run()
-        finally:
-            self._sessions.discard(session)
 
     # Connections over Trio streams
 
@@ -397,11 +403,13 @@ class Server:
             return
         transport = self._stream_transport(stream, opening)
         session = self._open_session(transport, opening)
+        self._sessions.add(session)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.run, head.trailing)
-                await self._run(session)
+                await session.run()
         finally:
+            self._sessions.discard(session)
             self._transports.discard(transport)
 
     async def _read_head(self, stream: trio.abc.Stream) -> Head | Response | None:
