@@ -9,7 +9,7 @@ import trio
 import typer
 from trio_websocket import WebSocketConnection
 
-from wsframework.cli.connecting.keyboard import lines_of_pipe, lines_of_terminal, unchanged_terminal
+from wsframework.cli.connecting.keyboard import Keyboard, has_editing, lines_of_pipe, unchanged_terminal
 from wsframework.cli.connecting.opening import Options, connected
 from wsframework.cli.connecting.screen import make_screen
 from wsframework.cli.connecting.talk import Ended, Talk
@@ -68,12 +68,12 @@ def connect(
         timeout_seconds=timeout,
     )
     typed = sys.stdin.isatty()
-    prompting = typed and sys.stdout.isatty() and not as_json
-    screen = make_screen(as_json=as_json, prompting=prompting)
+    keyboard = Keyboard() if has_editing() and not as_json else None
+    screen = make_screen(as_json=as_json, keyboard=keyboard)
 
     async def talk(ws: WebSocketConnection) -> Ended:
         screen.opened(target.url, ws.subprotocol)
-        lines = lines_of_terminal() if prompting else lines_of_pipe(sys.stdin.fileno())
+        lines = lines_of_pipe(sys.stdin.fileno()) if keyboard is None else keyboard.lines()
         return await Talk(ws, screen, lines, commands=typed, wait_seconds=wait, timeout_seconds=timeout).run()
 
     try:

@@ -22,11 +22,16 @@ except ImportError:  # Python was built without it: no history, all else works
 else:
     readline = _readline
 
-__all__ = ["PROMPT", "lines_of_pipe", "lines_of_terminal", "typed_so_far", "unchanged_terminal"]
+__all__ = ["PROMPT", "Keyboard", "has_editing", "lines_of_pipe", "unchanged_terminal"]
 
 PROMPT = "> "
 
 _READ_BYTES = 64 * 1024
+
+
+def has_editing() -> bool:
+    """Whether a prompt with editing and history can be had: at a terminal, with readline."""
+    return readline is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 async def lines_of_pipe(descriptor: int) -> AsyncIterator[str]:
@@ -48,21 +53,42 @@ async def lines_of_pipe(descriptor: int) -> AsyncIterator[str]:
             return
 
 
-async def lines_of_terminal() -> AsyncIterator[str]:
-    """Yield each line that a person types, with a prompt, editing and history; end with Ctrl-D.
+class Keyboard:
+    """A person at a terminal, with a prompt, editing and history.
 
-    Cancellation: as for `lines_of_pipe`.
+    Attributes:
+        prompting: whether the prompt stands on the screen now, and what is typed behind it.
     """
-    while True:
+
+    def __init__(self) -> None:
+        self.prompting = False
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield each line that is typed; end with Ctrl-D.
+
+        Cancellation: as for `lines_of_pipe`.
+        """
+        while True:
+            try:
+                yield await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+            except EOFError:
+                return
+
+    def _read(self) -> str:
+        assert readline is not None
+        # Called once the prompt is on the screen: what comes before that must not repeat it.
+        readline.set_pre_input_hook(self._start)
         try:
-            yield await trio.to_thread.run_sync(input, PROMPT, abandon_on_cancel=True)
-        except EOFError:
-            return
+            return input(PROMPT)
+        finally:
+            self.prompting = False
 
+    def _start(self) -> None:
+        self.prompting = True
 
-def typed_so_far() -> str:
-    """Return what stands behind the prompt."""
-    return str(readline.get_line_buffer()) if readline is not None else ""
+    def typed_so_far(self) -> str:
+        """Return what stands behind the prompt."""
+        return str(readline.get_line_buffer()) if readline is not None else ""
 
 
 @contextlib.contextmanager

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
+import shutil
 import sys
 from datetime import datetime
 from typing import Protocol
 
 from rich.text import Text
 
-from wsframework.cli.connecting.keyboard import PROMPT, typed_so_far
+from wsframework.cli.connecting.keyboard import PROMPT, Keyboard
 from wsframework.cli.output import make_console
 from wsframework.cli.tracing.telling import meaning, visible
 
@@ -49,19 +49,19 @@ class Screen(Protocol):
         """
 
 
-def make_screen(*, as_json: bool, prompting: bool) -> Screen:
+def make_screen(*, as_json: bool, keyboard: Keyboard | None) -> Screen:
     """Return the screen for where stdout goes.
 
     Args:
         as_json: one JSON object a line, wherever that is.
-        prompting: whether there is a prompt that lines must not run into.
+        keyboard: whose prompt lines must not run into, if there is one.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What comes may hold any character, and the terminal may not.
         sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
         return _JsonScreen()
-    return _TerminalScreen(prompting=prompting) if sys.stdout.isatty() else _PipeScreen()
+    return _TerminalScreen(keyboard) if sys.stdout.isatty() else _PipeScreen()
 
 
 def describe_close(by: str, code: int, reason: str) -> str:
@@ -81,19 +81,19 @@ def _preview(message: bytes) -> str:
 class _TerminalScreen:
     """Lines with time and direction, above the prompt if there is one."""
 
-    def __init__(self, *, prompting: bool) -> None:
+    def __init__(self, keyboard: Keyboard | None) -> None:
         self._console = make_console()
-        self._prompting = prompting
+        self._keyboard = keyboard
 
     def opened(self, url: str, subprotocol: str | None) -> None:
         agreed = f", subprotocol {visible(subprotocol)}" if subprotocol is not None else ""
-        hint = "; /help says what you can type" if self._prompting else ""
+        hint = "; /help says what you can type" if self._keyboard is not None else ""
         self._line("*", f"connected to {visible(url)}{agreed}{hint}", "dim")
 
     def sent(self, message: str) -> None:
-        if self._prompting:
+        if self._keyboard is not None:
             # It stands on the screen already, behind the prompt: put its line in place of that.
-            columns = max(1, os.get_terminal_size(sys.stdout.fileno()).columns)
+            columns = shutil.get_terminal_size().columns
             rows = 1 + max(0, len(PROMPT + message) - 1) // columns
             sys.stdout.write(f"\x1b[{rows}A\r\x1b[J")
         self._line("→", visible(message), "green")
@@ -108,18 +108,19 @@ class _TerminalScreen:
         self._line("*", text, "dim")
 
     def closed(self, by: str, code: int, reason: str) -> None:
-        self._prompting = False  # nobody will type behind it any more
+        self._keyboard = None  # nobody will type any more
         sys.stdout.write("\r\x1b[K")
         self._line("*", describe_close(by, code, reason), "dim")
 
     def _line(self, mark: str, text: str, style: str) -> None:
         time = datetime.now().strftime("%H:%M:%S.%f")[:-3]
-        if self._prompting:
+        prompting = self._keyboard is not None and self._keyboard.prompting
+        if prompting:
             sys.stdout.write("\r\x1b[K")
         line = Text.assemble((time, "dim"), " ", (mark, f"bold {style}"), " ", (text, style))
         self._console.print(line, soft_wrap=True)
-        if self._prompting:
-            sys.stdout.write(PROMPT + typed_so_far())
+        if self._keyboard is not None and prompting:
+            sys.stdout.write(PROMPT + self._keyboard.typed_so_far())
         sys.stdout.flush()
 
 
