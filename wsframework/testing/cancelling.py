@@ -118,6 +118,8 @@ async def cancel_everywhere(
         DeadlineExceeded: a run or a check did not come to its end.
         RuntimeError: after 1,000 points the scenario still reaches new ones.
         Exception: what the scenario, the check or the set-up raised, with a note of the point.
+
+    Cancellation: the run in progress is cancelled with it, and its set-up left.
     """
     points: list[CancelPoint] = []
     for number in itertools.count(1):

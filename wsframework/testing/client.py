@@ -179,6 +179,8 @@ class Client:
         Raises:
             trio_websocket.ConnectionClosed: the connection is closed.
             DeadlineExceeded: the server does not read.
+
+        Cancellation: trio-websocket may have sent a part of the frame; only close the connection then.
         """
         with fail_after(self.deadline, lambda: self._late("the server to take a message")):
             try:
@@ -222,6 +224,8 @@ class Client:
         Raises:
             trio_websocket.ConnectionClosed: the connection is closed, or ended before the pong came.
             DeadlineExceeded: no pong came.
+
+        Cancellation: the ping may have been sent.
         """
         started = trio.current_time()
         with fail_after(self.deadline, lambda: self._late("a pong")), trio.CancelScope() as scope:
@@ -241,6 +245,8 @@ class Client:
 
         Raises:
             DeadlineExceeded: the server did not answer.
+
+        Cancellation: the stream is closed without waiting for the answer.
         """
         self._wire.closing = True
         try:
@@ -254,6 +260,8 @@ class Client:
 
         Raises:
             DeadlineExceeded: it stayed open.
+
+        Cancellation: nothing is left behind.
         """
         with fail_after(self.deadline, lambda: self._late("the end of the connection")):
             await self._over.wait()
@@ -267,6 +275,8 @@ class Client:
         Raises:
             DeadlineExceeded: it went on.
             RuntimeError: the client is `open_client`'s own, and cannot know.
+
+        Cancellation: nothing is left behind.
         """
         if not self._link.watched:
             raise RuntimeError("only a client of a server in memory knows when its handler ends")

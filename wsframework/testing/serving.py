@@ -222,7 +222,7 @@ async def serve(app: App) -> AsyncIterator[MemoryServer]:
                 ...
 
     Lifespans are entered before the block and left after the last handler is gone, which `Timeouts.drain`
-    bounds; when the block fails, handlers are cancelled at once.
+    bounds; when the block fails or is cancelled, handlers are cancelled at once.
     """
     memory = MemoryServer(app)
     listener = _CrashListener(memory._note_crash)
@@ -293,6 +293,8 @@ async def connect(
         trio_websocket.ConnectionRejected: the server refused, with `status_code`, `headers` and `body`.
         DeadlineExceeded: there was no answer to the opening handshake.
         Exception: the handler's, when it crashed and the test did not see the connection end by it.
+
+    Cancellation: the connection is dropped without a Close frame.
     """
     async with (
         _joined(app) as server,
@@ -326,6 +328,8 @@ async def request(
     Raises:
         DeadlineExceeded: there was no whole answer.
         h11.RemoteProtocolError: the answer is not valid HTTP/1.1.
+
+    Cancellation: the connection is closed.
     """
     async with _joined(app) as server:
         return await server.request(method, path, headers, deadline=deadline)
