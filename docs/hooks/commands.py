@@ -4,12 +4,14 @@
     <!-- run 1: wsframework trace {chat}/nowhere -->
     <!-- log: chat -->
     <!-- help: wsframework -->
+    <!-- defaults: Limits -->
+    <!-- file: examples/chat_server.py -->
 
 A `run` line becomes the command and its output; the number is the exit code it must have, 0 if there is none.
-A `log` line becomes what that server has logged since the last `log` line, and the `help` line a section for
-every command of the program, with its help. `{chat}` is the address of an
-example server, started for the build on a port of the system's choice. A command that ends otherwise, or does
-not end, fails the build: a page never shows what the program does not print.
+A `log` line becomes what that server has logged since the last `log` line, a `help` line a section for every
+command of the program, a `defaults` line a table of a class's defaults, a `file` line the file. `{chat}` is
+the address of an example server, started for the build on a port of the system's choice. A command that ends
+otherwise, or does not end, fails the build: a page never shows what the program does not print.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent, wrap
 from typing import IO, Any
+
+import attrs
+
+import wsframework
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,10 +39,13 @@ SERVERS = {"chat": "examples.chat_server:app", "guards": "examples.guards:app"}
 
 COMMAND_SECONDS = 60.0
 START_SECONDS = 20.0
+COLUMNS = 94
+"""What fits beside the menus. Longer lines of output go on below, as far to the right as they began."""
+
 LOG_SECONDS = 5.0
 """How long a closed connection may take to get into the server's log: its handler has some grace."""
 
-_DIRECTIVE = re.compile(r"^<!-- (run|log|help)(?: (\d+))?: (.+) -->$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^( *)<!-- (run|log|help|defaults|file)(?: (\d+))?: (.+) -->$", re.MULTILINE)
 
 
 class BuildFailed(Exception):
@@ -125,13 +135,20 @@ class Stage:
         return _DIRECTIVE.sub(self._replace, markdown)
 
     def _replace(self, found: re.Match[str]) -> str:
-        kind, code, rest = found.groups()
-        if kind == "log":
-            return _block(self.server(rest).log())
-        if kind == "help":
-            return "\n\n".join(_help(rest))
-        command = re.sub(r"\{(\w+)\}", lambda name: self.server(name[1]).url, rest)
-        return _block(f"$ {command}\n{run(command, int(code or 0))}")
+        margin, kind, code, rest = found.groups()
+        match kind:
+            case "log":
+                text = _block(self.server(rest).log())
+            case "help":
+                text = "\n\n".join(_help(rest))
+            case "defaults":
+                text = "\n".join(_defaults(rest))
+            case "file":
+                text = f'```python title="{rest}"\n{(ROOT / rest).read_text()}```'
+            case _:
+                command = re.sub(r"\{(\w+)\}", lambda name: self.server(name[1]).url, rest)
+                text = _block(f"$ {command}\n{run(command, int(code or 0))}")
+        return indent(text, margin)
 
 
 def run(command: str, code: int = 0) -> str:
@@ -160,6 +177,15 @@ def run(command: str, code: int = 0) -> str:
     return done.stdout.rstrip("\n")
 
 
+def _defaults(name: str) -> Iterator[str]:
+    """Make the table that no signature shows: attrs writes `__init__` when the class is made."""
+    yield "| Setting | Default |\n| --- | --- |"
+    for field in attrs.fields(getattr(wsframework, name)):
+        value = field.default
+        number = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value!r}"
+        yield f"| `{field.name}` | `{number}` |"
+
+
 def _help(program: str) -> Iterator[str]:
     overview = run(f"{program} --help")
     yield _block(overview)
@@ -170,7 +196,7 @@ def _help(program: str) -> Iterator[str]:
 
 def directives(markdown: str) -> Iterator[tuple[str, str]]:
     """Yield the kind and the argument of each directive of a page."""
-    for kind, _, rest in _DIRECTIVE.findall(markdown):
+    for _, kind, _, rest in _DIRECTIVE.findall(markdown):
         yield kind, rest
 
 
@@ -184,10 +210,26 @@ def _program(name: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100"}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": str(COLUMNS)}
+
+
+def _fold(line: str) -> str:
+    if len(line) <= COLUMNS:
+        return line
+    margin = line[: len(line) - len(line.lstrip())]
+    pieces = wrap(
+        line.lstrip(),
+        COLUMNS,
+        initial_indent=margin,
+        subsequent_indent=margin or "    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(pieces)
 
 
 def _block(text: str) -> str:
+    text = "\n".join(map(_fold, text.split("\n")))
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -42,6 +43,28 @@ def test_output_with_fences_in_it_stays_one_block(stage: hook.Stage) -> None:
     text = stage.fill_in("<!-- run: python -c 'print(chr(96) * 3)' -->")
     assert text.startswith("````text\n")
     assert text.endswith("\n````")
+
+
+def test_long_lines_go_on_below_where_they_began(stage: hook.Stage) -> None:
+    program = """print(chr(32) * 20 + 40 * 'word ')"""
+    lines = stage.fill_in(f'<!-- run: python -c "{program}" -->').splitlines()[2:-1]
+    assert len(lines) == 3
+    assert all(line.startswith(" " * 20 + "word") and len(line) <= hook.COLUMNS for line in lines)
+
+
+def test_a_file_is_shown_as_it_is_and_as_far_to_the_right_as_its_line(stage: hook.Stage) -> None:
+    text = stage.fill_in("??? example\n\n    <!-- file: examples/echo.py -->\n")
+    assert dedent(text.partition("\n\n")[2]) == (
+        f'```python title="examples/echo.py"\n{(hook.ROOT / "examples/echo.py").read_text()}```\n'
+    )
+    assert "\n    async for message in ws" not in text
+
+
+def test_defaults_become_a_table(stage: hook.Stage) -> None:
+    table = stage.fill_in("<!-- defaults: Limits -->")
+    assert "| `head_bytes` | `16,384` |" in table
+    assert "| `message_fragments` | `None` |" in table
+    assert "| `client_no_context_takeover` | `False` |" in stage.fill_in("<!-- defaults: Deflate -->")
 
 
 def test_the_reference_has_a_section_for_every_command(stage: hook.Stage) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import wsframework
 import wsframework.testing
+from docs.hooks.commands import COLUMNS
 from tests.docs.following import EXERCISED
 from tests.docs.snippets import DOCS, ROOT, commands, files, pages, snippets
 from wsframework import Deflate, Keepalive, Limits, Timeouts
@@ -49,6 +50,13 @@ def test_every_block_says_what_language_it_is_in(name: str) -> None:
     # A fence without one would make the extraction see text as code and code as text.
     fences = re.findall(r"^ *`{3,}", PAGES[name].read_text(), re.MULTILINE)
     assert len(fences) == 2 * len(snippets(PAGES[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in ELSEWHERE])
+def test_no_line_of_a_program_is_too_long_for_the_page(name: str) -> None:
+    for file, text in files(PAGES[name]).items():
+        if file.endswith(".py"):
+            assert max(map(len, text.splitlines())) <= COLUMNS, file
 
 
 @pytest.mark.parametrize("name", PAGES)
