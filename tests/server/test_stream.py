@@ -1,0 +1,275 @@
+"""The transport over any Trio stream: whole frames whatever is cancelled, and one way to the end."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from wsframework.config import Limits, Timeouts
+from wsframework.connection import Connection
+from wsframework.errors import Closed, CloseFrame
+from wsframework.request import Request
+from wsframework.server.stream import StreamTransport, end_stream
+from wsframework.timers import Timers
+from wsframework.wire import Decoder, Opcode, encode_close, encode_frame, encode_text
+
+KEY = b"\1\2\3\4"
+TIMEOUTS = Timeouts(close=3)
+
+
+def sent(opcode: int, payload: bytes = b"") -> bytes:
+    return encode_frame(opcode, payload, masking_key=KEY)
+
+
+class Ends:
+    """A transport that runs, its connection, and the peer's end of the stream."""
+
+    def __init__(self, stream: trio.abc.Stream, timers: Timers, limits: Limits) -> None:
+        self.transport = StreamTransport(stream, limits=limits, timeouts=TIMEOUTS, timers=timers)
+        self.connection = Connection(self.transport, Request("/"), limits=limits)
+        self.transport.connection = self.connection
+        self.over = trio.Event()
+
+    async def run(self, initial: bytes = b"") -> None:
+        await self.transport.run(initial)
+        self.over.set()
+
+
+Begin = Callable[..., Awaitable[Ends]]
+
+
+@pytest.fixture
+def begin(nursery: trio.Nursery) -> Begin:
+    timers = Timers()
+    nursery.start_soon(timers.run)
+
+    async def begin(stream: trio.abc.Stream, initial: bytes = b"", limits: Limits | None = None) -> Ends:
+        ends = Ends(stream, timers, limits or Limits())
+        nursery.start_soon(ends.run, initial)
+        await trio.testing.wait_all_tasks_blocked()
+        return ends
+
+    return begin
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
+    data = bytearray()
+    while piece := await stream.receive_some(65536):
+        data += piece
+    return bytes(data)
+
+
+async def test_messages_go_both_ways(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours, initial=sent(Opcode.TEXT, b"behind the handshake"))
+    await theirs.send_all(sent(Opcode.TEXT, b"later"))
+    assert await ends.connection.receive() == "behind the handshake"
+    assert await ends.connection.receive() == "later"
+    for message in ("a", "b", "c"):
+        await ends.connection.send(message)
+    await trio.testing.wait_all_tasks_blocked()
+    assert await theirs.receive_some(100) == b"".join(map(encode_text, "abc")), "batched into one write"
+
+
+async def test_a_message_longer_than_one_write_arrives_whole_and_room_is_made_at_its_end(
+    begin: Begin,
+) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    ends = await begin(ours)
+    message = "x" * 1_000_000
+    await ends.connection.send(message)
+    with pytest.raises(trio.WouldBlock):
+        ends.connection.send_nowait("no room")
+    received: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ends.connection.send, "waits in line")
+        decoder = Decoder(masked=False, max_message_bytes=None)
+        while len(received) < 2:
+            received += decoder.feed(await theirs.receive_some(65536))
+    assert received == [message, "waits in line"]
+    await trio.testing.wait_all_tasks_blocked()
+    assert ends.transport.outbox_bytes == 0
+
+
+async def test_the_reader_stops_at_the_budget_and_goes_on_after_it(begin: Begin) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    ends = await begin(ours, limits=Limits(unread_bytes=1000))
+    await theirs.send_all(sent(Opcode.TEXT, b"x" * 2000))
+    taken = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def send() -> None:
+            await theirs.send_all(sent(Opcode.TEXT, b"next"))
+            taken.set()
+
+        await trio.testing.wait_all_tasks_blocked()
+        assert not taken.is_set()
+        assert len(await ends.connection.receive()) == 2000
+    assert await ends.connection.receive() == "next"
+
+
+async def test_our_close_ends_with_eof_after_the_peers_answer(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ends.connection.aclose, 4000, "done")
+        assert await theirs.receive_some(100) == encode_close(4000, "done")
+        await theirs.send_all(sent(Opcode.CLOSE, (4000).to_bytes(2)))
+        assert await read_all(theirs) == b""
+        # What the peer still sends is read and dropped until its EOF.
+        await theirs.send_all(b"anything at all" * 1000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not ends.over.is_set()
+        await theirs.send_eof()
+    await ends.over.wait()
+    assert ends.connection.closed == Closed(CloseFrame(4000, "done"), CloseFrame(4000), sent_first=True)
+
+
+async def test_eof_without_a_close_ends_everything(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours)
+    await theirs.send_eof()
+    await ends.over.wait()
+    assert ends.connection.closed is not None
+    assert ends.connection.closed.cause == "the peer closed TCP without a Close frame"
+
+
+async def test_a_stream_that_breaks_in_reading_ends_everything(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def broken() -> None:
+        raise trio.BrokenResourceError from ConnectionResetError(104, "Connection reset by peer")
+
+    ends = await begin(ours)
+    ours.receive_stream.receive_some_hook = broken
+    await theirs.send_all(sent(Opcode.PING))  # wakes the reader, which then asks for more
+    await ends.over.wait()
+    assert ends.connection.closed is not None
+    assert ends.connection.closed.code == 1006
+    assert "reset by peer" in ends.connection.closed.cause
+
+
+async def test_a_stream_that_breaks_in_writing_ends_everything(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours)
+    await theirs.receive_stream.aclose()
+    await ends.connection.send("into the void")
+    await ends.over.wait()
+    assert ends.connection.closed is not None
+    assert "the connection was lost" in ends.connection.closed.cause
+
+
+async def test_an_abort_ends_a_writer_that_is_stuck(begin: Begin) -> None:
+    ours, _theirs = trio.testing.lockstep_stream_pair()
+    ends = await begin(ours)
+    await ends.connection.send("nobody reads this")
+    await trio.testing.wait_all_tasks_blocked()
+    ends.transport.abort()
+    await ends.over.wait()
+    assert ends.connection.closed is not None
+
+
+async def test_a_stuck_close_is_over_by_the_close_timeout(
+    begin: Begin, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, _theirs = trio.testing.lockstep_stream_pair()
+    ends = await begin(ours)
+    await ends.connection.send("nobody reads this")
+    start = trio.current_time()
+    await ends.connection.aclose()
+    assert trio.current_time() - start == pytest.approx(TIMEOUTS.close)
+    assert ends.over.is_set()
+
+
+async def test_cancelling_the_run_closes_the_stream_and_tells_the_connection() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    timers = Timers()
+    ends = Ends(ours, timers, Limits())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ends.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    await ends.connection.wait_closed()
+    assert await theirs.receive_some(100) == b""
+
+
+# Ending a stream
+
+
+class OneWay(trio.abc.Stream):
+    """A stream that cannot be closed by halves."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_a_stream_that_cannot_be_half_closed_is_just_left(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(OneWay(ours))
+    await theirs.send_all(sent(Opcode.CLOSE))
+    await ends.over.wait()
+    assert await read_all(theirs) == encode_close(1005)
+
+
+async def test_end_stream_waits_for_the_peers_eof_unless_it_was_seen() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    with trio.fail_after(1):
+        await end_stream(ours, saw_fin=True)
+    assert await theirs.receive_some(1) == b""
+    with trio.move_on_after(0.02) as waiting:
+        await end_stream(ours)
+    assert waiting.cancelled_caught
+    await theirs.send_all(b"the last words")
+    await theirs.send_eof()
+    with trio.fail_after(1):
+        await end_stream(ours)
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+@pytest.mark.parametrize("rude", [False, True])
+async def test_end_stream_says_goodbye_in_tls_and_then_ends_what_is_below(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], rude: bool
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    server = trio.SSLStream(ours, contexts[0], server_side=True)
+    client = trio.SSLStream(theirs, contexts[1], server_hostname="localhost")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.do_handshake)
+        nursery.start_soon(client.do_handshake)
+    with trio.fail_after(2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_stream, server)
+            assert await client.receive_some(100) == b""
+            if rude:  # TCP ends without TLS's own goodbye, as many clients do it
+                await theirs.send_eof()
+            else:
+                unwrapped, _ = await client.unwrap()
+                assert unwrapped is theirs
+                assert await theirs.receive_some(100) == b""
+                await theirs.send_eof()
