@@ -3,9 +3,9 @@
 There is no keep-alive and request bodies are not read: a connection either becomes a WebSocket or gets one
 small answer and ends. `HeadReader` and `encode_response` do no I/O; `read_head` does.
 
-h11 costs about 60 µs a head, which bounds a reconnect storm. So a head that arrives whole, and that is beyond
-all doubt what a browser or a WebSocket library sends, is read by one regular expression in a tenth of that.
-Whatever else it is, and whatever is wrong with it, is h11's to say.
+h11 takes 33 µs for a browser's head, which counts in a reconnect storm. So a head that arrives whole, and
+that is beyond all doubt what a browser or a WebSocket library sends, is read by one regular expression in
+6 µs. Whatever else it is, and whatever is wrong with it, is h11's to say.
 """
 
 from __future__ import annotations
