@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from tests.docs.conftest import Follow
+from tests.docs.following import exercises
+from tests.docs.snippets import DOCS
+from wsframework import SlowPolicy
+from wsframework.testing import serve
+
+PAGE = "rooms.md"
+
+
+@exercises(PAGE, "lobby.py")
+async def test_the_lobby_tells_the_others(follow: Follow, autojump_clock: trio.testing.MockClock) -> None:
+    app = follow(PAGE).load("lobby.py").app
+    async with serve(app) as server, server.connect("/lobby") as ada, server.connect("/lobby") as bob:
+        await ada.send("hello")
+        assert await bob.receive() == "hello"
+
+
+@exercises(PAGE, "prices.py")
+async def test_prices_are_quoted_to_who_follows(
+    follow: Follow, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = follow(PAGE).load("prices.py").app
+    async with serve(app) as server, server.connect("/prices") as client:
+        first = int(str(await client.receive()))
+        assert [await client.receive() for _ in range(3)] == [str(first + n) for n in (1, 2, 3)]
+        await client.send("enough")
+        answer = await client.receive()
+        while answer != "you have missed 0":
+            answer = await client.receive()
+
+
+@exercises(PAGE, "presence.py")
+async def test_everybody_is_told_who_is_there(follow: Follow, autojump_clock: trio.testing.MockClock) -> None:
+    app = follow(PAGE).load("presence.py").app
+    async with serve(app) as server, server.connect("/rooms/tea/ada") as ada:
+        assert await ada.receive() == "here are: ada"
+        async with server.connect("/rooms/tea/bob") as bob:
+            assert await ada.receive() == "here are: ada, bob"
+            await bob.send("away")
+            assert await ada.receive() == "here are: ada, bob (away)"
+        assert await ada.receive() == "here are: ada"
+
+
+@exercises(PAGE, "two_houses.py")
+async def test_a_room_of_two_houses_is_one_room(
+    follow: Follow, autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = follow(PAGE).load("two_houses.py")
+    async with (
+        serve(module.app) as server,
+        server.connect("/north/hall") as north,
+        server.connect("/south/hall") as south,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        assert module.north.present("hall") == ["north", "south"]
+        await north.send("hello")
+        assert await south.receive() == "hello"
+    assert capsys.readouterr().out == "from now on this house wants to hear of hall\n" * 2
+
+
+def test_the_defaults_that_the_page_names_are_the_defaults() -> None:
+    text = (DOCS / PAGE).read_text()
+    assert f'`"{SlowPolicy().action}"` (default)' in text
