@@ -39,7 +39,7 @@ SERVERS = {"chat": "examples.chat_server:app", "guards": "examples.guards:app"}
 
 COMMAND_SECONDS = 60.0
 START_SECONDS = 20.0
-COLUMNS = 94
+COLUMNS = 102
 """What fits beside the menus. Longer lines of output go on below, as far to the right as they began."""
 
 LOG_SECONDS = 5.0
