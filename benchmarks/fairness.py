@@ -133,28 +133,33 @@ def measure(port: int, clients: list[socket.socket], seconds: float) -> dict[str
 
 
 def run(seconds: float) -> dict[str, dict[str, float]]:
-    server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    clients: list[socket.socket] = []
     flooder = None
-    try:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        if len(cores) > 1:
-            os.sched_setaffinity(server.pid, {cores[0]})
-            os.sched_setaffinity(0, set(cores[1:]))  # the flooding process inherits it
-        clients = [connect(port) for _ in range(CONNECTIONS)]
-        chat(clients, 0.3)
-        alone = measure(port, clients, seconds)
-        flooder = multiprocessing.get_context("spawn").Process(target=flood, args=(port,), daemon=True)
-        flooder.start()
-        time.sleep(0.5)
-        return {"alone": alone, "beside a flood": measure(port, clients, seconds)}
-    finally:
-        if flooder is not None:
-            flooder.terminate()
-            flooder.join()
-        server.terminate()
-        server.wait()
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            if len(cores) > 1:
+                os.sched_setaffinity(server.pid, {cores[0]})
+                os.sched_setaffinity(0, set(cores[1:]))  # the flooding process inherits it
+            clients += [connect(port) for _ in range(CONNECTIONS)]
+            chat(clients, min(0.3, seconds))
+            alone = measure(port, clients, seconds)
+            flooder = multiprocessing.get_context("spawn").Process(target=flood, args=(port,), daemon=True)
+            flooder.start()
+            time.sleep(0.5)
+            return {"alone": alone, "beside a flood": measure(port, clients, seconds)}
+        finally:
+            if flooder is not None:
+                flooder.terminate()
+                flooder.join()
+                flooder.close()
+            for client in clients:
+                client.close()
+            server.terminate()
+            if len(cores) > 1:
+                os.sched_setaffinity(0, set(cores))
 
 
 def main() -> int:
