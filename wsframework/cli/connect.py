@@ -14,7 +14,7 @@ from wsframework.cli.connecting.opening import Options, connected
 from wsframework.cli.connecting.screen import make_screen
 from wsframework.cli.connecting.talk import Ended, Talk
 from wsframework.cli.tracing.problems import Unreachable
-from wsframework.cli.tracing.target import parse_headers, parse_target, tls_context
+from wsframework.cli.tracing.target import parse_headers, parse_subprotocols, parse_target, tls_context
 from wsframework.cli.tracing.telling import complain
 
 __all__ = ["connect"]
@@ -57,14 +57,11 @@ def connect(
     code than 1000, or left without a Close frame.
     """
     target = parse_target(url)
-    fields = parse_headers(header or ())
-    if origin is not None:
-        fields = (("Origin", origin), *fields)
     options = Options(
         target=target,
         tls=tls_context(insecure=insecure) if target.secure else None,
-        subprotocols=tuple(subprotocol or ()),
-        headers=fields,
+        subprotocols=parse_subprotocols(subprotocol or ()),
+        headers=parse_headers(header or (), origin),
         timeout_seconds=timeout,
     )
     typed = sys.stdin.isatty()

@@ -12,11 +12,10 @@ import typer
 
 from wsframework.cli.output import make_console
 from wsframework.cli.tracing.steps import Diagnosis, Step, as_json
-from wsframework.cli.tracing.target import parse_headers, parse_target, tls_context
+from wsframework.cli.tracing.target import parse_headers, parse_subprotocols, parse_target, tls_context
 from wsframework.cli.tracing.telling import complain, tell
 from wsframework.cli.tracing.tracer import Plan
 from wsframework.cli.tracing.tracer import trace as run_trace
-from wsframework.errors import ConfigurationError
 
 __all__ = ["trace"]
 
@@ -61,9 +60,8 @@ def trace(
     plan = Plan(
         target=target,
         tls=tls_context(insecure=insecure) if target.secure else None,
-        subprotocols=tuple(subprotocol or ()),
-        headers=parse_headers(header or ()),
-        origin=origin,
+        subprotocols=parse_subprotocols(subprotocol or ()),
+        headers=parse_headers(header or (), origin),
         deflate=deflate,
         messages=tuple(send or ()),
         timeout_seconds=timeout,
@@ -74,8 +72,6 @@ def trace(
     try:
         all_well = trio.run(run_trace, plan, show)
         code = 0 if all_well else 1
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
     except KeyboardInterrupt:
         code = _INTERRUPTED
     if as_json_list:

@@ -99,6 +99,9 @@ class Parting:
 
     def _received_fin(self) -> None:
         state = read_state(self._socket)
+        if state == "CLOSED" and "client" in (time_wait_ends(self._local, self._remote) or ()):
+            # The kernel has taken the connection from the socket to wait out its time.
+            state = "TIME_WAIT"
         self._tell(
             Fin(
                 at=self._clock.now(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
@@ -10,11 +11,14 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from wsframework.errors import ConfigurationError
+from wsframework.wire.fields import is_token
 
-__all__ = ["Target", "parse_headers", "parse_target", "tls_context"]
+__all__ = ["Target", "parse_headers", "parse_subprotocols", "parse_target", "tls_context"]
 
 _PORTS = {"ws": 80, "wss": 443}
 _HTTP = {"http": "ws", "https": "wss"}
+
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 # Everything that may stand in a path or query, and "%", so that what is escaped already stays as it is.
 _SAFE = "%/:@!$&'()*+,;=?-._~[]"
@@ -86,19 +90,40 @@ def parse_target(url: str) -> Target:
     return Target(url, secure, _ascii(parts.hostname), port or _PORTS[parts.scheme], path + query)
 
 
-def parse_headers(lines: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Split header fields as people write them: `Name: value`.
+def parse_headers(lines: Sequence[str], origin: str | None = None) -> tuple[tuple[str, str], ...]:
+    """Split header fields as people write them, `Name: value`, and put Origin in front if there is one.
 
     Raises:
-        ConfigurationError: one has no colon.
+        ConfigurationError: one has another form, or holds what may not be sent (RFC 9110 §5).
     """
     fields = []
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise ConfigurationError(f"--header {line!r} is not of the form 'Name: value'")
-        fields.append((name.strip(), value.strip()))
+    options = [("--header", line) for line in lines]
+    if origin is not None:
+        options.insert(0, ("--origin", f"Origin: {origin}"))
+    for option, line in options:
+        name, colon, value = (part.strip(" \t") for part in line.partition(":"))
+        if not colon or not is_token(name):
+            raise ConfigurationError(f"{option} {line!r} is not of the form 'Name: value'")
+        if not _VALUE.fullmatch(value):
+            raise ConfigurationError(
+                f"{option} {line!r}: a value holds no control characters, and only Latin-1"
+            )
+        fields.append((name, value))
     return tuple(fields)
+
+
+def parse_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
+    """Check the names of subprotocols.
+
+    Raises:
+        ConfigurationError: one may not be offered, or stands twice (RFC 6455 §4.1, item 10).
+    """
+    for name in names:
+        if not is_token(name):
+            raise ConfigurationError(f"--subprotocol {name!r}: a name holds no spaces, commas and the like")
+        if names.count(name) > 1:
+            raise ConfigurationError(f"--subprotocol {name!r} stands twice")
+    return tuple(names)
 
 
 def tls_context(*, insecure: bool = False) -> ssl.SSLContext:

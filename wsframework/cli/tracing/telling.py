@@ -313,6 +313,7 @@ def _(step: TLSClosed) -> Iterator[_Block]:
 _TOO_BRIEF: dict[tuple[str, ...], str] = {
     ("CLOSE_WAIT", "CLOSED"): "LAST_ACK",
     ("ESTABLISHED", "FIN_WAIT2"): "FIN_WAIT1",
+    ("ESTABLISHED", "CLOSED"): "what was",
 }
 
 

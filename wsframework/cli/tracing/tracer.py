@@ -66,7 +66,6 @@ class Plan:
         tls: how to speak TLS, for a wss URL.
         subprotocols: to offer, in order of preference.
         headers: more header fields.
-        origin: the value of Origin, or None.
         deflate: whether to offer permessage-deflate.
         messages: texts to send.
         timeout_seconds: how long each step may take that waits for the server.
@@ -77,7 +76,6 @@ class Plan:
     tls: ssl.SSLContext | None = None
     subprotocols: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
-    origin: str | None = None
     deflate: bool = False
     messages: tuple[str, ...] = ()
     timeout_seconds: float = 10.0
@@ -111,8 +109,7 @@ class _Tracer:
             self._key,
             plan.subprotocols,
             self._offer,
-            plan.origin,
-            plan.headers,
+            headers=plan.headers,
         )
         self._ending: Ending | None = None
         self.all_well = True
