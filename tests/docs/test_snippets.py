@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 import wsframework
+import wsframework.chat
 import wsframework.testing
 from docs.hooks.commands import COLUMNS
 from tests.docs.following import EXERCISED
@@ -70,15 +71,16 @@ def test_every_setting_that_is_named_is_there(name: str) -> None:
         assert field in settings[kind], f"{kind}.{field}"
 
 
-def test_the_reference_has_every_public_name() -> None:
+def test_the_pages_have_the_docstring_of_every_public_name() -> None:
     shown = {
         line.removeprefix("::: ")
-        for page in (DOCS / "reference").glob("*.md")
+        for page in PAGES.values()
         for line in page.read_text().splitlines()
         if line.startswith("::: ")
     }
     assert shown == {
         *(f"wsframework.{name}" for name in wsframework.__all__),
+        *(f"wsframework.chat.{name}" for name in wsframework.chat.__all__),
         *(f"wsframework.testing.{name}" for name in wsframework.testing.__all__),
     }
 
