@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -17,7 +19,7 @@ from tests.docs.snippets import DOCS, ROOT, commands, files, outputs, snippets
 __all__ = ["node"]
 
 PAGE = DOCS / "first-steps.md"
-CLIENT_SAYS, ROUTES = outputs(PAGE)
+PIPE_SAYS, CLIENT_SAYS, ROUTES = outputs(PAGE)
 
 
 @exercises("first-steps.md", "hello.py", "client.py", "wsframework run hello:app", "python client.py")
@@ -30,6 +32,19 @@ def test_the_client_talks_to_the_server_that_the_command_starts(follow: Follow) 
             assert program.wait() == 0
         assert program.lines == CLIENT_SAYS.splitlines()
         assert server.stop() == 0
+
+
+@exercises("first-steps.md", "echo 'milk or sugar?' | wsframework connect ws://127.0.0.1:8000/rooms/tea")
+def test_a_line_from_a_pipe_is_answered(follow: Follow) -> None:
+    folder = follow("first-steps.md")
+    (command,) = (line for line in commands(PAGE) if "connect" in line)
+    with serving("hello:app", cwd=folder.path) as server:
+        command = command.replace("ws://127.0.0.1:8000", server.url)
+        command = command.replace("wsframework", f"{shlex.quote(sys.executable)} -m wsframework")
+        done = subprocess.run(
+            f"{command} --wait 0.5", shell=True, capture_output=True, text=True, timeout=30, check=True
+        )
+    assert done.stdout == PIPE_SAYS
 
 
 def test_the_command_listens_where_the_page_says() -> None:
