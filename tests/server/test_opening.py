@@ -1,0 +1,129 @@
+"""From a head to an HTTP answer or an accepted handshake, without any bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsframework.config import Deflate
+from wsframework.connection import Connection
+from wsframework.request import Address, Request, Response
+from wsframework.server.http import Head
+from wsframework.server.opening import Opening, consider, crowded_response, draining_response
+from wsframework.session import Acceptance
+
+HERE, THERE = Address("127.0.0.1", 8000), Address("192.0.2.1", 50000)
+
+PLAIN = (("host", "example.com"),)
+UPGRADE = (
+    *PLAIN,
+    ("upgrade", "websocket"),
+    ("connection", "Upgrade"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ("sec-websocket-version", "13"),
+)
+OFFERS = (("sec-websocket-protocol", "chat, superchat"), ("sec-websocket-extensions", "permessage-deflate"))
+
+
+def head(*headers: tuple[str, str], method: str = "GET", version: str = "1.1") -> Head:
+    return Head(method, "/room?a=b", version, headers, b"")
+
+
+async def handler(ws: Connection) -> None:
+    pass
+
+
+class App:
+    """Decides as the test says, and remembers what it was asked."""
+
+    def __init__(self, decision: Acceptance | Response) -> None:
+        self.decision = decision
+        self.requests: list[Request] = []
+
+    async def decide(self, request: Request) -> Acceptance | Response:
+        self.requests.append(request)
+        return self.decision
+
+
+async def ask(app: App, asked: Head, *, secure: bool = False) -> Opening | Response:
+    return await consider(asked, app.decide, secure=secure, remote=THERE, local=HERE)
+
+
+async def test_the_application_sees_the_whole_request() -> None:
+    app = App(Response("page"))
+    answer = await ask(app, head(*UPGRADE, *OFFERS), secure=True)
+    assert answer is app.decision
+    (request,) = app.requests
+    assert (request.target, request.method, request.host) == ("/room?a=b", "GET", "example.com")
+    assert request.subprotocols == ("chat", "superchat")
+    assert (request.remote, request.local, request.secure) == (THERE, HERE, True)
+    assert request.is_websocket
+
+
+async def test_a_plain_request_is_no_websocket() -> None:
+    app = App(Response("page"))
+    await ask(app, head(*PLAIN))
+    (request,) = app.requests
+    assert not request.is_websocket
+    assert not request.secure
+    assert request.subprotocols == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (head(*UPGRADE, method="POST"), 405),
+        (head(*UPGRADE, version="1.0"), 426),
+        (head(*UPGRADE[:-1], ("sec-websocket-version", "8")), 426),
+        (head(*UPGRADE[:-2], ("sec-websocket-key", "short"), UPGRADE[-1]), 400),
+        (head(*UPGRADE, ("sec-websocket-protocol", "not a token")), 400),
+    ],
+)
+async def test_a_wrong_handshake_is_answered_without_asking_the_application(asked: Head, status: int) -> None:
+    app = App(Acceptance(handler))
+    answer = await ask(app, asked)
+    assert isinstance(answer, Response)
+    assert answer.status == status
+    assert app.requests == []
+
+
+async def test_an_accepted_handshake_has_its_101_with_subprotocol_and_extra_fields() -> None:
+    acceptance = Acceptance(handler, subprotocol="chat", headers=(("X-Extra", "yes"),))
+    opening = await ask(App(acceptance), head(*UPGRADE, *OFFERS))
+    assert isinstance(opening, Opening)
+    assert opening.acceptance is acceptance
+    assert opening.codecs is None
+    lines = opening.answer.decode().split("\r\n")
+    assert lines[0] == "HTTP/1.1 101 Switching Protocols"
+    assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in lines
+    assert "Sec-WebSocket-Protocol: chat" in lines
+    assert "X-Extra: yes" in lines
+    assert not any(line.startswith("Sec-WebSocket-Extensions") for line in lines)
+
+
+async def test_compression_is_agreed_on_when_both_want_it() -> None:
+    opening = await ask(App(Acceptance(handler, compression=Deflate())), head(*UPGRADE, *OFFERS))
+    assert isinstance(opening, Opening)
+    assert opening.codecs is not None
+    assert b"Sec-WebSocket-Extensions: permessage-deflate" in opening.answer
+
+
+@pytest.mark.parametrize("extensions", [None, "x-webkit-deflate-frame", "permessage-deflate; unknown=1"])
+async def test_compression_is_left_out_when_the_client_offers_none_that_we_know(
+    extensions: str | None,
+) -> None:
+    offer = () if extensions is None else (("sec-websocket-extensions", extensions),)
+    opening = await ask(App(Acceptance(handler, compression=Deflate())), head(*UPGRADE, *offer))
+    assert isinstance(opening, Opening)
+    assert opening.codecs is None
+    assert b"Extensions" not in opening.answer
+
+
+async def test_an_application_that_accepts_a_plain_request_has_made_a_mistake() -> None:
+    with pytest.raises(TypeError, match="no opening handshake"):
+        await ask(App(Acceptance(handler)), head(*PLAIN))
+
+
+def test_a_busy_and_a_stopping_server_say_when_to_come_back() -> None:
+    for response in (crowded_response(), draining_response()):
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
