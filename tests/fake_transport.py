@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wsframework.config import Limits
-from wsframework.connection import Connection, EncodedMessage
+from wsframework.connection import Connection
 from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Address, Request
 from wsframework.timers import Timers
+from wsframework.transport import EncodedMessage
 from wsframework.wire import Opcode
 
 LOST = Closed(None, None, None, "the test cut the wire")

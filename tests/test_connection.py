@@ -11,8 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fake_transport import LOST, FakeTransport, connect
 from wsframework.config import Limits
-from wsframework.connection import Connection, EncodedMessage, encode
+from wsframework.connection import Connection
 from wsframework.errors import Closed, CloseFrame, ConnectionClosed
+from wsframework.transport import EncodedMessage, encode
 from wsframework.wire import Opcode, encode_message
 
 BY_PEER = Closed(CloseFrame(4000), CloseFrame(4000, "bye"), False)

@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
     ("errors", "config", "records", "request"),
     ("wire", "routing", "origins", "plugins", "timers"),
+    ("transport", "parking", "pings"),
     ("connection",),
     ("session", "rooms"),
     ("server", "hosts"),
@@ -37,6 +38,7 @@ INSIDE_FUNCTIONS = {
     ("wsframework.cli", "wsframework.cli.program"),
     # There is no such module on Windows.
     ("wsframework.chat.history", "fcntl"),
+    ("wsframework.cli.connecting.keyboard", "termios"),
 }
 """Imports (from, of) that may stand inside a function, and why."""
 

@@ -13,8 +13,8 @@ import trio.testing
 
 from tests.chat.serving import Peer, connect, serving
 from wsframework import App, Close, Connection, Engine, Limits, Member, Room, Rooms, Server, SlowPolicy
-from wsframework.connection import EncodedMessage, encode
 from wsframework.rooms import LocalEngine
+from wsframework.transport import EncodedMessage, encode
 
 
 class Stage:

@@ -25,8 +25,8 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import Any, Protocol, Self, TypeAlias
+from collections.abc import Callable
+from typing import Protocol, Self
 
 import attrs
 import outcome
@@ -42,77 +42,17 @@ from trio.lowlevel import (
 
 from wsframework.config import Limits
 from wsframework.errors import Closed, CloseFrame, ConnectionClosed, check_close
+from wsframework.parking import NEVER_PARKED, Handed, Parked
+from wsframework.pings import Pings
 from wsframework.request import Request
-from wsframework.wire import Opcode, encode_message
+from wsframework.transport import GONE, Backlog, BytesLike, EncodedMessage, Transport, to_bytes
+from wsframework.wire import Opcode
 
-__all__ = ["Connection", "ConnectionStatistics", "EncodedMessage", "Transport", "encode"]
-
-BytesLike: TypeAlias = bytes | bytearray | memoryview
+__all__ = ["Connection", "ConnectionStatistics", "SessionHooks"]
 
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
 _PING = int(Opcode.PING)
-
-
-@attrs.frozen(eq=False)
-class EncodedMessage:
-    """A message encoded once for many connections.
-
-    Attributes:
-        opcode: `Opcode.TEXT` or `Opcode.BINARY`.
-        payload: its bytes; of a text, the UTF-8.
-        frame: the whole frame, for connections that do not compress.
-    """
-
-    opcode: int
-    payload: bytes
-    frame: bytes
-
-
-def encode(message: str | BytesLike) -> EncodedMessage:
-    """Encode a message for many connections.
-
-    Raises:
-        TypeError: it is neither `str` nor bytes-like.
-        UnicodeEncodeError: the text holds a lone surrogate.
-    """
-    if isinstance(message, str):
-        opcode, payload = _TEXT, message.encode()
-    else:
-        opcode, payload = _BINARY, _to_bytes(message)
-    return EncodedMessage(opcode, payload, encode_message(opcode, payload))
-
-
-class Backlog(Protocol):
-    """Messages that wait for room in a connection's outbox, besides those of waiting senders."""
-
-    def _made_room(self) -> bool:
-        """Move what fits into the outbox; True when nothing is left."""
-
-
-class Transport(Protocol):
-    """What carries one connection's frames. No method blocks, and none raises for a dead peer."""
-
-    outbox_bytes: int
-    """Bytes that were committed and that the socket has not taken yet."""
-
-    room_wanted: bool
-    """Set by the connection when somebody waits for room; the transport then calls `_made_room`."""
-
-    def send(self, opcode: int, payload: bytes) -> None:
-        """Commit one whole message or ping: it is on its way, in this order, come what may."""
-
-    def send_encoded(self, message: EncodedMessage) -> None:
-        """Commit a message that was encoded once for many connections."""
-
-    def close(self, frame: CloseFrame) -> None:
-        """Commit a Close frame and see the connection to its end, within the close timeout."""
-
-    def pause_reading(self) -> None:
-        """Take no more bytes from the socket until `resume_reading`."""
-
-    def resume_reading(self) -> None:
-        """Read on."""
 
 
 class SessionHooks(Protocol):
@@ -153,71 +93,6 @@ class ConnectionStatistics:
     round_trip: float | None
 
 
-class _Handed(outcome.Value):  # type: ignore[misc,type-arg]
-    """A message on its way to the task that waits for it: an `outcome.Value` at 40 % of the price.
-
-    An outcome remembers that it was unwrapped, to catch a second time; this one goes from `_deliver` to Trio
-    to the task and nowhere else.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, value: str | bytes) -> None:
-        _set_value(self, value)
-
-    def unwrap(self) -> Any:
-        """Return the message."""
-        return self.value
-
-
-# Past the frozen class's __setattr__.
-_set_value = vars(outcome.Value)["value"].__set__
-
-
-class _Parked:
-    """Waiting for a message: `await wait_task_rescheduled(abort)`, made ready once for all waits.
-
-    What Trio's function yields to the run loop says the same every time, so one is kept: two thirds of the
-    cost of parking is making it anew. It is Trio's own object, taken from Trio's own function.
-    """
-
-    __slots__ = ("_trap",)
-
-    def __init__(self, abort: Callable[[Any], Abort]) -> None:
-        waiting = wait_task_rescheduled(abort)  # noqa: ASYNC105 - only its first step is wanted
-        self._trap = waiting.send(None)
-        waiting.close()
-
-    def __await__(self) -> Generator[Any, outcome.Outcome[Any], Any]:
-        return (yield self._trap).unwrap()
-
-
-class _Gone:
-    """The transport of a connection whose socket is released."""
-
-    outbox_bytes = 0
-    room_wanted = False
-
-    def send(self, opcode: int, payload: bytes) -> None:
-        """Drop it."""
-
-    def send_encoded(self, message: EncodedMessage) -> None:
-        """Drop it."""
-
-    def close(self, frame: CloseFrame) -> None:
-        """Nothing to close."""
-
-    def pause_reading(self) -> None:
-        """Nothing to read."""
-
-    def resume_reading(self) -> None:
-        """Nothing to read."""
-
-
-_GONE = _Gone()
-_NEVER_PARKED = _Parked(lambda _: Abort.FAILED)
-
-
 class _WaitingSender:
     __slots__ = ("opcode", "payload", "task")
 
@@ -225,15 +100,6 @@ class _WaitingSender:
         self.task = task
         self.opcode = opcode
         self.payload = payload
-
-
-class _Ping:
-    __slots__ = ("round_trip", "sent_at", "task")
-
-    def __init__(self) -> None:
-        self.sent_at = trio.current_time()
-        self.task: Task | None = None
-        self.round_trip: float | None = None
 
 
 _ping_numbers = itertools.count(1)
@@ -289,9 +155,9 @@ class Connection:
         self._inbox: deque[str | bytes] | None = None
         self._senders: deque[_WaitingSender] | None = None
         self._backlogs: list[Backlog] | None = None
-        self._pings: dict[bytes, _Ping] | None = None
+        self._pings: Pings | None = None
         self._receiver: Task | None = None
-        self._parked = _Parked(self._stop_receiving)
+        self._parked = Parked(self._stop_receiving)
         self._handed = False
         self._unread_bytes = 0
         self._paused = False
@@ -465,7 +331,7 @@ class Connection:
         if isinstance(message, str):
             opcode, payload = _TEXT, message.encode()
         else:
-            opcode, payload = _BINARY, _to_bytes(message)
+            opcode, payload = _BINARY, to_bytes(message)
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
         # `_has_room`, without the call: this is the path of every message.
@@ -487,7 +353,7 @@ class Connection:
         if isinstance(message, str):
             opcode, payload = _TEXT, message.encode()
         else:
-            opcode, payload = _BINARY, _to_bytes(message)
+            opcode, payload = _BINARY, to_bytes(message)
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
         if not self._has_room(len(payload)):
@@ -514,44 +380,24 @@ class Connection:
         Source: RFC 6455 §5.5.2, §5.5.3.
         """
         await checkpoint_if_cancelled()
-        data = next(_ping_numbers).to_bytes(8) if payload is None else _to_bytes(payload)
-        if len(data) > 125:
-            raise ValueError(f"a ping's payload has at most 125 bytes; this one has {len(data)}")
-        if self._pings and data in self._pings:
-            raise ValueError(f"a ping with the payload {data!r} is already in flight")
-        if self._closed is not None:
-            raise ConnectionClosed(self._closed)
-        # Registered before it is sent: the pong must find it however soon it comes.
+        data = next(_ping_numbers).to_bytes(8) if payload is None else to_bytes(payload)
         if self._pings is None:
-            self._pings = {}
-        ping = self._pings[data] = _Ping()
-
-        def forget() -> None:
-            # A stray pong may have answered it already and made its payload free for another one.
-            if self._pings and self._pings.get(data) is ping:
-                del self._pings[data]
-
-        if self._has_room(len(data)):
-            self._transport.send(_PING, data)
-        else:
-            try:
+            self._pings = Pings()
+        ping = self._pings.begin(data)
+        try:
+            if self._closed is not None:
+                raise ConnectionClosed(self._closed)
+            if self._has_room(len(data)):
+                self._transport.send(_PING, data)
+            else:
                 await self._send_in_line(_PING, data)
-            except BaseException:
-                forget()
-                raise
-            ping.sent_at = trio.current_time()
-        if ping.round_trip is not None:
-            return ping.round_trip
-        if self._ended and self._closed is not None:
-            raise ConnectionClosed(self._closed)
-        ping.task = current_task()
-
-        def abort(_: object) -> Abort:
-            forget()
-            return Abort.SUCCEEDED
-
-        round_trip: float = await wait_task_rescheduled(abort)
-        return round_trip
+                ping.sent_at = trio.current_time()
+            if self._ended and ping.round_trip is None and self._closed is not None:
+                raise ConnectionClosed(self._closed)
+        except BaseException:
+            self._pings.forget(ping)
+            raise
+        return await self._pings.wait(ping)
 
     def _has_room(self, size: int) -> bool:
         """Whether `size` bytes may be committed now; more than the limit needs an empty outbox."""
@@ -623,7 +469,7 @@ class Connection:
         if receiver is not None:
             self._receiver = None
             self._handed = True
-            reschedule(receiver, _Handed(message))
+            reschedule(receiver, Handed(message))
             return
         if self._closing:
             return  # "an endpoint [that sent Close] MAY discard any further data received" (RFC 6455 §1.4)
@@ -637,16 +483,9 @@ class Connection:
 
     def _deliver_pong(self, payload: bytes) -> None:
         """Wake the ping that this pong answers, and all before it (RFC 6455 §5.5.3)."""
-        if not self._pings or payload not in self._pings:
-            return  # an unsolicited pong is legal and means nothing
-        now = trio.current_time()
-        for key in list(self._pings):
-            ping = self._pings.pop(key)
-            self._round_trip = ping.round_trip = now - ping.sent_at
-            if ping.task is not None:
-                reschedule(ping.task, outcome.Value(self._round_trip))
-            if key == payload:
-                return
+        round_trip = None if self._pings is None else self._pings.answer(payload)
+        if round_trip is not None:
+            self._round_trip = round_trip
 
     def _made_room(self) -> None:
         """Commit waiting messages, first come first served, while the outbox has room."""
@@ -741,27 +580,25 @@ class Connection:
         self._end(closed)
         # Nothing refers in circles any more, so the connection's memory is free at once; the collector would
         # stop the server for tens of milliseconds now and then under a reconnect storm.
-        self._transport = _GONE
-        self._parked = _NEVER_PARKED
+        self._transport = GONE
+        self._parked = NEVER_PARKED
         if self._closed_event is None:
             self._closed_event = trio.Event()
         self._closed_event.set()
 
     def _wake_waiters(self) -> None:
-        assert self._closed is not None
+        closed = self._closed
+        assert closed is not None
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None
-            reschedule(receiver, outcome.Error(ConnectionClosed(self._closed)))
+            reschedule(receiver, outcome.Error(ConnectionClosed(closed)))
         senders, self._senders = self._senders, None
         self._backlogs = None
         for waiting in senders or ():
-            reschedule(waiting.task, outcome.Error(ConnectionClosed(self._closed)))
-        if self._ended:
-            # A pong may still come while only our side is closing.
-            pings, self._pings = self._pings, None
-            for ping in (pings or {}).values():
-                if ping.task is not None:
-                    reschedule(ping.task, outcome.Error(ConnectionClosed(self._closed)))
+            reschedule(waiting.task, outcome.Error(ConnectionClosed(closed)))
+        # A pong may still come while only our side is closing.
+        if self._ended and self._pings is not None:
+            self._pings.fail(lambda: ConnectionClosed(closed))
 
     def _cancel_handler(self) -> None:
         """Cancel the handler without any grace: the server's hard deadline."""
@@ -773,15 +610,3 @@ class Connection:
         event, self._draining = self._draining, True
         if isinstance(event, trio.Event):
             event.set()
-
-
-def _to_bytes(message: BytesLike) -> bytes:
-    if type(message) is bytes:
-        return message
-    try:
-        # A copy, because the caller may reuse its buffer as soon as the message is committed.
-        return memoryview(message).tobytes()
-    except TypeError:
-        raise TypeError(
-            f"a message is str or bytes-like, not {type(message).__name__}; encode it first (json.dumps?)"
-        ) from None

@@ -33,8 +33,9 @@ from weakref import WeakValueDictionary
 import attrs
 import trio
 
-from wsframework.connection import BytesLike, Connection, EncodedMessage, encode
+from wsframework.connection import Connection
 from wsframework.errors import CloseFrame
+from wsframework.transport import BytesLike, EncodedMessage, encode
 
 __all__ = ["Engine", "LocalEngine", "Member", "Room", "RoomStatistics", "Rooms", "SlowPolicy"]
 

@@ -9,10 +9,10 @@ import trio
 import trio.testing
 
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
-from wsframework.connection import encode
 from wsframework.errors import Closed, CloseFrame
 from wsframework.server.framing import FrameTransport, NoReceiver
 from wsframework.timers import Timers
+from wsframework.transport import encode
 from wsframework.wire import (
     DeflateParameters,
     Opcode,

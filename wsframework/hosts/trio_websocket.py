@@ -26,11 +26,12 @@ from wsproto.events import Event, Pong
 from wsproto.utilities import LocalProtocolError
 
 from wsframework.config import Limits, Timeouts
-from wsframework.connection import Connection, EncodedMessage
+from wsframework.connection import Connection
 from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.session import Acceptance, Decide, Session
 from wsframework.timers import Timers
+from wsframework.transport import EncodedMessage
 from wsframework.wire import Opcode
 
 __all__ = ["serve_request"]

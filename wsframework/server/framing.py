@@ -28,9 +28,9 @@ from typing import Protocol
 import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
-from wsframework.connection import EncodedMessage
 from wsframework.errors import Closed, CloseFrame
 from wsframework.timers import Timer, Timers
+from wsframework.transport import EncodedMessage
 from wsframework.wire import (
     CloseReceived,
     CloseState,

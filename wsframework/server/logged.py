@@ -13,11 +13,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from wsframework.connection import EncodedMessage
 from wsframework.records import logger, record
 from wsframework.server.framing import FrameTransport
 from wsframework.server.socket import SocketTransport, TLSTransport
 from wsframework.server.stream import StreamTransport
+from wsframework.transport import EncodedMessage
 from wsframework.wire import CloseReceived, Decoder, Event, Failure, Opcode, Ping, Pong
 
 __all__ = ["socket_transport", "stream_transport"]

@@ -16,10 +16,10 @@ from collections.abc import Callable
 import trio
 
 from wsframework.config import Limits, Timeouts
-from wsframework.connection import EncodedMessage
 from wsframework.server.framing import FrameTransport
 from wsframework.server.hub import HANGUP, READ, WRITE, Hub
 from wsframework.timers import Timers
+from wsframework.transport import EncodedMessage
 from wsframework.wire import Deflater, Inflater, Opcode, encode_message, frame_header
 
 __all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport", "TLSTransport"]

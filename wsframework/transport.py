@@ -1,0 +1,126 @@
+"""What a connection stands on: the seam to whatever moves its bytes, and messages encoded for many.
+
+`Transport` is implemented by the native server's transports and by the other hosts; `GONE` takes the place of
+one whose socket is released.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import attrs
+
+from wsframework.errors import CloseFrame
+from wsframework.wire import Opcode, encode_message
+
+__all__ = ["BytesLike", "Backlog", "EncodedMessage", "GONE", "Transport", "encode", "to_bytes"]
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+"""What goes out as a Binary message."""
+
+_TEXT = int(Opcode.TEXT)
+_BINARY = int(Opcode.BINARY)
+
+
+@attrs.frozen(eq=False)
+class EncodedMessage:
+    """A message encoded once for many connections.
+
+    Attributes:
+        opcode: `Opcode.TEXT` or `Opcode.BINARY`.
+        payload: its bytes; of a text, the UTF-8.
+        frame: the whole frame, for connections that do not compress.
+    """
+
+    opcode: int
+    payload: bytes
+    frame: bytes
+
+
+def encode(message: str | BytesLike) -> EncodedMessage:
+    """Encode a message for many connections.
+
+    Raises:
+        TypeError: it is neither `str` nor bytes-like.
+        UnicodeEncodeError: the text holds a lone surrogate.
+    """
+    if isinstance(message, str):
+        opcode, payload = _TEXT, message.encode()
+    else:
+        opcode, payload = _BINARY, to_bytes(message)
+    return EncodedMessage(opcode, payload, encode_message(opcode, payload))
+
+
+def to_bytes(message: BytesLike) -> bytes:
+    """Return a message's bytes, copied if its owner could change them.
+
+    Raises:
+        TypeError: it is not bytes-like.
+    """
+    if type(message) is bytes:
+        return message
+    try:
+        # A copy, because the caller may reuse its buffer as soon as the message is committed.
+        return memoryview(message).tobytes()
+    except TypeError:
+        raise TypeError(
+            f"a message is str or bytes-like, not {type(message).__name__}; encode it first (json.dumps?)"
+        ) from None
+
+
+class Transport(Protocol):
+    """What carries one connection's frames. No method blocks, and none raises for a dead peer."""
+
+    outbox_bytes: int
+    """Bytes that were committed and that the socket has not taken yet."""
+
+    room_wanted: bool
+    """Set by the connection when somebody waits for room; the transport then calls `_made_room`."""
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Commit one whole message or ping: it is on its way, in this order, come what may."""
+
+    def send_encoded(self, message: EncodedMessage) -> None:
+        """Commit a message that was encoded once for many connections."""
+
+    def close(self, frame: CloseFrame) -> None:
+        """Commit a Close frame and see the connection to its end, within the close timeout."""
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the socket until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+
+class Backlog(Protocol):
+    """Messages that wait for room in a connection's outbox, besides those of waiting senders."""
+
+    def _made_room(self) -> bool:
+        """Move what fits into the outbox; True when nothing is left."""
+
+
+class _Gone:
+    """The transport of a connection whose socket is released."""
+
+    outbox_bytes = 0
+    room_wanted = False
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Drop it."""
+
+    def send_encoded(self, message: EncodedMessage) -> None:
+        """Drop it."""
+
+    def close(self, frame: CloseFrame) -> None:
+        """Nothing to close."""
+
+    def pause_reading(self) -> None:
+        """Nothing to read."""
+
+    def resume_reading(self) -> None:
+        """Nothing to read."""
+
+
+GONE = _Gone()
+"""The transport of every connection whose socket is released."""
