@@ -12,7 +12,7 @@ _LOADS = [
     re.compile(
         r"<(?:script|img|iframe|source|video|audio)\b[^>]*?\bsrc\s*=\s*[\"']?((?:https?:)?//[^\"'\s>]+)"
     ),
-    re.compile(r"<link\b[^>]*?\bhref\s*=\s*[\"']?((?:https?:)?//[^\"'\s>]+)"),
+    re.compile(r"<link\b(?![^>]*\brel=[\"']?canonical)[^>]*?\bhref\s*=\s*[\"']?((?:https?:)?//[^\"'\s>]+)"),
     re.compile(r"url\(\s*[\"']?((?:https?:)?//[^\"')\s]+)"),
     re.compile(r"@import\s+[\"']((?:https?:)?//[^\"']+)"),
 ]

@@ -124,6 +124,7 @@ def test_a_page_shows_what_the_server_logged_about_its_command(stage: hook.Stage
 def test_what_a_site_loads_from_elsewhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "fine.html").write_text(
         '<a href="https://example.com">a link</a><script src="assets/a.js"></script>'
+        '<link rel="canonical" href="https://example.com/fine.html">'
         '<link rel="stylesheet" href="assets/a.css"><img src="data:image/png;base64,AA">'
     )
     assert list(foreign_loads(tmp_path)) == []
