@@ -1,0 +1,68 @@
+"""Serve an App on a real port for one test, and talk to it with a plain socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from wsframework import App, Connection, Keepalive, Limits, Request, Timeouts
+from wsframework.server import Server
+from wsframework.server.hub import Poller
+from wsframework.server.listeners import open_tcp_listeners
+from wsframework.server.native import TransportChoice
+
+QUICK = Timeouts(handshake=1.0, guard=1.0, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1.0)
+
+
+def echo_app(limits: Limits | None = None, keepalive: Keepalive | None = None) -> App:
+    app = App(limits=limits, timeouts=QUICK, keepalive=keepalive or Keepalive(interval=None))
+
+    @app.websocket("/")
+    async def echo(ws: Connection) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    @app.http("/page")
+    async def page(request: Request) -> str:
+        return "a page"
+
+    return app
+
+
+@asynccontextmanager
+async def serving(
+    app: App,
+    *,
+    transport: TransportChoice = "auto",
+    poller: Callable[[], Poller] | None = None,
+    **options: Any,
+) -> AsyncIterator[Server]:
+    server = Server(
+        app.decide,
+        limits=app.limits,
+        timeouts=app.timeouts,
+        keepalive=app.keepalive,
+        transport=transport,
+        poller=poller,
+    )
+    listeners = await open_tcp_listeners("127.0.0.1", 0)
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+
+            async def run(*, task_status: trio.TaskStatus[Server]) -> None:
+                await server.run(listeners, options.get("ssl"), task_status)
+
+            await nursery.start(run)
+            yield server
+            nursery.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for a condition; how long it may take is not what is tested."""
+    deadline = trio.current_time() + seconds
+    while not condition():
+        assert trio.current_time() < deadline, f"not within {seconds} s"
+        await trio.sleep(0.005)

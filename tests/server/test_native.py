@@ -1,0 +1,299 @@
+"""The server as a whole: what it says about itself, how it stops, and that no bytes can bring it down."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+
+from tests.server.serving import QUICK, echo_app, serving, until
+from wsframework import App, ListenError, Timeouts
+from wsframework.config import Keepalive, Limits
+from wsframework.request import Address, Request, Response
+from wsframework.server import Server, serve
+from wsframework.server.hub import Poller, SelectorPoller
+from wsframework.server.native import TransportChoice, serve_streams
+from wsframework.session import Acceptance
+from wsframework.wire import Opcode, build_request, encode_frame, encode_text
+
+UPGRADE = build_request("x", "/", "dGhlIHNhbXBsZSBub25jZQ==")
+KEY = b"\1\2\3\4"
+
+WAYS: list[tuple[TransportChoice, Callable[[], Poller] | None]] = [
+    ("auto", None),
+    ("stream", None),
+    ("hub", SelectorPoller),  # what macOS and BSD get
+]
+every_way = pytest.mark.parametrize(("transport", "poller"), WAYS, ids=["auto", "stream", "selector"])
+
+
+def plain_server(*, secure: bool = False) -> Server:
+    async def decide(request: Request) -> Acceptance | Response:
+        return Response("here")
+
+    return Server(decide, limits=Limits(), timeouts=QUICK, keepalive=Keepalive(), secure=secure)
+
+
+async def exchange(server: Server, data: bytes, *, end: bool = True) -> bytes:
+    """Send, say FIN, and read to the end."""
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    async with stream:
+        received = bytearray()
+        try:
+            await stream.send_all(data)
+            if end:
+                await stream.send_eof()
+            while piece := await stream.receive_some():
+                received += piece
+        except trio.BrokenResourceError:
+            pass
+        return bytes(received)
+
+
+# What it says about itself
+
+
+def test_its_port_and_urls_are_those_of_its_addresses() -> None:
+    server = plain_server()
+    server.addresses = (Address("127.0.0.1", 80), Address("::1", 80))
+    assert server.port == 80
+    assert server.urls == ("ws://127.0.0.1:80", "ws://[::1]:80")
+    secure = plain_server(secure=True)
+    secure.addresses = (Address("127.0.0.1", 443),)
+    assert secure.urls == ("wss://127.0.0.1:443",)
+
+
+def test_a_unix_socket_has_no_port_and_no_url() -> None:
+    server = plain_server()
+    server.addresses = (Address("/run/socket"),)
+    assert server.urls == ()
+    with pytest.raises(RuntimeError, match="unix socket"):
+        _ = server.port
+
+
+@every_way
+async def test_it_counts_connections(transport: TransportChoice, poller: Callable[[], Poller] | None) -> None:
+    async with serving(echo_app(Limits(connections=2)), transport=transport, poller=poller) as server:
+        assert not server.draining
+        url = f"ws://127.0.0.1:{server.port}/"
+        async with trio_websocket.open_websocket_url(url):
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            await until(lambda: server.statistics().connections == 2)
+            statistics = server.statistics()
+            assert (statistics.websockets, statistics.accepted, statistics.refused) == (1, 2, 0)
+            assert b" 503 " in await exchange(server, b"")
+            assert server.statistics().refused == 1
+            await stream.aclose()
+        await until(lambda: not server.statistics().connections)
+        assert server.statistics().websockets == 0
+
+
+# Messages and pages in every way
+
+
+@every_way
+async def test_it_echoes_messages_of_all_sizes(
+    transport: TransportChoice, poller: Callable[[], Poller] | None
+) -> None:
+    app = echo_app(Limits(message_bytes=8 * 1024 * 1024))
+    async with serving(app, transport=transport, poller=poller) as server:
+        url = f"ws://127.0.0.1:{server.port}/"
+        async with trio_websocket.open_websocket_url(url, max_message_size=10**7) as client:
+            for size in (0, 1, 125, 126, 65535, 65536, 3_000_000):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.send_message, b"x" * size)
+                    assert await client.get_message() == b"x" * size
+
+
+@every_way
+async def test_it_answers_pages(transport: TransportChoice, poller: Callable[[], Poller] | None) -> None:
+    async with serving(echo_app(), transport=transport, poller=poller) as server:
+        answer = await exchange(server, b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n", end=False)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"a page")
+
+
+@every_way
+async def test_pings_to_quiet_clients_are_answered_and_keep_the_connection(
+    transport: TransportChoice, poller: Callable[[], Poller] | None
+) -> None:
+    app = echo_app(keepalive=Keepalive(interval=0.05, timeout=0.1))
+    async with (
+        serving(app, transport=transport, poller=poller) as server,
+        trio_websocket.open_websocket_url(f"ws://127.0.0.1:{server.port}/") as client,
+    ):
+        await trio.sleep(0.4)
+        await client.send_message("still here")
+        assert await client.get_message() == "still here"
+
+
+# Mistakes of ours
+
+
+@every_way
+async def test_a_decision_that_raises_ends_one_connection_and_is_logged(
+    transport: TransportChoice, poller: Callable[[], Poller] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(timeouts=QUICK)
+
+    class Broken(App):
+        async def decide(self, request: Request) -> Acceptance | Response:
+            if request.path == "/broken":
+                raise ZeroDivisionError("a mistake of ours")
+            return await app.decide(request)
+
+    async with serving(Broken(timeouts=QUICK), transport=transport, poller=poller) as server:
+        assert await exchange(server, b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+        assert b" 404 " in await exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: not server.statistics().connections)
+    (entry,) = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
+    assert entry.getMessage().startswith("connection.failed")
+    assert entry.exc_info is not None
+    assert entry.exc_info[0] is ZeroDivisionError
+
+
+# Stopping
+
+
+@every_way
+async def test_stop_does_what_cancelling_does(
+    transport: TransportChoice, poller: Callable[[], Poller] | None
+) -> None:
+    async with (
+        serving(echo_app(), transport=transport, poller=poller) as server,
+        await trio.open_tcp_stream("127.0.0.1", server.port) as stream,
+    ):
+        await stream.send_all(UPGRADE)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+        server.stop()
+        close = await stream.receive_some()
+        assert close[:1] == b"\x88"
+        assert close[2:4] == (1001).to_bytes(2)
+        assert server.draining
+        await stream.send_all(encode_frame(Opcode.CLOSE, (1001).to_bytes(2), masking_key=KEY))
+        assert await stream.receive_some() == b""
+
+
+@every_way
+async def test_a_second_stop_cuts_the_drain_short(
+    transport: TransportChoice, poller: Callable[[], Poller] | None
+) -> None:
+    app = App(timeouts=Timeouts(drain=60, close=60, disconnect_grace=60))
+
+    @app.websocket("/")
+    async def sleeps(ws: object) -> None:
+        await trio.sleep_forever()
+
+    async with (
+        serving(app, transport=transport, poller=poller) as server,
+        await trio.open_tcp_stream("127.0.0.1", server.port) as stream,
+    ):
+        await stream.send_all(UPGRADE)
+        await stream.receive_some()
+        server.stop()
+        await trio.sleep(0.1)
+        assert server.statistics().connections == 1
+        server.stop()
+        await until(lambda: not server.statistics().connections)
+
+
+async def test_serve_says_where_it_cannot_listen() -> None:
+    async with serving(echo_app()) as server:
+        app = echo_app()
+        with pytest.raises(ListenError, match="in use"):
+            await serve(
+                app.decide,
+                host="127.0.0.1",
+                port=server.port,
+                limits=app.limits,
+                timeouts=app.timeouts,
+                keepalive=app.keepalive,
+            )
+
+
+# Streams from elsewhere
+
+
+async def test_a_server_without_listeners_serves_the_streams_it_is_given(nursery: trio.Nursery) -> None:
+    app = echo_app()
+    server: Server = await nursery.start(
+        lambda task_status: serve_streams(
+            app.decide,
+            limits=app.limits,
+            timeouts=app.timeouts,
+            keepalive=app.keepalive,
+            task_status=task_status,
+        )
+    )
+    ours, theirs = trio.testing.memory_stream_pair()
+    server.serve_soon(theirs, Address("192.0.2.1", 1), Address("192.0.2.2", 2))
+    await ours.send_all(UPGRADE + encode_frame(Opcode.TEXT, b"hello", masking_key=KEY))
+    received = bytearray()
+    while not received.endswith(encode_text("hello")):
+        received += await ours.receive_some()
+    assert received.startswith(b"HTTP/1.1 101 ")
+    await ours.aclose()
+
+
+def test_a_server_that_does_not_run_serves_no_streams() -> None:
+    stream, _ = trio.testing.memory_stream_pair()
+    with pytest.raises(RuntimeError, match="does not run"):
+        plain_server().serve_soon(stream, Address(""), Address(""))
+
+
+# Fuzz
+
+
+def nonsense(dice: random.Random) -> bytes:
+    """Random bytes, or something real with a few bytes changed, cut or doubled."""
+    real = [
+        UPGRADE,
+        UPGRADE + encode_frame(Opcode.TEXT, b"hello", masking_key=KEY),
+        UPGRADE + b"".join(encode_frame(dice.choice(list(Opcode)), b"ab", masking_key=KEY) for _ in range(5)),
+        UPGRADE + dice.randbytes(dice.randrange(300)),
+        b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /page HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ]
+    if dice.random() < 0.2:
+        return dice.randbytes(dice.randrange(1, 2000))
+    data = bytearray(dice.choice(real))
+    for _ in range(dice.randrange(4)):
+        # Mostly behind the handshake's head, which does not survive much.
+        start = 0 if dice.random() < 0.4 else min(len(UPGRADE), len(data) - 1)
+        at = dice.randrange(start, len(data))
+        match dice.randrange(4):
+            case 0:
+                data[at] = dice.randrange(256)
+            case 1:
+                del data[at : at + dice.randrange(1, 9)]
+            case 2:
+                data[at:at] = dice.randbytes(dice.randrange(1, 9))
+            case _:
+                data += data[at : at + 200]
+        if len(data) < 2:
+            break
+    return bytes(data)
+
+
+@every_way
+async def test_no_bytes_bring_a_living_server_down(
+    transport: TransportChoice, poller: Callable[[], Poller] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    dice = random.Random(20240229)
+    async with serving(echo_app(), transport=transport, poller=poller) as server:
+        for _ in range(40):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(exchange, server, nonsense(dice))
+        await until(lambda: not server.statistics().connections)
+        async with trio_websocket.open_websocket_url(f"ws://127.0.0.1:{server.port}/") as client:
+            await client.send_message("alive?")
+            assert await client.get_message() == "alive?"
+    assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
+    assert server.statistics().accepted == 801

@@ -1,0 +1,63 @@
+"""Run a server until a signal says to stop."""
+
+from __future__ import annotations
+
+import functools
+import signal
+
+import pytest
+import trio
+
+from tests.server.serving import echo_app, until
+from wsframework import App, Timeouts
+from wsframework.errors import ListenError
+from wsframework.server import Server, run_server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_signal_stops_the_server_and_run_server_returns(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    servers: list[Server] = []
+
+    async with trio.open_nursery() as nursery:
+        start = functools.partial(echo_app().serve, "127.0.0.1", 0)
+        nursery.start_soon(run_server, start, servers.append)
+        await until(lambda: servers)
+        await trio.sleep(0.01)
+        signal.raise_signal(number)
+    assert servers[0].draining
+    assert signal.getsignal(number) is before
+
+
+async def test_a_second_signal_cuts_the_drain_short() -> None:
+    app = App(timeouts=Timeouts(drain=60, close=60, disconnect_grace=60))
+    servers: list[Server] = []
+
+    @app.websocket("/")
+    async def sleeps(ws: object) -> None:
+        await trio.sleep_forever()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_server, functools.partial(app.serve, "127.0.0.1", 0), servers.append)
+            await until(lambda: servers)
+            async with await trio.open_tcp_stream("127.0.0.1", servers[0].port) as stream:
+                await stream.send_all(
+                    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+                )
+                await until(lambda: servers[0].statistics().websockets)
+                signal.raise_signal(signal.SIGTERM)
+                await until(lambda: servers[0].draining)
+                signal.raise_signal(signal.SIGTERM)
+                await until(lambda: not servers[0].statistics().connections)
+
+
+async def test_what_keeps_it_from_starting_comes_out_as_a_single_exception() -> None:
+    with pytest.raises(ListenError, match="from 0 to 65535"):
+        await run_server(functools.partial(echo_app().serve, "127.0.0.1", 65536))
+
+
+async def test_an_end_without_a_signal_is_an_end_too() -> None:
+    with trio.fail_after(5):
+        await run_server(functools.partial(echo_app().serve, "127.0.0.1", 0), lambda server: server.stop())
