@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.resources
+import json
 import logging
 import socket
 from importlib.metadata import entry_points
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 
 import wsframework
 import wsframework.chat
@@ -196,3 +199,28 @@ async def test_messages_said_while_the_server_drains_are_still_stored(tmp_path: 
 
 async def test_the_chat_logs_to_its_own_logger() -> None:
     assert logging.getLogger("wsframework.chat").parent is logging.getLogger("wsframework")
+
+
+async def test_the_chat_works_on_the_trio_websocket_host_too(tmp_path: Path) -> None:
+    app = App()
+    app.install(Chat(history=tmp_path / "chat.db"))
+
+    async def speak(ws: trio_websocket.WebSocketConnection, **request: Any) -> dict[str, Any]:
+        await ws.send_message(json.dumps(request))
+        while True:
+            value: dict[str, Any] = json.loads(await ws.get_message())
+            if "re" in value:
+                return value
+
+    async with app.running(), trio.open_nursery() as nursery:
+        serve = functools.partial(trio_websocket.serve_websocket, app, "127.0.0.1", 0, None)
+        server = await nursery.start(serve)
+        url = f"ws://127.0.0.1:{server.port}/ws/chat"
+        with trio.fail_after(10):
+            async with trio_websocket.open_websocket_url(url, subprotocols=["superchat"]) as ws:
+                await speak(ws, type="hello", version=1, name="Ada")
+                await speak(ws, type="join", room="lobby")
+                said = await speak(ws, type="say", room="lobby", text="hello")
+                page = await speak(ws, type="history", room="lobby", before=said["message"] + 1)
+                assert texts(page) == ["hello"]
+        nursery.cancel_scope.cancel()
