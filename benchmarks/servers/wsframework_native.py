@@ -1,6 +1,5 @@
 """wsframework on its own server."""
 
-
 from wsframework import App, Connection, Deflate, Limits, Room
 
 from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
