@@ -39,6 +39,7 @@ class Channel:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._reset = False
+        self._received_all = False
 
     async def start_tls(self, context: ssl.SSLContext, server_name: str) -> ssl.SSLObject:
         """Do the TLS handshake.
@@ -79,7 +80,7 @@ class Channel:
         Cancellation: no byte is lost.
         """
         while True:
-            if self.tls is None:
+            if self.tls is None or self._received_all:
                 return await self._receive_raw()
             try:
                 data = self.tls.read(_READ_BYTES)
@@ -88,9 +89,6 @@ class Channel:
                 ended = await self._fill()
                 if ended is not None:
                     return ended
-            except ssl.SSLZeroReturnError:
-                self.tls = None
-                return Ending.CLOSE_NOTIFY
             except ssl.SSLError:
                 # A record that cannot be decrypted ends everything (RFC 8446 §5.2).
                 self.tls = None
@@ -98,6 +96,8 @@ class Channel:
             else:
                 if data:
                     return data
+                self._received_all = True
+                return Ending.CLOSE_NOTIFY
 
     async def close_tls(self) -> bool:
         """Send close_notify, if there is TLS; say whether there was."""
