@@ -18,17 +18,22 @@ from wsframework import App, Keepalive, Limits, Timeouts
 from wsframework.server import Server
 from wsframework.server.native import TransportChoice, serve
 
-QUICK = Timeouts(handshake=0.4, guard=0.4, close=0.4, disconnect_grace=0.2, last_words=0.2, drain=1.0)
+PATIENT = Timeouts(handshake=10, guard=10, close=10, disconnect_grace=0.2, last_words=5, drain=1)
+"""For all tests but those of the timeouts: a busy machine shall not bring one about."""
+
+QUICK = Timeouts(handshake=0.3, guard=0.3, close=0.3, disconnect_grace=0.2, last_words=0.2, drain=1)
+"""For tests that wait until a timeout is over."""
+
 SILENT = Keepalive(interval=None)
 
 TEST_SECONDS = 20.0
 """No test of this folder may take longer; it is far above what any of them needs on a busy machine."""
 
 
-def quick_app(
-    *, limits: Limits | None = None, timeouts: Timeouts = QUICK, keepalive: Keepalive = SILENT
+def new_app(
+    *, limits: Limits | None = None, timeouts: Timeouts = PATIENT, keepalive: Keepalive = SILENT
 ) -> App:
-    """An App that waits for nothing longer than a second."""
+    """An App without handlers."""
     return App(limits=limits, timeouts=timeouts, keepalive=keepalive)
 
 

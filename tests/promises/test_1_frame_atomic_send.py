@@ -7,7 +7,7 @@ from collections import Counter
 import trio
 
 from tests.promises.rawclient import CLOSE, TEXT, Client, End, Frame, close_frame
-from tests.promises.stage import Stage, quick_app, until
+from tests.promises.stage import QUICK, Stage, new_app, until
 from wsframework import Connection, Limits
 
 LARGE = 8 * 1024 * 1024
@@ -23,7 +23,7 @@ async def try_send(ws: Connection, message: str, seconds: float, sent: list[str]
 
 
 async def test_a_large_send_cancelled_and_then_a_small_send_leave_only_whole_frames(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     sent: list[str] = []
     small_send_waits = trio.Event()
 
@@ -48,7 +48,7 @@ async def test_a_large_send_cancelled_and_then_a_small_send_leave_only_whole_fra
 
 
 async def test_cancelled_sends_to_a_client_that_never_reads_leave_nothing_behind_a_cut(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app(timeouts=QUICK)
     sent: list[str] = []
     handler_left = trio.Event()
 
@@ -74,7 +74,7 @@ async def test_cancelled_sends_to_a_client_that_never_reads_leave_nothing_behind
 
 
 async def test_in_a_loop_of_cancelled_sends_every_one_arrives_whole_or_not_at_all(stage: Stage) -> None:
-    app = quick_app(limits=Limits(outbox_bytes=32 * 1024))
+    app = new_app(limits=Limits(outbox_bytes=32 * 1024))
     sent: list[str] = []
 
     @app.websocket("/")
@@ -95,7 +95,7 @@ async def test_in_a_loop_of_cancelled_sends_every_one_arrives_whole_or_not_at_al
 
 
 async def test_many_tasks_send_and_are_cancelled_without_tearing_each_others_frames(stage: Stage) -> None:
-    app = quick_app(limits=Limits(outbox_bytes=16 * 1024))
+    app = new_app(limits=Limits(outbox_bytes=16 * 1024))
     sent: list[str] = []
     cancelled: list[str] = []
 
@@ -129,7 +129,7 @@ def _of(who: int, messages: list[str]) -> list[str]:
 
 
 async def test_a_send_that_returned_arrives_though_the_handler_ends_at_once(stage: Stage) -> None:
-    app = quick_app(limits=Limits(outbox_bytes=64 * 1024 * 1024))
+    app = new_app(limits=Limits(outbox_bytes=64 * 1024 * 1024))
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
@@ -155,7 +155,7 @@ async def read_slowly(client: Client) -> list[Frame]:
 
 
 async def test_cancelled_while_open_a_send_leaves_the_connection_usable_both_ways(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:

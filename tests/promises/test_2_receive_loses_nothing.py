@@ -6,12 +6,12 @@ import trio
 import trio.testing
 
 from tests.promises.rawclient import TEXT, frame
-from tests.promises.stage import Stage, quick_app, until
+from tests.promises.stage import Stage, new_app, until
 from wsframework import Connection, ConnectionClosed
 
 
 async def test_receives_that_are_cancelled_all_the_time_lose_no_message(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     received: list[str | bytes] = []
     cancelled = 0
     over = trio.Event()
@@ -42,7 +42,7 @@ async def test_receives_that_are_cancelled_all_the_time_lose_no_message(stage: S
 async def test_a_receive_cancelled_in_the_turn_in_which_the_message_comes_does_not_take_it(
     stage: Stage,
 ) -> None:
-    app = quick_app()
+    app = new_app()
     result: list[str | bytes | None] = []
     over = trio.Event()
 
@@ -75,7 +75,7 @@ async def test_a_receive_cancelled_in_the_turn_in_which_the_message_comes_does_n
 
 
 async def test_messages_that_came_before_the_end_can_be_received_after_it(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     received: list[str | bytes] = []
     over = trio.Event()
 

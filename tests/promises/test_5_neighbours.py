@@ -9,12 +9,12 @@ import trio
 import trio_websocket
 
 from tests.promises.rawclient import End, close_frame
-from tests.promises.stage import Journal, Stage, quick_app, until
+from tests.promises.stage import Journal, Stage, new_app, until
 from wsframework import App, Close, Connection, ConnectionClosed, Request
 
 
 def crashing_app() -> App:
-    app = quick_app()
+    app = new_app()
 
     @app.websocket("/echo")
     async def echo(ws: Connection) -> None:
@@ -87,7 +87,7 @@ async def test_a_crash_of_an_http_handler_is_a_500_and_one_traceback(stage: Stag
 async def test_an_uncaught_connection_closed_after_a_normal_close_is_silent(
     stage: Stage, journal: Journal
 ) -> None:
-    app = quick_app()
+    app = new_app()
     escaped: list[trio_websocket.ConnectionClosed] = []
 
     @app.websocket("/")
@@ -110,7 +110,7 @@ async def test_an_uncaught_connection_closed_after_a_normal_close_is_silent(
 
 
 async def test_a_client_that_vanishes_is_no_news_either(stage: Stage, journal: Journal) -> None:
-    app = quick_app()
+    app = new_app()
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
@@ -128,7 +128,7 @@ async def test_a_client_that_vanishes_is_no_news_either(stage: Stage, journal: J
 
 
 async def test_a_handler_that_returns_closes_with_1000(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
@@ -143,7 +143,7 @@ async def test_a_handler_that_returns_closes_with_1000(stage: Stage) -> None:
 async def test_close_raised_in_a_handler_or_in_its_child_is_that_code_and_no_news(
     stage: Stage, journal: Journal
 ) -> None:
-    app = quick_app()
+    app = new_app()
 
     @app.websocket("/handler")
     async def handler(ws: Connection) -> None:

@@ -8,8 +8,17 @@ import pytest
 import trio
 
 from tests.promises.rawclient import BINARY, CLOSE, PING, PONG, TEXT, Client, End, close_frame, frame
-from tests.promises.stage import QUICK, Stage, quick_app, until
-from wsframework import App, Closed, Connection, ConnectionClosed, ConnectionStatistics, Keepalive, Limits
+from tests.promises.stage import Stage, new_app, until
+from wsframework import (
+    App,
+    Closed,
+    Connection,
+    ConnectionClosed,
+    ConnectionStatistics,
+    Keepalive,
+    Limits,
+    Timeouts,
+)
 
 QUICKLY = Keepalive(interval=0.1, timeout=0.1)
 
@@ -42,7 +51,7 @@ class Busy:
 async def test_a_ping_behind_a_hundred_unread_messages_is_answered_while_the_handler_is_busy(
     stage: Stage,
 ) -> None:
-    app = quick_app()
+    app = new_app()
     busy = Busy(app)
     server = await stage.serve(app)
     client = await stage.connect(server)
@@ -58,7 +67,7 @@ async def test_a_ping_behind_a_hundred_unread_messages_is_answered_while_the_han
 
 
 async def test_pings_in_the_middle_of_a_fragmented_message_are_answered_at_once(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     busy = Busy(app)
     server = await stage.serve(app)
     client = await stage.connect(server)
@@ -74,7 +83,7 @@ async def test_pings_in_the_middle_of_a_fragmented_message_are_answered_at_once(
 
 
 async def test_a_close_is_seen_while_the_handler_is_busy(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     busy = Busy(app)
     server = await stage.serve(app)
     client = await stage.connect(server)
@@ -89,7 +98,7 @@ async def test_a_close_is_seen_while_the_handler_is_busy(stage: Stage) -> None:
 async def test_a_flood_at_a_busy_handler_is_held_back_by_tcp_and_arrives_whole_afterwards(
     stage: Stage,
 ) -> None:
-    app = quick_app(limits=Limits(unread_bytes=100_000))
+    app = new_app(limits=Limits(unread_bytes=100_000))
     busy = Busy(app)
     server = await stage.serve(app)
     client = await stage.connect(server)
@@ -122,7 +131,7 @@ async def test_a_flood_at_a_busy_handler_is_held_back_by_tcp_and_arrives_whole_a
 async def test_a_busy_handler_with_a_full_inbox_and_a_live_peer_is_not_closed_by_the_keepalive(
     stage: Stage,
 ) -> None:
-    app = quick_app(limits=Limits(unread_bytes=1000), keepalive=QUICKLY)
+    app = new_app(limits=Limits(unread_bytes=1000), keepalive=QUICKLY)
     busy = Busy(app)
     server = await stage.serve(app)
     client = await stage.connect(server)
@@ -132,13 +141,13 @@ async def test_a_busy_handler_with_a_full_inbox_and_a_live_peer_is_not_closed_by
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer_pings, client)
         # Three ping timeouts and more.
-        await trio.sleep(5 * (QUICKLY.timeout + 0.1))
+        await trio.sleep(3.5 * (QUICKLY.timeout + 0.1))
         assert busy.closed() is None
         assert server.statistics().websockets == 1
         busy.free.set()
         await until(lambda: len(busy.received) == 100)
         # The clock runs again, and the peer is still alive.
-        await trio.sleep(3 * (QUICKLY.timeout + 0.1))
+        await trio.sleep(2 * (QUICKLY.timeout + 0.1))
         assert busy.closed() is None
         nursery.cancel_scope.cancel()
     await client.close_well()
@@ -152,18 +161,18 @@ async def answer_pings(client: Client) -> None:
 
 
 async def test_a_quiet_peer_that_answers_pings_is_kept(stage: Stage) -> None:
-    app = quick_app(keepalive=QUICKLY)
+    app = new_app(keepalive=QUICKLY)
     busy = Busy(app)
     server = await stage.serve(app)
     client = await stage.connect(server)
-    with trio.move_on_after(10 * QUICKLY.timeout):
+    with trio.move_on_after(7 * QUICKLY.timeout):
         await answer_pings(client)
     assert busy.closed() is None
     await client.close_well()
 
 
 async def test_a_peer_that_sends_messages_and_no_pongs_is_alive(stage: Stage) -> None:
-    app = quick_app(keepalive=QUICKLY)
+    app = new_app(keepalive=QUICKLY)
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
@@ -179,7 +188,7 @@ async def test_a_peer_that_sends_messages_and_no_pongs_is_alive(stage: Stage) ->
 
 
 async def test_a_dead_peer_is_detected_and_its_handler_ends(stage: Stage) -> None:
-    app = quick_app(keepalive=QUICKLY)
+    app = new_app(keepalive=QUICKLY)
     ended: list[Closed] = []
 
     @app.websocket("/")
@@ -206,7 +215,7 @@ async def test_a_peer_that_reads_slowly_is_not_taken_for_dead(stage: Stage) -> N
     # Our ping waits behind a long message that the peer is still reading, bit by bit. Linux reports room in a
     # socket's buffer by the third, which here takes about 0.3 s.
     keepalive = Keepalive(interval=0.2, timeout=0.6)
-    app = quick_app(keepalive=keepalive, limits=Limits(outbox_bytes=16 * 1024 * 1024))
+    app = new_app(keepalive=keepalive, limits=Limits(outbox_bytes=16 * 1024 * 1024))
     ended: list[Closed | None] = []
 
     @app.websocket("/")
@@ -233,7 +242,7 @@ async def test_a_peer_that_reads_slowly_is_not_taken_for_dead(stage: Stage) -> N
 
 @pytest.mark.parametrize("vanish", [Client.vanish, Client.reset], ids=["FIN", "RST"])
 async def test_ping_raises_at_once_when_the_peer_dies(stage: Stage, vanish: Callable[[Client], None]) -> None:
-    app = quick_app()
+    app = new_app(timeouts=Timeouts(disconnect_grace=30))
     raised: list[ConnectionClosed] = []
 
     @app.websocket("/")
@@ -246,15 +255,13 @@ async def test_ping_raises_at_once_when_the_peer_dies(stage: Stage, vanish: Call
     server = await stage.serve(app)
     client = await stage.connect(server)
     assert (await client.next_frame()).opcode == PING
-    start = trio.current_time()
     vanish(client)
-    await until(lambda: raised)
-    assert trio.current_time() - start < QUICK.disconnect_grace / 2, "at once, not when it is cancelled"
+    await until(lambda: raised)  # at once, not when the handler is cancelled
     assert raised[0].code == 1006
 
 
 async def test_ping_returns_the_round_trip_and_ignores_pongs_that_nobody_asked_for(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     round_trips: list[float] = []
 
     @app.websocket("/")
@@ -273,7 +280,7 @@ async def test_ping_returns_the_round_trip_and_ignores_pongs_that_nobody_asked_f
 
 
 async def test_a_peer_that_pings_and_does_not_read_fills_nobodys_memory(stage: Stage) -> None:
-    app = quick_app(limits=Limits(outbox_bytes=10_000))
+    app = new_app(limits=Limits(outbox_bytes=10_000))
     busy = Busy(app)
     server = await stage.serve(app)
     client = await stage.connect(server, receive_buffer=4096)

@@ -22,14 +22,14 @@ from tests.promises.rawclient import (
     parse_answer,
     upgrade_request,
 )
-from tests.promises.stage import QUICK, Stage, quick_app, until
+from tests.promises.stage import PATIENT, Stage, new_app, until
 from wsframework import Connection, ConnectionClosed, Request, Response, Timeouts
 
 
 async def test_a_cancelled_server_sends_every_client_1001_and_ends_when_they_have_answered(
     stage: Stage,
 ) -> None:
-    app = quick_app()
+    app = new_app()
     ended: list[int] = []
 
     @app.websocket("/")
@@ -57,14 +57,14 @@ async def test_a_cancelled_server_sends_every_client_1001_and_ends_when_they_hav
         for client in clients:
             nursery.start_soon(answer, client)
     await stage.wait_ended(server)
-    assert trio.current_time() - start < QUICK.drain * 0.9, "nobody was left to wait for"
+    assert trio.current_time() - start < PATIENT.drain * 0.9, "nobody was left to wait for"
     assert ended == [1001] * 50
 
 
 async def test_a_cancelled_server_is_over_by_the_deadline_though_handlers_sleep_and_peers_are_mute(
     stage: Stage,
 ) -> None:
-    app = quick_app(timeouts=Timeouts(drain=0.5, close=30, disconnect_grace=30, last_words=30))
+    app = new_app(timeouts=Timeouts(drain=0.5, close=30, disconnect_grace=30, last_words=30))
     cancelled = 0
 
     @app.websocket("/")
@@ -90,7 +90,7 @@ async def test_a_cancelled_server_is_over_by_the_deadline_though_handlers_sleep_
 
 
 async def test_a_cancelled_server_is_over_by_the_deadline_though_peers_do_not_read(stage: Stage) -> None:
-    app = quick_app(timeouts=Timeouts(drain=0.5, close=30, disconnect_grace=30))
+    app = new_app(timeouts=Timeouts(drain=0.5, close=30, disconnect_grace=30))
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
@@ -108,7 +108,7 @@ async def test_a_cancelled_server_is_over_by_the_deadline_though_peers_do_not_re
 
 
 async def test_handlers_see_that_the_server_is_draining_and_may_finish_their_work(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     finished: list[str] = []
 
     @app.websocket("/flag")
@@ -118,7 +118,7 @@ async def test_handlers_see_that_the_server_is_draining_and_may_finish_their_wor
             pass
         seen.append(ws.draining)
         assert seen == [False, True]
-        await trio.sleep(QUICK.disconnect_grace / 2)
+        await trio.sleep(PATIENT.disconnect_grace / 2)
         finished.append("flag")
 
     @app.websocket("/wait")
@@ -138,7 +138,7 @@ async def test_handlers_see_that_the_server_is_draining_and_may_finish_their_wor
 
 
 async def test_a_draining_server_accepts_nobody(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
@@ -154,7 +154,7 @@ async def test_a_draining_server_accepts_nobody(stage: Stage) -> None:
 
 
 async def test_a_request_that_is_half_here_when_the_drain_begins_gets_503(stage: Stage) -> None:
-    app = quick_app(timeouts=Timeouts(handshake=30, drain=2, close=0.4))
+    app = new_app(timeouts=Timeouts(handshake=30, drain=2))
     server = await stage.serve(app)
     client = await stage.dial(server)
     silent = await stage.dial(server)
@@ -174,7 +174,7 @@ async def test_a_request_that_is_half_here_when_the_drain_begins_gets_503(stage:
 
 
 async def test_a_request_that_is_being_decided_when_the_drain_begins_gets_503(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     deciding = trio.Event()
 
     @app.guard
@@ -196,7 +196,7 @@ async def test_a_request_that_is_being_decided_when_the_drain_begins_gets_503(st
 
 
 async def test_requests_that_are_never_answered_end_with_the_server(stage: Stage) -> None:
-    app = quick_app(timeouts=Timeouts(drain=0.3, close=30))
+    app = new_app(timeouts=Timeouts(drain=0.3, close=30))
 
     @app.http("/sleeps")
     async def sleeps(request: Request) -> Response:
@@ -233,7 +233,7 @@ async def send_for_ever(client: Client) -> None:
 
 
 async def test_the_lifespan_ends_after_the_last_connection(stage: Stage) -> None:
-    app = quick_app()
+    app = new_app()
     order: list[str] = []
 
     @app.lifespan

@@ -23,14 +23,16 @@ from tests.promises.rawclient import (
     parse_answer,
     upgrade_request,
 )
-from tests.promises.stage import QUICK, SILENT, Stage, quick_app, until
-from wsframework import App, Connection, Deflate, Limits, Request
+from tests.promises.stage import PATIENT, QUICK, SILENT, Stage, new_app, until
+from wsframework import App, Connection, Deflate, Limits, Request, Timeouts
 
 MIB = 1024 * 1024
 
 
-def echo_app(limits: Limits | None = None, compression: Deflate | None = None) -> App:
-    app = App(limits=limits, timeouts=QUICK, keepalive=SILENT, compression=compression)
+def echo_app(
+    limits: Limits | None = None, compression: Deflate | None = None, timeouts: Timeouts = PATIENT
+) -> App:
+    app = App(limits=limits, timeouts=timeouts, keepalive=SILENT, compression=compression)
 
     @app.websocket("/")
     async def echo(ws: Connection) -> None:
@@ -127,7 +129,7 @@ async def test_fragments_without_end_are_1008(stage: Stage) -> None:
 
 
 async def test_the_outbox_is_bounded_and_senders_wait_in_line(stage: Stage) -> None:
-    app = quick_app(limits=Limits(outbox_bytes=10_000))
+    app = new_app(limits=Limits(outbox_bytes=10_000))
     largest = 0
 
     @app.websocket("/")
@@ -154,7 +156,7 @@ async def test_the_outbox_is_bounded_and_senders_wait_in_line(stage: Stage) -> N
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["a byte", "a line"])
 async def test_a_slow_handshake_is_cut_at_the_deadline_with_408(stage: Stage, sent: bytes) -> None:
-    server = await stage.serve(echo_app())
+    server = await stage.serve(echo_app(timeouts=QUICK))
     client = await stage.dial(server)
     start = trio.current_time()
     await client.send(sent)
@@ -177,7 +179,7 @@ async def test_a_slow_handshake_is_cut_at_the_deadline_with_408(stage: Stage, se
 
 
 async def test_a_silent_connection_is_closed_at_the_deadline_without_a_word(stage: Stage) -> None:
-    server = await stage.serve(echo_app())
+    server = await stage.serve(echo_app(timeouts=QUICK))
     client = await stage.dial(server)
     start = trio.current_time()
     assert await client.read_all() == b""
@@ -245,7 +247,7 @@ async def test_a_full_server_answers_503_and_takes_the_next_when_there_is_room(s
 
 async def test_connections_over_the_limit_are_no_way_around_it(stage: Stage) -> None:
     # Clients that never leave by themselves: some are told 503, and they are let go of by the close timeout.
-    server = await stage.serve(echo_app(Limits(connections=1)))
+    server = await stage.serve(echo_app(Limits(connections=1), timeouts=QUICK))
     await stage.connect(server)
     before = descriptors()
     clients = [await stage.dial(server) for _ in range(200)]
@@ -285,7 +287,7 @@ async def test_one_address_may_have_only_so_many_connections(stage: Stage) -> No
 
 
 async def test_a_guard_that_cannot_decide_is_503_within_its_time(stage: Stage) -> None:
-    app = echo_app()
+    app = echo_app(timeouts=QUICK)
 
     @app.guard
     async def guard(request: Request) -> None:
@@ -302,7 +304,7 @@ async def test_a_guard_that_cannot_decide_is_503_within_its_time(stage: Stage) -
 async def test_a_client_that_leaves_while_its_request_is_being_decided_costs_no_time(
     stage: Stage, leave: Callable[[Client], None]
 ) -> None:
-    app = quick_app()
+    app = new_app()
     deciding = trio.Event()
     begun = False
 

@@ -27,19 +27,20 @@ from tests.promises.rawclient import (
     upgrade_request,
 )
 from tests.promises.stage import (
+    PATIENT,
     QUICK,
     Journal,
     Stage,
-    quick_app,
+    new_app,
     tasks_alive,
     tasks_at_rest,
     until,
 )
-from wsframework import App, Connection, Limits, ListenError, Request
+from wsframework import App, Connection, Limits, ListenError, Request, Timeouts
 
 
-def app_that_tells_where() -> App:
-    app = quick_app(limits=Limits(message_bytes=16 * 1024 * 1024))
+def app_that_tells_where(timeouts: Timeouts = PATIENT) -> App:
+    app = new_app(limits=Limits(message_bytes=16 * 1024 * 1024), timeouts=timeouts)
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:
@@ -84,7 +85,7 @@ async def test_every_interface_means_ipv4_and_ipv6_on_one_port(stage: Stage) -> 
 async def test_a_port_in_use_is_one_clear_error(stage: Stage) -> None:
     server = await stage.serve(app_that_tells_where())
     with pytest.raises(ListenError, match=f"127.0.0.1:{server.port}.* in use"):
-        await quick_app().serve("127.0.0.1", server.port)
+        await new_app().serve("127.0.0.1", server.port)
 
 
 # Unix sockets
@@ -119,7 +120,7 @@ async def test_the_file_of_a_living_server_is_not_touched(stage: Stage, tmp_path
     path = tmp_path / "socket"
     server = await stage.serve(app_that_tells_where(), unix_path=str(path))
     with pytest.raises(ListenError, match="another server listens there"):
-        await quick_app().serve(unix_path=str(path))
+        await new_app().serve(unix_path=str(path))
     await (await stage.connect(server)).next_text()
 
 
@@ -127,7 +128,7 @@ async def test_a_file_that_is_no_socket_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(ListenError, match="no socket"):
-        await quick_app().serve(unix_path=str(path))
+        await new_app().serve(unix_path=str(path))
     assert path.read_text() == "data"
 
 
@@ -136,7 +137,7 @@ async def test_another_programs_datagram_socket_is_not_touched(tmp_path: Path) -
     with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_DGRAM) as other:
         other.bind(str(path))
         with pytest.raises(ListenError, match="another program"):
-            await quick_app().serve(unix_path=str(path))
+            await new_app().serve(unix_path=str(path))
         with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_DGRAM) as sender:
             sender.sendto(b"still here?", str(path))
         assert other.recv(100) == b"still here?"
@@ -210,7 +211,7 @@ async def test_tls_many_small_messages_in_few_records_are_all_seen(
 async def test_tls_a_held_back_client_is_let_go_on_though_nothing_new_arrives(
     stage: Stage, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    app = quick_app(limits=Limits(unread_bytes=2000))
+    app = new_app(limits=Limits(unread_bytes=2000))
     received: list[str | bytes] = []
 
     @app.websocket("/")
@@ -232,7 +233,7 @@ async def test_tls_a_held_back_client_is_let_go_on_though_nothing_new_arrives(
 async def test_tls_ends_with_both_sides_messages_read_and_no_reset(
     stage: Stage, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    server = await stage.serve(app_that_tells_where(), ssl=server_tls)
+    server = await stage.serve(app_that_tells_where(QUICK), ssl=server_tls)
     client = await stage.connect(server, "/leaves", ssl=client_tls)
     await client.send(frame(TEXT, "crossing your close" * 1000))
     close = await client.next_frame()
@@ -246,7 +247,7 @@ async def test_tls_ends_with_both_sides_messages_read_and_no_reset(
 async def test_plain_http_over_tls_is_answered_and_ended(
     stage: Stage, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    server = await stage.serve(app_that_tells_where(), ssl=server_tls)
+    server = await stage.serve(app_that_tells_where(QUICK), ssl=server_tls)
     client = await stage.dial(server, ssl=client_tls)
     await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     start = trio.current_time()
@@ -286,7 +287,7 @@ async def test_plain_bytes_at_a_tls_port_end_the_connection_and_nothing_else(
 async def test_a_tls_handshake_that_fails_ends_the_connection_and_nothing_else(
     stage: Stage, journal: Journal, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    server = await stage.serve(app_that_tells_where(), ssl=server_tls)
+    server = await stage.serve(app_that_tells_where(QUICK), ssl=server_tls)
     distrustful = ssl.create_default_context()  # it does not know our authority
     client = await stage.dial(server, ssl=distrustful)
     with pytest.raises(trio.BrokenResourceError):
@@ -299,7 +300,7 @@ async def test_a_tls_handshake_that_fails_ends_the_connection_and_nothing_else(
 async def test_a_tls_client_that_says_nothing_is_cut_at_the_handshake_deadline(
     stage: Stage, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    server = await stage.serve(app_that_tells_where(), ssl=server_tls)
+    server = await stage.serve(app_that_tells_where(QUICK), ssl=server_tls)
     silent = await stage.dial(server)
     half = await stage.dial(server)
     await half.send(b"\x16\x03\x01\x02\x00\x01")  # the start of a ClientHello
@@ -360,4 +361,5 @@ async def test_a_cancelled_tls_server_says_1001(
     assert (await client.next_frame()).close_code == 1001
     await client.send(close_frame(1001))
     assert await client.read_to_end() == []
+    client.vanish()
     await stage.wait_ended(server)
