@@ -10,6 +10,7 @@ import codecs
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 
@@ -22,9 +23,11 @@ except ImportError:  # Python was built without it: no history, all else works
 else:
     readline = _readline
 
-__all__ = ["PROMPT", "Keyboard", "has_editing", "lines_of_pipe", "unchanged_terminal"]
+__all__ = ["CLEAR_LINE", "PROMPT", "Keyboard", "has_editing", "lines_of_pipe", "unchanged_terminal"]
 
 PROMPT = "> "
+
+CLEAR_LINE = "\r\x1b[K"
 
 _READ_BYTES = 64 * 1024
 
@@ -56,12 +59,15 @@ async def lines_of_pipe(descriptor: int) -> AsyncIterator[str]:
 class Keyboard:
     """A person at a terminal, with a prompt, editing and history.
 
-    Attributes:
-        prompting: whether the prompt stands on the screen now, and what is typed behind it.
+    readline does not know that others print lines, too. They do so in `printing`, which takes the prompt
+    away before and puts it back, with what is typed behind it.
     """
 
     def __init__(self) -> None:
-        self.prompting = False
+        # readline's thread puts the prompt on the screen a moment before it says so.
+        self._lock = threading.Lock()
+        self._prompting = False
+        self._printed = False
 
     async def lines(self) -> AsyncIterator[str]:
         """Yield each line that is typed; end with Ctrl-D.
@@ -76,19 +82,33 @@ class Keyboard:
 
     def _read(self) -> str:
         assert readline is not None
-        # Called once the prompt is on the screen: what comes before that must not repeat it.
+        with self._lock:
+            self._printed = False
         readline.set_pre_input_hook(self._start)
         try:
             return input(PROMPT)
         finally:
-            self.prompting = False
+            with self._lock:
+                self._prompting = False
 
     def _start(self) -> None:
-        self.prompting = True
+        """Take note that the prompt is on the screen; readline calls this."""
+        with self._lock:
+            self._prompting = True
+            if self._printed:  # before the prompt, or behind it
+                sys.stdout.write(f"{CLEAR_LINE}{PROMPT}")
+                sys.stdout.flush()
 
-    def typed_so_far(self) -> str:
-        """Return what stands behind the prompt."""
-        return str(readline.get_line_buffer()) if readline is not None else ""
+    @contextlib.contextmanager
+    def printing(self) -> Iterator[None]:
+        """Let lines be printed above the prompt."""
+        with self._lock:
+            if self._prompting:
+                sys.stdout.write(CLEAR_LINE)
+            yield
+            if self._prompting and readline is not None:
+                sys.stdout.write(PROMPT + readline.get_line_buffer())
+            self._printed = True
 
 
 @contextlib.contextmanager

@@ -158,7 +158,15 @@ class _Overheard(trio.abc.Stream):
             self._finish("The server closed TCP")
         elif self._listening and len(self._received) < _OVERHEARD_BYTES:
             self._received += data
+            self._check()
         return data
+
+    def _check(self) -> None:
+        # trio-websocket would wait for the rest of what can be no answer any more.
+        try:
+            read_response(bytes(self._received))
+        except Unreachable:
+            self._finish("")
 
     async def aclose(self) -> None:
         self._finish("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import shutil
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from rich.text import Text
 
-from wsframework.cli.connecting.keyboard import PROMPT, Keyboard
+from wsframework.cli.connecting.keyboard import CLEAR_LINE, PROMPT, Keyboard
 from wsframework.cli.output import make_console
 from wsframework.cli.tracing.telling import meaning, visible
 
@@ -109,18 +110,14 @@ class _TerminalScreen:
 
     def closed(self, by: str, code: int, reason: str) -> None:
         self._keyboard = None  # nobody will type any more
-        sys.stdout.write("\r\x1b[K")
+        sys.stdout.write(CLEAR_LINE)
         self._line("*", describe_close(by, code, reason), "dim")
 
     def _line(self, mark: str, text: str, style: str) -> None:
         time = datetime.now().strftime("%H:%M:%S.%f")[:-3]
-        prompting = self._keyboard is not None and self._keyboard.prompting
-        if prompting:
-            sys.stdout.write("\r\x1b[K")
         line = Text.assemble((time, "dim"), " ", (mark, f"bold {style}"), " ", (text, style))
-        self._console.print(line, soft_wrap=True)
-        if self._keyboard is not None and prompting:
-            sys.stdout.write(PROMPT + self._keyboard.typed_so_far())
+        with contextlib.nullcontext() if self._keyboard is None else self._keyboard.printing():
+            self._console.print(line, soft_wrap=True)
         sys.stdout.flush()
 
 
