@@ -17,8 +17,10 @@ def test_the_version_is_the_packages(command: Command) -> None:
 def test_help_lists_every_command_on_one_line_each(command: Command) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    assert "  run     Serve an App until it is told to stop.\n" in out
-    assert "  routes  List an App's routes and their handlers.\n" in out
+    listed = dict(line.split(maxsplit=1) for line in out.partition("Commands:\n")[2].splitlines() if line)
+    assert listed["run"] == "Serve an App until it is told to stop."
+    assert listed["routes"] == "List an App's routes and their handlers."
+    assert set(listed) == {"run", "routes", "chat", "connect", "trace"}
 
 
 @pytest.mark.parametrize(
