@@ -30,11 +30,12 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 CHAT := ws://127.0.0.1:$(PORT)/ws/chat
 
 run: $(VENV)/.run ## Start the chat on port 3000 (PORT=3001 for another)
-	@echo 'A chat on $(CHAT). What to try next, in another terminal:'
-	@echo '  $(BIN)/python examples/chat_client.py $(CHAT)'
+	@echo 'A chat with a page, and on $(CHAT) without one. What to try in another terminal:'
+	@echo '  $(BIN)/wsframework trace $(CHAT) --send Hello!     # from SYN to FIN'
+	@echo '  $(BIN)/python examples/chat_client.py $(CHAT)     # the conversation in text'
 	@echo "  node -e 'ws = new WebSocket(\"$(CHAT)\"); ws.onopen = () => ws.send(\"Hello!\");" \
 		"ws.onmessage = (m) => console.log(m.data)'  # Node 22 or newer"
-	@$(BIN)/wsframework run examples.chat_server:app --port $(PORT) --log-level warning
+	@$(BIN)/wsframework chat --port $(PORT)
 
 test: $(VENV)/.dev ## Run the whole test suite
 	@tests/clients/install

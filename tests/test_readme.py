@@ -63,6 +63,8 @@ def test_every_command_is_one_that_a_test_runs() -> None:
     assert [line for line in COMMANDS if not line.startswith("make")] == [
         "pip install 'wsframework[cli,speed]'",
         "wsframework run hello:app",
+        "wsframework trace ws://127.0.0.1:8000/rooms/tea --send 'milk or sugar?'",
+        "wsframework connect ws://127.0.0.1:8000/rooms/tea",
         "wsframework routes sums:app",
     ]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -82,6 +84,34 @@ def test_the_client_talks_to_the_first_server_that_the_command_starts(folder: Pa
             assert program.wait() == 0
         (comment,) = re.findall(r"print\(.*\)  # (.*)", PROGRAMS["client.py"])
         assert program.lines == [comment]
+        assert server.stop() == 0
+
+
+def test_the_first_server_can_be_traced_and_talked_to(folder: Path) -> None:
+    trace, talk = (
+        shlex.split(line)[1:]
+        for line in COMMANDS
+        if line.startswith(("wsframework trace", "wsframework connect"))
+    )
+    with serving("hello:app", cwd=folder) as server:
+
+        def here(arguments: list[str]) -> list[str]:
+            return [word.replace("ws://127.0.0.1:8000", server.url) for word in arguments]
+
+        with running("-m", "wsframework", *here(trace), "--wait", "0.2", cwd=folder) as program:
+            assert program.wait() == 0
+        told = "\n".join(program.lines)
+        assert "tea: milk or sugar?" in told
+        assert "SYN" in told
+        assert "FIN" in told
+        spoken = subprocess.run(
+            [sys.executable, "-m", "wsframework", *here(talk)],
+            input="milk\n",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "tea: milk" in spoken.stdout
         assert server.stop() == 0
 
 
