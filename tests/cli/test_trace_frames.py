@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from wsframework.cli.tracing.frames import Frame, FrameSplitter, preview
 from wsframework.cli.tracing.judging import FrameJudge
-from wsframework.wire import Decoder, Failure, Opcode, encode_frame
+from wsframework.wire import CloseReceived, Decoder, Failure, Inflater, Opcode, encode_frame
 
 FRAMES = [
     encode_frame(Opcode.TEXT, b"hello"),
@@ -109,8 +109,6 @@ def test_the_judge_complains_exactly_when_the_decoder_fails_on_a_header_or_a_clo
     frames: list[bytes], compression: bool
 ) -> None:
     # One frame at a time, as far as the decoder goes; payloads of messages are not the judge's business.
-    from wsframework.wire import CloseReceived, Inflater
-
     decoder = Decoder(masked=False, max_message_bytes=None, inflater=Inflater() if compression else None)
     judge = FrameJudge(compression=compression)
     for data in frames:

@@ -1,0 +1,155 @@
+"""What is read from kernels and certificates, by the byte."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+
+from wsframework.cli.tracing import kernel
+from wsframework.cli.tracing.certificates import read_certificate
+from wsframework.cli.tracing.kernel import read_kernel, read_state, time_wait_ends
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has TCP_INFO")
+LITTLE = pytest.mark.skipif(sys.byteorder != "little", reason="the tables here are a little-endian machine's")
+
+
+class Told:
+    """A socket whose kernel says what it is told to."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        if not self.data:
+            raise OSError("no such option")
+        return self.data[:size]
+
+
+def told(*, state: int = 1, options: int = 0, scales: int = 0, size: int = 256) -> Told:
+    words = [0] * 24
+    words[2], words[15], words[16], words[23] = 1448, 25_000, 5_000, 2
+    data = bytes((state, 0, 0, 0, 0, options, scales, 0))
+    data += struct.pack("=24I4Q2I", *words, 0, 0, 100, 200, 7, 6)
+    return Told(data[:size])
+
+
+@LINUX
+def test_tcp_info_is_read_by_its_fields() -> None:
+    found = read_kernel(told(options=0b1111, scales=0xA7))  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.state, found.round_trip, found.round_trip_deviation) == ("ESTABLISHED", 0.025, 0.005)
+    assert (found.segment_bytes, found.retransmissions) == (1448, 2)
+    assert found.options == ("timestamps", "SACK", "window scaling", "ECN")
+    assert sorted([found.send_window_scale or 0, found.receive_window_scale or 0]) == [7, 10]
+    assert (found.bytes_acknowledged, found.bytes_received) == (100, 200)
+    assert (found.segments_sent, found.segments_received) == (7, 6)
+
+
+@LINUX
+def test_what_an_old_kernel_does_not_tell_is_none() -> None:
+    found = read_kernel(told(size=104))  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.send_window_scale, found.segments_sent, found.bytes_received) == (None, None, None)
+    assert read_kernel(told(size=50)) is None  # type: ignore[arg-type]
+    assert read_state(told(state=8, size=50)) == "CLOSE_WAIT"  # type: ignore[arg-type]
+
+
+@LINUX
+def test_what_is_no_tcp_info_is_none() -> None:
+    assert read_state(Told(b"")) is None  # type: ignore[arg-type]
+    assert read_kernel(told(state=99)) is None  # type: ignore[arg-type]
+    with socket.socket(socket.AF_UNIX) as unix:
+        assert read_state(unix) is None
+
+
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 576 1 0
+   1: 0100007F:0BB8 0100007F:D431 06 00000000:00000000 03:00000F1D 00000000     0        0 0 3 0
+"""
+
+TABLE6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr
+   0: 0000000000000000FFFF00000100007F:0BB8 0000000000000000FFFF00000100007F:D432 06 00000000:00000000 03
+   1: 00000000000000000000000001000000:D433 00000000000000000000000001000000:0BB8 06 00000000:00000000 03
+"""
+
+
+@LITTLE
+def test_time_wait_is_found_for_both_ends_and_both_families(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tcp").write_text(TABLE)
+    monkeypatch.setattr(kernel, "_TABLES", (tmp_path / "tcp", tmp_path / "tcp6"))
+    assert time_wait_ends(("127.0.0.1", 54321), ("127.0.0.1", 3000)) == ("server",)
+    assert time_wait_ends(("127.0.0.1", 3000), ("127.0.0.1", 54321)) == ("client",)
+    assert time_wait_ends(("127.0.0.1", 54322), ("127.0.0.1", 3000)) == ()
+    (tmp_path / "tcp6").write_text(TABLE6)
+    # A server on :: that serves IPv4 clients has its end of them in the other table.
+    assert time_wait_ends(("127.0.0.1", 54322), ("127.0.0.1", 3000)) == ("server",)
+    assert time_wait_ends(("::1", 54323), ("::1", 3000)) == ("client",)
+    assert time_wait_ends(("fe80::1%eth0", 1), ("::1", 2)) == ()
+
+
+def test_without_the_table_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_TABLES", (tmp_path / "none", tmp_path / "neither"))
+    assert time_wait_ends(("127.0.0.1", 1), ("127.0.0.1", 2)) is None
+
+
+# Certificates
+
+
+def certificate(*names: str, **settings: object) -> bytes:
+    issued = trustme.CA(organization_name="Tea").issue_cert(*names, **settings)  # type: ignore[arg-type]
+    return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+
+def test_a_certificate_is_read_by_its_fields() -> None:
+    now = datetime.now(UTC)
+    until = now + timedelta(days=30, hours=1)
+    der = certificate("tea.example", "*.tea.example", "10.0.0.1", "::1", not_after=until, common_name="tea")
+    found = read_certificate(der, now)
+    assert found is not None
+    assert (found.subject, found.issuer) == ("tea", "Tea")
+    assert found.names == ("tea.example", "*.tea.example", "10.0.0.1", "::1")
+    assert found.days_left == 30
+    assert datetime.fromisoformat(found.not_after) == until.replace(microsecond=0)
+
+
+def test_an_expired_certificate_has_days_below_zero() -> None:
+    now = datetime.now(UTC)
+    der = certificate("a.example", not_before=now - timedelta(9), not_after=now - timedelta(2, 60))
+    found = read_certificate(der, now)
+    assert found is not None
+    assert found.days_left == -3
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 100, 300])
+def test_what_is_no_certificate_is_none(cut: int) -> None:
+    assert read_certificate(certificate("a.example")[:cut], datetime.now(UTC)) is None
+
+
+def test_openssl_reads_the_same() -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    der = certificate("tea.example")
+    told = subprocess.run(
+        [openssl, "x509", "-inform", "der", "-noout", "-enddate", "-dateopt", "iso_8601"],
+        input=der,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    found = read_certificate(der, datetime.now(UTC))
+    assert found is not None
+    end = told.strip().removeprefix("notAfter=").replace(" ", "T").replace("Z", "+00:00")
+    assert found.not_after == end
