@@ -390,7 +390,8 @@ class Server:
             return
         if head is None:
             return  # a probe: it connected and left, and that is nobody's business
-        record(logging.DEBUG, "connection.accepted", remote=remote, local=local)
+        tls = stream.version() if isinstance(stream, trio.SSLStream) else None
+        record(logging.DEBUG, "connection.accepted", remote=remote, local=local, tls=tls)
         if isinstance(head, Response):
             await self._answer(stream, head)
             return
