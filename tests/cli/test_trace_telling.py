@@ -134,7 +134,7 @@ def words(step: Step) -> str:
                 seconds=0,
                 agreement=AGREEMENT,
             ),
-            "and NONE came | subprotocol: offered a, b; the server took none "
+            ", and NONE came | subprotocol: offered a, b; the server took none "
             "| extensions: none offered, X-MINE used",
         ),
         (FRAME, '← Text (FIN) 2 bytes, not masked: "hi"'),
@@ -143,7 +143,7 @@ def words(step: Step) -> str:
         (attrs.evolve(FRAME, length=1), "1 byte,"),
         (attrs.evolve(FRAME, name="reserved", opcode=11), "Reserved opcode 0xb"),
         (attrs.evolve(FRAME, payload=Payload(text=None, hex="00ff", cut=True)), ": 00 ff …"),
-        (attrs.evolve(FRAME, payload=Payload(text="x" * 200, hex="", cut=False)), f'"{"x" * 120}" …'),
+        (attrs.evolve(FRAME, payload=Payload(text="x" * 200, hex="", cut=False)), f'"{"x" * 80}" …'),
         (
             attrs.evolve(FRAME, name="close", close_code=4000, close_reason="tea"),
             '4000 "tea" (the application\'s own)',
@@ -185,7 +185,7 @@ def words(step: Step) -> str:
         (CLOSED, "the server sent FIN first, so TIME_WAIT is at its end"),
         (
             attrs.evolve(CLOSED, time_wait=("client", "server")),
-            "our end and the server's end waits in TIME_WAIT",
+            "TIME_WAIT is at our end and the server's end:",
         ),
         (attrs.evolve(CLOSED, how="reset"), "ended by RST"),
         (attrs.evolve(CLOSED, how="abandoned"), "left without the server's FIN"),

@@ -75,7 +75,7 @@ def trace(
     except KeyboardInterrupt:
         code = _INTERRUPTED
     if as_json_list:
-        print(json.dumps([as_json(step) for step in steps], ensure_ascii=False, indent=2))
+        print(json.dumps([as_json(step) for step in steps], ensure_ascii=False, indent=2), flush=True)
     for step in steps:
         if isinstance(step, Diagnosis) and step.fatal:
             complain(step.sentence)

@@ -48,7 +48,7 @@ _STYLES = {
     "CLOSE": "green",
 }
 _INDENT = " " * 20
-_SHOWN_CHARACTERS, _SHOWN_BYTES = 120, 32
+_SHOWN_CHARACTERS, _SHOWN_BYTES = 80, 32
 
 _MEANINGS = {
     CloseCode.NORMAL_CLOSURE: "normal closure: done",
@@ -151,7 +151,7 @@ def _(step: Connected) -> Iterator[_Block]:
         f"SYN+ACK from {step.remote}: yes, and mine start here ({_milliseconds(step.seconds)})",
     )
     if step.kernel is not None:
-        yield _below(_options(step.kernel))
+        yield from map(_below, _options(step.kernel))
     yield _below(f"{_OUT} ACK, {step.local} to {step.remote}{_state(step.kernel)}")
     if step.kernel is None:
         yield _below("this system has no TCP_INFO, so states and round-trip times are not shown")
@@ -165,13 +165,12 @@ def _state(kernel: Kernel | None) -> str:
     return "" if kernel is None else f": {kernel.state}"
 
 
-def _options(kernel: Kernel) -> str:
-    options = ", ".join(kernel.options) or "none"
-    text = f"both agreed on: {options}; segments of up to {kernel.segment_bytes} bytes"
+def _options(kernel: Kernel) -> Iterator[str]:
+    yield f"both SYNs agree on {', '.join(kernel.options) or 'no options'}"
+    yield f"segments carry up to {kernel.segment_bytes} bytes"
     if kernel.send_window_scale is not None and kernel.receive_window_scale is not None:
         ours, theirs = 2**kernel.receive_window_scale, 2**kernel.send_window_scale
-        text += f"; windows count in units of {ours} (ours) and {theirs} bytes (theirs)"
-    return text
+        yield f"windows count in units of {ours} bytes (ours) and {theirs} (theirs)"
 
 
 @_blocks.register
@@ -217,15 +216,16 @@ def _(step: ResponseStep) -> Iterator[_Block]:
 
 def _judged(agreement: Agreement) -> Iterator[str]:
     yield ""
-    yield "Sec-WebSocket-Accept proves that the server has read our key: it is base64(SHA-1(key + GUID))"
-    yield f"  SHA-1({agreement.accept_input})"
-    yield f"  = {agreement.accept_sha1}, in base64 {agreement.accept_expected}"
+    yield "Sec-WebSocket-Accept shows that the server has read our key (RFC 6455 §4.2.2):"
+    yield f"  key + GUID  {agreement.accept_input}"
+    yield f"  SHA-1       {agreement.accept_sha1}"
     if agreement.accept_matches:
-        yield "  which is what came"
+        came = "which is what came"
     elif agreement.accept is None:
-        yield "  and NONE came"
+        came = "and NONE came"
     else:
-        yield f"  but {visible(agreement.accept)} CAME"
+        came = f"but {visible(agreement.accept)} CAME"
+    yield f"  base64      {agreement.accept_expected}, {came}"
     yield f"subprotocol: {_choice(agreement.subprotocol, ', '.join(agreement.subprotocols_offered))}"
     yield f"extensions: {_choice(agreement.extensions, agreement.extensions_offered or '')}"
 
@@ -329,8 +329,9 @@ def _(step: Fin) -> Iterator[_Block]:
     yield "TCP", _OUT if sent else _IN, f"FIN: {order}"
     if step.states:
         brief = _TOO_BRIEF.get(step.states[:2])
-        seen = f"; {brief} in between was too brief to be seen" if brief else ""
-        yield _below(f"the kernel has the connection in {', then '.join(step.states)}{seen}")
+        yield _below(f"the kernel has the connection in {', then '.join(step.states)}")
+        if brief:
+            yield _below(f"({brief} in between was too brief to be seen)")
 
 
 @_blocks.register
@@ -348,7 +349,7 @@ def _(step: TCPClosed) -> Iterator[_Block]:
         ends = " and ".join(
             {"client": "our end", "server": "the server's end"}[end] for end in step.time_wait
         )
-        yield _below(f"{ends} waits in TIME_WAIT, so that no late segment reaches a later connection")
+        yield _below(f"TIME_WAIT is at {ends}: no late segment shall meet a later connection")
     elif step.how == "fin" and step.first == "server":
         yield _below("the server sent FIN first, so TIME_WAIT is at its end")
     kernel = step.kernel
