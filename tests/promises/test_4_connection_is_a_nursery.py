@@ -113,7 +113,7 @@ async def test_the_hub_misses_it_without_any_keepalive(
 ) -> None:
     # If its FIN has reached us at all. Streams cannot: one behind bytes that nobody reads is only for those
     # that ask the kernel for it.
-    app = new_app(limits=Limits(unread_bytes=1000))
+    app = new_app(limits=Limits(unread_bytes=1000), timeouts=QUICK)
     sleeper = Sleeper(app)
     server = await stage.serve(app)
     client = await stage.connect(server)
