@@ -401,6 +401,16 @@ def test_a_name_that_nobody_knows_is_one_line(command: Command) -> None:
         assert err.count("\n") == 1
 
 
+def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(host: str, port: int, type: int) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    story = tell_story("ws://slow.example/", timeout_seconds=0.1)
+    assert problems(story) == ["name.unknown"]
+    assert "within 0.1 s" in only(story, "diagnosis")["sentence"]
+
+
 def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

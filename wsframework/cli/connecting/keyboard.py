@@ -84,7 +84,8 @@ class Keyboard:
         assert readline is not None
         with self._lock:
             self._printed = False
-        readline.set_pre_input_hook(self._start)
+        if hasattr(readline, "set_pre_input_hook"):  # not everywhere with libedit
+            readline.set_pre_input_hook(self._start)
         try:
             return input(PROMPT)
         finally:

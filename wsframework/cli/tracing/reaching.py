@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from wsframework.cli.tracing.kernel import read_kernel, read_state
-from wsframework.cli.tracing.problems import Unreachable, refused, silent, unknown_host
+from wsframework.cli.tracing.problems import Unreachable, refused, unknown_host
 from wsframework.cli.tracing.steps import Connected, ConnectFailed, Connecting, Resolved, Step
 from wsframework.cli.tracing.target import Target
 
@@ -89,7 +89,7 @@ async def _resolve(target: Target, timeout_seconds: float) -> list[_Place]:
         except (OSError, UnicodeError) as error:
             raise Unreachable(unknown_host(target.host, str(error))) from None
         return list(dict.fromkeys(_Place(family, address) for family, _, _, _, address in found))
-    raise Unreachable(unknown_host(target.host, silent("answer", timeout_seconds).sentence))
+    raise Unreachable(unknown_host(target.host, f"nobody answered within {timeout_seconds:g} s"))
 
 
 async def _connect(
