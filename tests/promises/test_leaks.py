@@ -201,10 +201,10 @@ WAYS: list[Callable[[Client], Awaitable[None]]] = [
 
 
 async def use(stage: Stage, server: Server, count: int) -> None:
-    """Open `count` connections, 250 at a time, each in the next way."""
-    for start in range(0, count, 250):
+    """Open `count` connections, 100 at a time, each in the next way."""
+    for start in range(0, count, 100):
         async with trio.open_nursery() as nursery:
-            for number in range(start, min(start + 250, count)):
+            for number in range(start, min(start + 100, count)):
                 nursery.start_soon(use_one, stage, server, WAYS[number % len(WAYS)])
         stage.close_clients()
 
