@@ -570,3 +570,25 @@ async def test_wrappers_are_around_the_handler_and_see_its_exception(host: Host)
     async with host.serve(app) as served, served.connect() as client:
         assert (await client.wait_closed()).code == 1011
     assert events == ["outer", "inner", "handler", "outer saw it"]
+
+
+async def test_a_handler_that_only_sends_ends_with_a_peer_that_left_behind_a_full_inbox(host: Host) -> None:
+    app = new_app(limits=Limits(unread_bytes=1000))
+    ended = trio.Event()
+
+    @app.websocket("/")
+    async def send_for_ever(ws: Connection) -> None:
+        try:
+            while True:
+                await ws.send("x" * 1000)
+                await trio.sleep(0.01)
+        finally:
+            ended.set()
+
+    async with host.serve(app) as served:
+        async with served.connect() as client:
+            for _ in range(30):
+                await client.send("y" * 500)
+            client.vanish()
+        with trio.fail_after(5):
+            await ended.wait()

@@ -120,6 +120,7 @@ class _HostedConnection:
         self._may_read.set()
         self._sent: CloseFrame | None = None
         self._lost: Closed | None = None
+        self._peer_lost = False
         self._writing = trio.CancelScope()
         self._pings: trio.Nursery | None = None
         _let_pings_cross_close(peer)
@@ -198,7 +199,10 @@ class _HostedConnection:
                 try:
                     await self._send(opcode, payload)
                 except trio_websocket.ConnectionClosed:
-                    # The pump sees it too and ends the connection; nothing more can be sent.
+                    # The pump sees it too and ends the connection; nothing more can be sent. It must not
+                    # wait for room in the inbox, which a handler that only sends will never make.
+                    self._peer_lost = True
+                    self._may_read.set()
                     await trio.sleep_forever()
                 self.outbox_bytes -= len(payload)
                 if self.room_wanted:
@@ -245,7 +249,8 @@ class _HostedConnection:
         self._writing.cancel(reason="the connection was lost, or the close timeout is over")
 
     def pause_reading(self) -> None:
-        self._may_read = trio.Event()
+        if not self._peer_lost:
+            self._may_read = trio.Event()
 
     def resume_reading(self) -> None:
         self._may_read.set()
