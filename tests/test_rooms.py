@@ -261,6 +261,27 @@ async def test_presence_lists_the_data_of_all_members_in_the_order_in_which_they
         assert room.present() == ["bob"]
 
 
+async def test_data_set_after_leaving_bring_nobody_back() -> None:
+    room = Room("lobby")
+    app = App()
+    members: list[Member] = []
+
+    @app.websocket("/")
+    async def talk(ws: Connection) -> None:
+        async with room.join(ws, data="here") as member:
+            members.append(member)
+            await ws.receive()
+        member.data = "gone"
+
+    async with serving(app) as server:
+        await connect(server, "/")
+        leaving = await connect(server, "/")
+        await leaving.send("leave")
+        await trio.testing.wait_all_tasks_blocked()
+        assert members[1].data == "gone"
+        assert room.present() == ["here"]
+
+
 # The slow
 
 

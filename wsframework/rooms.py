@@ -176,7 +176,9 @@ class Member:
     @data.setter
     def data(self, data: Any) -> None:
         self._data = data
-        self.room._engine.enter(self.room.name, self.id, data)
+        # One that has left stays so: a task of its may outlive the membership and know nothing of its end.
+        if self.room._members.get(self.ws) is self:
+            self.room._engine.enter(self.room.name, self.id, data)
 
     @property
     def backlog_bytes(self) -> int:
@@ -205,6 +207,7 @@ class Member:
                 self.room._closed += 1
                 self.ws._start_close(CloseFrame(1013, "too slow for this room"), "a slow member of a room")
                 self._backlog = None
+                self._backlog_bytes = 0
                 return False
             _, oldest = backlog.popleft()
             self._backlog_bytes -= len(oldest.payload)
