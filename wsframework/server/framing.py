@@ -241,6 +241,7 @@ class FrameTransport(ABC):
                 self.connection._deliver_pong(payload)
             case CloseReceived(frame):
                 if self._closing.state is CloseState.OPEN:
+                    self._closing.hear(frame)
                     self._hold_back(lambda: self._answer_close(frame), delivered)
                 else:
                     self._answer_close(frame)

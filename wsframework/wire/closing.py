@@ -106,6 +106,14 @@ class ClosingHandshake:
         # echos the status code it received.)" (§5.5.1). An empty payload is answered with one.
         return self.send(CloseFrame(frame.code))
 
+    def hear(self, frame: CloseFrame) -> None:
+        """Take note of the peer's Close frame, to be given to `receive` when it may be answered."""
+        # "the close code contained in the first Close control frame received" (§7.1.5): if the transport is
+        # lost before the answer, it was received all the same.
+        if self.state is CloseState.OPEN:
+            self.received = frame
+            self.sent_first = False
+
     def lost(self) -> None:
         """Take note that the transport is gone; a completed handshake stays completed."""
         self._step(_Step.LOSE)
