@@ -32,7 +32,7 @@ from wsframework.errors import ConfigurationError, PluginError, Reject, unwrap_g
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, check_plugin, find_plugin
-from wsframework.records import record
+from wsframework.records import describe, record
 from wsframework.request import Request, Response
 from wsframework.routing import (
     Match,
@@ -507,7 +507,7 @@ def _internal_error(error: Exception, request: Request, event: str, **fields: ob
         exc_info=error,
         path=request.path,
         remote=request.remote,
-        error=repr(error),
+        error=describe(error),
         **fields,
     )
     return Response.error(500, "the server made a mistake; it has been logged")

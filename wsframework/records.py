@@ -14,7 +14,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["JsonFormatter", "record"]
+__all__ = ["JsonFormatter", "describe", "record"]
 
 logger = logging.getLogger("wsframework")
 
@@ -33,6 +33,14 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
     known = {name: value for name, value in fields.items() if value is not None}
     text = " ".join([event, *(f"{name}={_quoted(value)}" for name, value in known.items())])
     logger.log(level, "%s", text, exc_info=exc_info, extra={"event": event, "fields": known}, stacklevel=2)
+
+
+def describe(error: BaseException) -> str:
+    """Return `repr(error)`, or what can be said where that fails: many exceptions are of a user's making."""
+    try:
+        return repr(error)
+    except Exception:
+        return f"<{type(error).__qualname__}, whose repr() fails>"
 
 
 def _quoted(value: object) -> str:

@@ -27,7 +27,7 @@ import trio
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.errors import Close, CloseFrame, ConnectionClosed, unwrap_group
-from wsframework.records import logger, record
+from wsframework.records import describe, logger, record
 from wsframework.request import Request, Response
 from wsframework.timers import Timer, Timers
 
@@ -202,7 +202,7 @@ class Session:
             ]
             if len(closes) + len(ours) < len(leaves):
                 frame = CloseFrame(1011, "internal error")
-                self._record(logging.ERROR, "handler.crashed", exc_info=error, error=repr(error))
+                self._record(logging.ERROR, "handler.crashed", exc_info=error, error=describe(error))
             elif closes:
                 frame = CloseFrame(closes[0].code, closes[0].reason)
         self._ws._start_close(frame)

@@ -146,9 +146,10 @@ async def test_a_client_that_resets_while_it_waits_is_gone(desk: Desk) -> None:
     client.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.socket.close()
     await until(lambda: incoming.gone)
-    assert desk.host.open == 0
-    incoming.abort()  # whatever the host does now, it departs once
-    assert desk.host.open == 0
+    assert desk.host.open == 1, "its request is still being decided about"
+    for _ in range(2):  # whatever the host does now, it departs once
+        incoming.abort()
+        assert desk.host.open == 0
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT"])

@@ -19,7 +19,7 @@ from wsframework.server.listeners import (
     address_of,
     open_tcp_listeners,
     open_unix_listener,
-    remove_unix_socket,
+    unix_socket_file,
 )
 
 Sockets = list[stdlib_socket.socket]
@@ -215,9 +215,24 @@ def test_a_unix_socket_is_bound_and_its_file_removed(tmp_path: Path, opened: Soc
     opened.append(open_unix_listener(path))
     with stdlib_socket.socket(stdlib_socket.AF_UNIX) as client:
         client.connect(path)
-    remove_unix_socket(path)
+    remove = unix_socket_file(path)
+    remove()
     assert not os.path.exists(path)
-    remove_unix_socket(path)  # and again: no matter
+    remove()  # and again: no matter
+
+
+def test_a_file_that_has_taken_the_place_of_ours_is_not_removed(tmp_path: Path, opened: Sockets) -> None:
+    path = os.fspath(tmp_path / "socket")
+    opened.append(open_unix_listener(path))
+    remove = unix_socket_file(path)
+    os.unlink(path)
+    opened.append(open_unix_listener(path))
+    remove()
+    assert os.path.exists(path)
+
+
+def test_a_socket_without_a_file_has_nothing_to_remove() -> None:
+    unix_socket_file("")()
 
 
 def test_a_file_that_a_dead_server_left_is_replaced(tmp_path: Path, opened: Sockets) -> None:

@@ -26,12 +26,13 @@ from typing import Protocol
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_readable, wait_task_rescheduled
 
-from wsframework.records import record
+from wsframework.records import describe, record
 
 __all__ = [
     "READ",
     "WRITE",
     "HANGUP",
+    "QUIET",
     "EpollPoller",
     "Hub",
     "Pollee",
@@ -46,6 +47,9 @@ WRITE = 0x004
 HANGUP = 0x2018
 """EPOLLRDHUP, EPOLLHUP, EPOLLERR: the peer has sent FIN or RST. Only epoll tells it apart from READ, and it
 matters only while READ is not asked for."""
+QUIET = 0x80000000
+"""EPOLLET, for whoever asks for nothing: the end of both directions (EPOLLHUP), which nobody can choose not
+to hear of, is reported once and not for ever. A unix socket is there as soon as its peer has closed it."""
 
 _EVENTS_PER_TURN = 512
 _FLUSHES_PER_STEP = 512
@@ -265,7 +269,7 @@ class Hub:
 
 def _fail(pollee: Pollee, error: Exception) -> None:
     """A mistake of ours in one connection must not stop the others."""
-    record(logging.ERROR, "connection.failed", exc_info=error, error=repr(error))
+    record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
     pollee.abort()
 
 

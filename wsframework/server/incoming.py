@@ -171,8 +171,9 @@ class Incoming:
         """Go on with TLS or the head."""
         if self._head is not None:
             if events & HANGUP:
-                # Reported for ever, and there is nobody to answer any more.
-                self.abort()
+                # Reported for ever, and there is nobody to answer any more. The decision is still being made,
+                # so it still counts: else a flood of resets would be a way around the limit.
+                self._close()
             else:
                 # The application is deciding. What comes now stays in the kernel.
                 self._ask(0)
@@ -185,6 +186,7 @@ class Incoming:
             self._ask(READ | WRITE)
             return
         except NOT_NOW:
+            self._ask(READ)  # a socket that may be written, and need not be, would be ready for ever
             return
         except OSError as error:
             record(logging.DEBUG, "handshake.lost", remote=self.remote, error=str(error))
@@ -297,10 +299,13 @@ class Incoming:
         return self._socket.fileno() < 0
 
     def abort(self) -> None:
-        """Close the socket without a word."""
-        self._stop_waiting()
-        self._hub.remove(self._socket.fileno())
-        self._socket.close()
+        """Close the socket without a word, and count it out."""
+        self._close()
         if self._admitted:
             self._admitted = False
             self._host.depart(self.remote)
+
+    def _close(self) -> None:
+        self._stop_waiting()
+        self._hub.remove(self._socket.fileno())
+        self._socket.close()

@@ -7,14 +7,14 @@ import errno
 import os
 import socket as stdlib_socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
 from wsframework.errors import ListenError
 from wsframework.request import Address
 
-__all__ = ["address_of", "open_tcp_listeners", "open_unix_listener", "remove_unix_socket"]
+__all__ = ["address_of", "open_tcp_listeners", "open_unix_listener", "unix_socket_file"]
 
 _BACKLOG = 1024
 """Connections the kernel completes before we accept them: room for a reconnect storm (Linux caps it at
@@ -139,10 +139,22 @@ def open_unix_listener(path: str) -> stdlib_socket.socket:
     return listener
 
 
-def remove_unix_socket(path: str) -> None:
-    """Remove the socket's file, if it is still there."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+def unix_socket_file(path: str) -> Callable[[], None]:
+    """Return what removes the file of a socket that listens at `path`; call it while the socket is open.
+
+    It leaves alone what has taken the file's place: another server's socket, say.
+    """
+    try:
+        ours = os.lstat(path)
+    except OSError:
+        return lambda: None  # it has no file: Linux's abstract addresses
+
+    def remove() -> None:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(path), ours):
+                os.unlink(path)
+
+    return remove
 
 
 def address_of(sockaddr: object) -> Address:

@@ -31,7 +31,7 @@ import trio
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.errors import CloseFrame, HandshakeError
-from wsframework.records import record
+from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.framing import FrameTransport
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
@@ -41,7 +41,7 @@ from wsframework.server.listeners import (
     address_of,
     open_tcp_listeners,
     open_unix_listener,
-    remove_unix_socket,
+    unix_socket_file,
 )
 from wsframework.server.logged import stream_transport
 from wsframework.server.opening import Opening, consider, crowded_response, draining_response
@@ -167,6 +167,7 @@ class Server:
     ) -> None:
         """Accept connections until cancelled or stopped, then drain; closes the listeners."""
         self.addresses = tuple(address_of(listener.getsockname()) for listener in listeners)
+        socket_files = [unix_socket_file(address.host) for address in self.addresses if address.port is None]
         async with trio.open_nursery() as watching:
             with trio.CancelScope(shield=True):
                 try:
@@ -183,6 +184,9 @@ class Server:
                             await self._stopping.wait()
                         finally:
                             watching.cancel_scope.cancel(reason="the server is stopping")
+                            # Now and not after the drain: by then they may be another server's.
+                            for remove_file in socket_files:
+                                remove_file()
                             close_listeners()
                         await self._drain()
                         connections.cancel_scope.cancel(reason="the server has stopped")
@@ -295,12 +299,19 @@ class Server:
         except Exception as error:
             # A mistake of ours; it must not take the other connections along.
             record(
-                logging.ERROR, "connection.failed", exc_info=error, remote=incoming.remote, error=repr(error)
+                logging.ERROR,
+                "connection.failed",
+                exc_info=error,
+                remote=incoming.remote,
+                error=describe(error),
             )
             incoming.abort()
             if upgraded:
                 self.depart(incoming.remote)
             return None
+        finally:
+            if not upgraded and incoming.gone:
+                incoming.abort()
         return session
 
     def _open_session(self, transport: FrameTransport, opening: Opening) -> Session:
@@ -365,13 +376,17 @@ class Server:
                         self.end_refusal()
         except Exception as error:
             # A mistake of ours; it must not take the other connections along.
-            record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=repr(error))
+            record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=describe(error))
         except BaseExceptionGroup as group:
             # The same, made while the server was being cancelled.
             mistakes, rest = group.split(Exception)
             if mistakes is not None:
                 record(
-                    logging.ERROR, "connection.failed", exc_info=mistakes, remote=remote, error=repr(mistakes)
+                    logging.ERROR,
+                    "connection.failed",
+                    exc_info=mistakes,
+                    remote=remote,
+                    error=describe(mistakes),
                 )
             if rest is not None:
                 raise rest from None
@@ -536,11 +551,7 @@ async def serve(
         secure=ssl is not None,
         transport=transport,
     )
-    try:
-        await server.run(listeners, ssl, task_status)
-    finally:
-        if unix_path is not None:
-            remove_unix_socket(unix_path)
+    await server.run(listeners, ssl, task_status)
 
 
 async def serve_streams(

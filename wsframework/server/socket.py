@@ -17,7 +17,7 @@ import trio
 
 from wsframework.config import Limits, Timeouts
 from wsframework.server.framing import FrameTransport
-from wsframework.server.hub import HANGUP, READ, WRITE, Hub
+from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub
 from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import Deflater, Inflater, Opcode, encode_message, frame_header
@@ -67,6 +67,7 @@ class SocketTransport(FrameTransport):
         "_sent_fin",
         "_socket",
         "_socket_send",
+        "_watching",
         "dirty",
     )
 
@@ -96,6 +97,7 @@ class SocketTransport(FrameTransport):
         self._saw_fin = False
         self._saw_hangup = False
         self._sent_fin = False
+        self._watching = False
 
     def begin(self, initial: bytes) -> None:
         """Take over the socket from whoever read the opening handshake.
@@ -171,13 +173,21 @@ class SocketTransport(FrameTransport):
         # still work through them; one that neither receives nor gets a message out has no peer to wait for.
         self._saw_hangup = True  # it stays one for ever, so do not ask for it again
         self._ask()
-        self._watch_progress()
+        if self._reading_paused:
+            self._watch_progress()
 
     def _watch_progress(self) -> None:
+        if self._watching:
+            return
+        self._watching = True
         stand = (self.connection._messages_taken, self.outbox_bytes)
-        self._timers.after(self._timeouts.disconnect_grace, lambda: self._give_up(stand))
+        # The peer's own Close frame may be behind those messages, so they are last words too, and a handler
+        # that gets no grace still gets the time to receive them.
+        seconds = max(self._timeouts.disconnect_grace, self._timeouts.last_words)
+        self._timers.after(seconds, lambda: self._give_up(stand))
 
     def _give_up(self, stand: tuple[int, int]) -> None:
+        self._watching = False
         if not self._reading_paused or self._on_release is None:
             return
         if (self.connection._messages_taken, self.outbox_bytes) != stand:
@@ -193,6 +203,8 @@ class SocketTransport(FrameTransport):
         """Ask the hub for no more bytes."""
         self._reading_paused = True
         self._ask()
+        if self._saw_hangup:
+            self._watch_progress()
 
     def resume_reading(self) -> None:
         """Ask the hub for bytes again."""
@@ -205,6 +217,7 @@ class SocketTransport(FrameTransport):
             events |= 0 if self._saw_hangup else HANGUP
         elif not self._saw_fin:
             events |= READ
+        events = events or QUIET
         if events != self._asked and self._on_release is not None:
             self._asked = events
             self._hub.ask(self._fd, events)
