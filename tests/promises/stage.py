@@ -15,8 +15,7 @@ import trio.testing
 
 from tests.promises.rawclient import Answer, Client, open_socket, parse_answer
 from wsframework import App, Keepalive, Limits, Timeouts
-from wsframework.server import Server
-from wsframework.server.native import TransportChoice, serve
+from wsframework.server import Server, TransportChoice, serve
 
 PATIENT = Timeouts(handshake=10, guard=10, close=10, disconnect_grace=0.2, last_words=5, drain=1)
 """For all tests but those of the timeouts: a busy machine shall not bring one about."""

@@ -15,9 +15,8 @@ from tests.server.serving import QUICK, echo_app, serving, until
 from wsframework import App, ListenError, Timeouts
 from wsframework.config import Keepalive, Limits
 from wsframework.request import Address, Request, Response
-from wsframework.server import Server, serve
+from wsframework.server import Server, TransportChoice, serve, serve_streams
 from wsframework.server.hub import Poller, SelectorPoller
-from wsframework.server.native import TransportChoice, serve_streams
 from wsframework.session import Acceptance
 from wsframework.wire import Opcode, build_request, encode_frame, encode_text
 

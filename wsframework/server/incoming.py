@@ -102,6 +102,8 @@ class ListenerPollee:
         try:
             tune(socket)
             if self._tls is not None:
+                # Python forgets to close a socket that it finds reset while it wraps it.
+                socket.getpeername()
                 socket = self._tls.wrap_socket(socket, server_side=True, do_handshake_on_connect=False)
             incoming = Incoming(socket, remote, self._hub, self._host, self._waiting)
         except OSError:

@@ -37,19 +37,14 @@ from wsframework.server.framing import FrameTransport
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
 from wsframework.server.hub import Hub, Poller, hub_is_possible
 from wsframework.server.incoming import OUT_OF_RESOURCES, RESOURCE_PAUSE_SECONDS, Incoming, ListenerPollee
-from wsframework.server.listeners import (
-    address_of,
-    open_tcp_listeners,
-    open_unix_listener,
-    unix_socket_file,
-)
+from wsframework.server.listeners import address_of, unix_socket_file
 from wsframework.server.logged import stream_transport
 from wsframework.server.opening import Opening, consider, crowded_response, draining_response
 from wsframework.server.stream import BROKEN, StreamTransport
 from wsframework.session import Decide, Session
 from wsframework.timers import Timers
 
-__all__ = ["Server", "ServerStatistics", "TransportChoice", "serve", "serve_streams"]
+__all__ = ["Server", "ServerStatistics", "TransportChoice"]
 
 TransportChoice = Literal["auto", "hub", "stream"]
 """How connections' bytes move: through the hub where the platform has one, or over Trio streams."""
@@ -516,61 +511,3 @@ def _close_all(listeners: Sequence[_Closeable]) -> None:
 
 def _closer(ws: Connection) -> Callable[[], None]:
     return lambda: ws._start_close(_SHUTTING_DOWN, "the server is shutting down")
-
-
-async def serve(
-    decide: Decide,
-    *,
-    host: str | None,
-    port: int,
-    ssl: ssl_module.SSLContext | None = None,
-    unix_path: str | None = None,
-    limits: Limits,
-    timeouts: Timeouts,
-    keepalive: Keepalive,
-    transport: TransportChoice = "auto",
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Listen and serve until cancelled, then drain.
-
-    Raises:
-        ListenError: the address cannot be listened on.
-
-    Cancellation:
-        Starts the drain, which is over by `Timeouts.drain`.
-    """
-    if unix_path is not None:
-        listeners = [open_unix_listener(unix_path)]
-    else:
-        listeners = await open_tcp_listeners(host, port)
-    server = Server(
-        decide,
-        limits=limits,
-        timeouts=timeouts,
-        keepalive=keepalive,
-        secure=ssl is not None,
-        transport=transport,
-    )
-    await server.run(listeners, ssl, task_status)
-
-
-async def serve_streams(
-    decide: Decide,
-    *,
-    secure: bool = False,
-    limits: Limits,
-    timeouts: Timeouts,
-    keepalive: Keepalive,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve without listening: connections are what `Server.serve_soon` is given.
-
-    Args:
-        decide: as for `serve`, like the rest.
-        secure: whether requests shall look as if they came over TLS.
-
-    Cancellation:
-        Starts the drain, which is over by `Timeouts.drain`.
-    """
-    server = Server(decide, limits=limits, timeouts=timeouts, keepalive=keepalive, secure=secure)
-    await server.run((), None, task_status)

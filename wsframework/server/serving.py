@@ -1,0 +1,72 @@
+"""Serve: listen somewhere, or nowhere, and run a `Server` until cancelled."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+
+import trio
+
+from wsframework.config import Keepalive, Limits, Timeouts
+from wsframework.server.listeners import open_tcp_listeners, open_unix_listener
+from wsframework.server.native import Server, TransportChoice
+from wsframework.session import Decide
+
+__all__ = ["serve", "serve_streams"]
+
+
+async def serve(
+    decide: Decide,
+    *,
+    host: str | None,
+    port: int,
+    ssl: ssl_module.SSLContext | None = None,
+    unix_path: str | None = None,
+    limits: Limits,
+    timeouts: Timeouts,
+    keepalive: Keepalive,
+    transport: TransportChoice = "auto",
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen and serve until cancelled, then drain.
+
+    Raises:
+        ListenError: the address cannot be listened on.
+
+    Cancellation:
+        Starts the drain, which is over by `Timeouts.drain`.
+    """
+    if unix_path is not None:
+        listeners = [open_unix_listener(unix_path)]
+    else:
+        listeners = await open_tcp_listeners(host, port)
+    server = Server(
+        decide,
+        limits=limits,
+        timeouts=timeouts,
+        keepalive=keepalive,
+        secure=ssl is not None,
+        transport=transport,
+    )
+    await server.run(listeners, ssl, task_status)
+
+
+async def serve_streams(
+    decide: Decide,
+    *,
+    secure: bool = False,
+    limits: Limits,
+    timeouts: Timeouts,
+    keepalive: Keepalive,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve without listening: connections are what `Server.serve_soon` is given.
+
+    Args:
+        decide: as for `serve`, like the rest.
+        secure: whether requests shall look as if they came over TLS.
+
+    Cancellation:
+        Starts the drain, which is over by `Timeouts.drain`.
+    """
+    server = Server(decide, limits=limits, timeouts=timeouts, keepalive=keepalive, secure=secure)
+    await server.run((), None, task_status)
