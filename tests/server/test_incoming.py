@@ -347,3 +347,22 @@ async def test_a_socket_that_is_dead_on_arrival_is_closed(
     async with await desk.connect() as client:
         assert await receive_all(client) == b""
     assert desk.host.open == 0
+
+
+async def test_a_tls_socket_that_was_reset_before_it_is_accepted_is_closed_by_us(desk: Desk) -> None:
+    # Python's wrap_socket would leave that to the garbage collector, and it warns.
+    wrapped: list[object] = []
+
+    class Context:
+        def wrap_socket(self, socket: object, **_: object) -> None:
+            wrapped.append(socket)
+            raise OSError(errno.ECONNRESET, "reset")
+
+    desk.pollee._tls = Context()  # type: ignore[assignment]
+    client = stdlib_socket.create_connection(desk.listener.getsockname())
+    client.send(b"hello")
+    client.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert wrapped == []
+    assert desk.host.open == 0
