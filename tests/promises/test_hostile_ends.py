@@ -15,7 +15,7 @@ from tests.promises.rawclient import TEXT, close_frame, frame, upgrade_request
 from tests.promises.stage import SILENT, Stage, new_app, until
 from wsframework import App, Closed, CloseFrame, Connection, Limits, Request, Timeouts
 from wsframework.server.listeners import open_tcp_listeners
-from wsframework.server.native import Server
+from wsframework.server.native import Server, TransportChoice
 
 PATIENT = Timeouts(disconnect_grace=2, last_words=2, drain=0.1)
 
@@ -118,6 +118,37 @@ async def test_a_client_that_half_closed_behind_a_full_inbox_is_heard_even_by_a_
     frames = await client.read_to_end()
     assert len(frames) == 61
     assert frames[-1].close_code == 1000
+
+
+async def test_a_handler_that_works_on_and_then_stalls_behind_a_full_inbox_does_not_outlive_its_peer(
+    stage: Stage, transport: TransportChoice
+) -> None:
+    if transport == "stream":
+        pytest.skip("a Trio stream does not say that its peer is gone while nobody reads it")
+    timeouts = Timeouts(disconnect_grace=0.05, last_words=0)
+    app = new_app(limits=Limits(unread_bytes=10_000), timeouts=timeouts)
+    ended = 0
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        nonlocal ended
+        try:
+            await trio.sleep(0.02)
+            while ws._paused:
+                await ws.receive()
+            # Now it is read on, and the time of whoever watches its progress is over: either may come first.
+            time.sleep(0.06)  # noqa: ASYNC251
+            await trio.sleep_forever()
+        finally:
+            ended += 1
+
+    server = await stage.serve(app)
+    for _ in range(12):
+        client = await stage.connect(server)
+        await client.send(*(frame(TEXT, "x" * 3000) for _ in range(50)))
+        await client.half_close()
+        await trio.sleep(0.1)
+    await until(lambda: ended == 12, 2)
 
 
 async def test_a_close_that_was_received_is_told_though_the_reset_behind_it_came_before_the_answer(
@@ -226,3 +257,21 @@ async def test_an_exception_that_cannot_even_be_printed_is_a_crash_like_any_othe
         client.vanish()
         assert (await stage.ask(server, "GET /page HTTP/1.1\r\nHost: x\r\n\r\n")).status == 500
     assert "whose repr() fails" in caplog.text
+
+
+async def test_a_server_told_twice_to_stop_still_says_goodbye_to_every_client(stage: Stage) -> None:
+    app = new_app(timeouts=Timeouts(drain=5))
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        await trio.sleep_forever()
+
+    server = await stage.serve(app)
+    clients = [await stage.connect(server) for _ in range(100)]
+    server.stop()
+    await trio.sleep(0.005)
+    server.stop()
+    with trio.fail_after(3):
+        await stage.wait_ended(server)
+    for client in clients:
+        assert [found.close_code for found in await client.read_to_end()] == [1001]

@@ -64,7 +64,10 @@ class Errors(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if getattr(record, "event", None) == "handler.crashed" and isinstance(error, Crash):
+        # A group: its child has crashed, and the handler ends by itself in the same moment.
+        rest = error.split((Crash, Close))[1] if isinstance(error, ExceptionGroup) else error
+        meant = rest is None or isinstance(rest, Crash)
+        if error and meant and getattr(record, "event", None) == "handler.crashed":
             self.crashes += 1
         else:
             self.unexpected.append(logging.Formatter().format(record))

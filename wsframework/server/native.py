@@ -54,6 +54,9 @@ _SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
 _DRAIN_SPREAD_SECONDS = 1.0
 """Over how long the Close frames of a thousand or more clients are spread; fewer take proportionally less."""
 
+_FRAME_DEPARTURE_SECONDS = 0.1
+"""How long the last Close frames may take into the sockets' buffers."""
+
 _REFUSALS_AT_ONCE = 64
 """Connections over the limit that are told so at the same time: each may take the close timeout, so without a
 limit of their own they would be a way around the other. More are closed without a word."""
@@ -494,10 +497,19 @@ class Server:
             record(
                 logging.WARNING, "server.drain_timeout", connections=self._open, handlers=len(self._sessions)
             )
+            await self._say_goodbye()
         for session in list(self._sessions):
             session.cancel()
         for transport in list(self._transports):
             transport.abort()
+
+    async def _say_goodbye(self) -> None:
+        """Close at once whatever was still to be closed: the drain was cut short, or given no time."""
+        for transport in list(self._transports):
+            if isinstance(ws := transport.connection, Connection):
+                ws._start_close(_SHUTTING_DOWN, "the server is shutting down")
+        if any(transport.outbox_bytes for transport in self._transports):
+            await trio.sleep(_FRAME_DEPARTURE_SECONDS)
 
 
 class _Closeable(Protocol):
