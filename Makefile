@@ -6,7 +6,7 @@ PIP     = $(BIN)/python -m pip --quiet --disable-pip-version-check
 PORT   ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types cover clean
+.PHONY: help run unit test lint format types cover clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -36,6 +36,9 @@ run: $(VENV)/.run ## Start the chat on port 3000 (PORT=3001 for another)
 	@echo "  node -e 'ws = new WebSocket(\"$(CHAT)\"); ws.onopen = () => ws.send(\"Hello!\");" \
 		"ws.onmessage = (m) => console.log(m.data)'  # Node 22 or newer"
 	@$(BIN)/wsframework chat --port $(PORT)
+
+unit: $(VENV)/.dev ## Run the fast tests only: no foreign clients, virtual time
+	@$(BIN)/python -m pytest tests/test_*.py tests/wire tests/testing
 
 test: $(VENV)/.dev ## Run the whole test suite
 	@tests/clients/install
