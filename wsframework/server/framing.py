@@ -10,9 +10,9 @@ The end of a connection always takes the same road, from wherever it was entered
     our Close frame or our answer to the peer's is the last thing that enters the outbox (`_end_sending`)
     -> the outbox is flushed -> FIN -> what the peer still sends is read and dropped until its FIN -> released
 
-and one timer, `Timeouts.close`, cuts it short by `abort` wherever it stands. The subclass calls `_sent_all`,
-`_peer_closed` or `_broken` when its bytes come to an end, and is asked to `_release` when there is nothing
-left to do; it then calls `_released`, which tells the Connection.
+and one timer, `Timeouts.close`, cuts it short by `abort` wherever it stands. The subclass calls
+`_peer_closed` or `_broken` when the peer's bytes come to an end, sends FIN once `_sending_ended` is set and
+the outbox is empty, and calls `_released` when its socket is closed, which tells the Connection.
 
 The answer to the peer's Close, and the Close that fails the connection after a protocol error, are held back
 while messages that came before them are still to be received: the handler may answer those first. Everything
@@ -154,7 +154,7 @@ class FrameTransport(ABC):
 
     @abstractmethod
     def _outbox_filled(self) -> None:
-        """See to it that the outbox is written soon, and `_sent_all` called when it is empty."""
+        """See to it that the outbox is written soon, and FIN behind it once `_sending_ended` is set."""
 
     @abstractmethod
     def _release(self) -> None:
