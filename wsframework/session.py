@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-    nursery (ws.nursery)        cancelled the moment the connection ends; children are the user's tasks
-    └─ scope, shielded          the handler; cancelled `disconnect_grace` after the connection ended, or by
-       └─ handler(ws)           a child's exception
+    nursery (ws.nursery), shielded   cancelled the moment the connection ends; children are the user's tasks
+    └─ scope, shielded               the handler; cancelled `disconnect_grace` after the connection ended, or by
+       └─ handler(ws)                a child's exception
 
 The handler is shielded from the nursery it gave its children to, because the children end *with* the
 connection and the handler may still finish its work, such as saying goodbye to a room. What cancels the
@@ -14,6 +14,11 @@ the handler through the host: it drains, and ends the connection.
 The shield also hides a child's exception from the handler, so the first use of `ws.nursery` starts a small
 guard task beside the children which, when the nursery is cancelled under it, cancels the handler too. Not so
 once the connection is closing: a child that meets `ConnectionClosed` must not cut the handler's work short.
+
+Whatever the handler raises is the end of this connection and of nothing else, `BaseException`s included; only
+KeyboardInterrupt comes out, because it is about the program. And whatever it does to the task it runs in, the
+end is told by plain calls that wait for nothing: a handler may leave the task such that no wait in it works any
+more. A session is over when both the handler has ended and the connection is closed, in whichever order.
 """
 
 from __future__ import annotations
@@ -58,14 +63,24 @@ Decide = Callable[[Request], Awaitable[Acceptance | Response]]
 
 
 class Session:
-    """One run of a handler for one connection."""
+    """One run of a handler for one connection.
+
+    Args:
+        ws: the connection; its transport is ready.
+        acceptance: whom to call.
+        timers: for the grace after the connection's end.
+        timeouts: how long that is.
+        on_over: called once, when the handler has ended and the connection is closed.
+    """
 
     __slots__ = (
         "_acceptance",
         "_child_failed",
+        "_ended",
         "_grace",
         "_guarded",
         "_nursery",
+        "_on_over",
         "_over",
         "_scope",
         "_timeouts",
@@ -73,44 +88,100 @@ class Session:
         "_ws",
     )
 
-    def __init__(self, ws: Connection, acceptance: Acceptance, *, timers: Timers, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        ws: Connection,
+        acceptance: Acceptance,
+        *,
+        timers: Timers,
+        timeouts: Timeouts,
+        on_over: Callable[[Session], None],
+    ) -> None:
         self._ws = ws
         self._acceptance = acceptance
         self._timers = timers
         self._timeouts = timeouts
+        self._on_over: Callable[[Session], None] | None = on_over
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
         self._grace: Timer | None = None
         self._guarded = False
         self._child_failed = False
         self._over = False
+        self._ended = False
 
     async def run(self) -> None:
-        """Run the handler, close the connection as its end says, and wait until the connection is closed.
+        """Run the handler and its children, and start the close that their end asks for.
 
-        An exception of the handler's is logged and becomes a close code; only exceptions that are not
-        `Exception` (such as KeyboardInterrupt) come out.
+        An exception of theirs is logged and becomes a close code, whatever its type; KeyboardInterrupt alone comes
+        out, by itself.
 
         Cancellation:
-            The handler is not reached by it; the host ends the connection instead. While waiting for the end
-            of the connection, cancellation leaves the transport to finish by itself.
+            The handler is not reached by it; the host ends the connection instead.
         """
         ws = self._ws
         self._record(logging.INFO, "connection.opened", subprotocol=ws.subprotocol)
         crash: BaseException | None = None
-        beyond: BaseException | None = None
         try:
-            await self._run_handler()
-        except BaseExceptionGroup as group:
-            # Made by our nursery, so users shall not see it: the exceptions of ws.nursery's children, and the
-            # handler's when one of them had cancelled it.
-            errors, rest = group.split(Exception)
-            crash = None if errors is None else unwrap_group(errors)
-            beyond = None if rest is None else unwrap_group(rest)
-        self._close_after(crash)
-        if beyond is not None:
-            raise beyond
-        await ws.wait_closed()
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.shield = True
+                self._nursery = nursery
+                ws._begin(self)
+                try:
+                    with self._scope:
+                        await self._acceptance.handler(ws)
+                except BaseException as error:
+                    crash = error
+                crash = self._handler_ended(crash)
+        except BaseException as error:
+            # What the children raised; or our nursery itself, when the handler left one of its own inside it.
+            crash = error if crash is None else BaseExceptionGroup("handler and children", [crash, error])
+        finally:
+            self._task_ended(crash)
+        if crash is not None and (interrupt := interrupt_in(crash)) is not None:
+            raise interrupt
+
+    @trio.lowlevel.enable_ki_protection
+    def _handler_ended(self, error: BaseException | None) -> BaseException | None:
+        """Close as the handler's end says, before its children have ended; return what is still to be said."""
+        assert self._nursery is not None
+        if self._scope.cancelled_caught and not self._child_failed:
+            self._record(logging.INFO, "handler.cancelled", how=self._ws.closed)
+        self._over = True
+        if not self._child_failed:
+            # First of all, so that a child which cleans up slowly cannot hold up the Close frame.
+            error = self._close_after(error)
+        elif self._ws.closed is None:
+            # The same: what the child raised is known only when all the others have ended.
+            self._timers.after(self._timeouts.disconnect_grace, self._close_late)
+        if self._guarded:
+            self._nursery.cancel_scope.cancel(reason="the handler has returned")
+        if self._grace is not None:
+            self._grace.cancel()
+        return error
+
+    @trio.lowlevel.enable_ki_protection
+    def _task_ended(self, error: BaseException | None) -> None:
+        self._over = True
+        self._close_after(error)
+        self._ended = True
+        if self._nursery is not None:
+            self._nursery = None
+        if self._ws._is_closed:
+            self._finish()
+
+    def connection_closed(self) -> None:
+        """Take note that the transport has released its socket."""
+        if self._ended:
+            self._finish()
+
+    def _finish(self) -> None:
+        on_over, self._on_over = self._on_over, None
+        if on_over is None:
+            return
+        ws = self._ws
+        ws._session = None
+        on_over(self)
         if not logger.isEnabledFor(logging.INFO):
             return
         statistics, closed = ws.statistics(), ws.closed
@@ -126,32 +197,6 @@ class Session:
             received=statistics.messages_received,
             sent=statistics.messages_sent,
         )
-
-    async def _run_handler(self) -> None:
-        """Run the handler and close as its end says; raise what that leaves to be said, as a group."""
-        error: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._ws._begin(self)
-            with self._scope:
-                try:
-                    await self._acceptance.handler(self._ws)
-                except Exception as caught:
-                    error = caught
-            if self._scope.cancelled_caught and not self._child_failed:
-                self._record(logging.INFO, "handler.cancelled", how=self._ws.closed)
-            self._over = True
-            if not self._child_failed:
-                # First of all, so that a child which cleans up slowly cannot hold up the Close frame.
-                self._close_after(error)
-                error = None
-            if self._guarded:
-                nursery.cancel_scope.cancel(reason="the handler has returned")
-            self._ws._session = None
-            if self._grace is not None:
-                self._grace.cancel()
-            if error is not None:
-                raise error
 
     def nursery(self) -> trio.Nursery:
         """Return the connection's nursery for its children."""
