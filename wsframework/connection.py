@@ -64,6 +64,9 @@ class SessionHooks(Protocol):
     def connection_ended(self) -> None:
         """Cancel those tasks, and the handler after its grace."""
 
+    def connection_closed(self) -> None:
+        """Take note that the transport has released its socket."""
+
     def cancel(self) -> None:
         """Cancel the handler now."""
 
@@ -450,6 +453,9 @@ class Connection:
 
         Cancellation: nothing is left behind.
         """
+        if self._is_finished:
+            await trio.lowlevel.checkpoint()
+            return
         if self._closed_event is None:
             self._closed_event = trio.Event()
         await self._closed_event.wait()
@@ -582,9 +588,15 @@ class Connection:
         # stop the server for tens of milliseconds now and then under a reconnect storm.
         self._transport = GONE
         self._parked = NEVER_PARKED
-        if self._closed_event is None:
-            self._closed_event = trio.Event()
-        self._closed_event.set()
+        if self._closed_event is not None:
+            self._closed_event.set()
+        if self._session is not None:
+            self._session.connection_closed()
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether the transport has released its socket."""
+        return self._transport is GONE
 
     def _wake_waiters(self) -> None:
         closed = self._closed

@@ -24,14 +24,14 @@ more. A session is over when both the handler has ended and the connection is cl
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
 
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Close, CloseFrame, ConnectionClosed, unwrap_group
+from wsframework.errors import Close, CloseFrame, ConnectionClosed, interrupt_in, leaves, unwrap_group
 from wsframework.records import describe, logger, record
 from wsframework.request import Request, Response
 from wsframework.timers import Timer, Timers
@@ -49,6 +49,7 @@ class Acceptance:
         headers: extra header fields of the answer.
         compression: whether and how to agree to permessage-deflate.
         name: the handler's name, for log records.
+        told: names of handlers of which something was logged that is logged once; kept by whoever decides.
     """
 
     handler: Callable[[Connection], Awaitable[object]]
@@ -56,6 +57,7 @@ class Acceptance:
     headers: tuple[tuple[str, str], ...] = ()
     compression: Deflate | None = None
     name: str = ""
+    told: set[str] = attrs.field(factory=set, repr=False)
 
 
 Decide = Callable[[Request], Awaitable[Acceptance | Response]]
@@ -129,17 +131,22 @@ class Session:
                 ws._begin(self)
                 try:
                     with self._scope:
-                        await self._acceptance.handler(ws)
+                        result = await self._acceptance.handler(ws)
+                        if result is not None:
+                            self._tell_of(result)
                 except BaseException as error:
                     crash = error
                 crash = self._handler_ended(crash)
+                if crash is not None:
+                    raise crash
         except BaseException as error:
-            # What the children raised; or our nursery itself, when the handler left one of its own inside it.
-            crash = error if crash is None else BaseExceptionGroup("handler and children", [crash, error])
+            # What the children raised, and the handler with them; or our nursery itself, when the handler has left
+            # one of its own open inside it.
+            crash = unwrap_group(error)
         finally:
             self._task_ended(crash)
-        if crash is not None and (interrupt := interrupt_in(crash)) is not None:
-            raise interrupt
+        if (interrupt := interrupt_in(crash)) is not None:
+            raise interrupt from None
 
     @trio.lowlevel.enable_ki_protection
     def _handler_ended(self, error: BaseException | None) -> BaseException | None:
@@ -150,24 +157,23 @@ class Session:
         self._over = True
         if not self._child_failed:
             # First of all, so that a child which cleans up slowly cannot hold up the Close frame.
-            error = self._close_after(error)
+            self._close_after(error)
+            error = None if interrupt_in(error) is None else error
         elif self._ws.closed is None:
             # The same: what the child raised is known only when all the others have ended.
             self._timers.after(self._timeouts.disconnect_grace, self._close_late)
         if self._guarded:
             self._nursery.cancel_scope.cancel(reason="the handler has returned")
+        self._nursery = None
         if self._grace is not None:
             self._grace.cancel()
         return error
 
     @trio.lowlevel.enable_ki_protection
     def _task_ended(self, error: BaseException | None) -> None:
-        self._over = True
         self._close_after(error)
         self._ended = True
-        if self._nursery is not None:
-            self._nursery = None
-        if self._ws._is_closed:
+        if self._ws._is_finished:
             self._finish()
 
     def connection_closed(self) -> None:
@@ -199,8 +205,13 @@ class Session:
         )
 
     def nursery(self) -> trio.Nursery:
-        """Return the connection's nursery for its children."""
-        assert self._nursery is not None
+        """Return the connection's nursery for its children.
+
+        Raises:
+            RuntimeError: the handler has ended.
+        """
+        if self._nursery is None:
+            raise RuntimeError("ws.nursery is there only while the connection's handler runs")
         if not self._guarded:
             self._guarded = True
             if self._over:
@@ -219,8 +230,9 @@ class Session:
 
     def connection_ended(self) -> None:
         """Cancel the children now and the handler after its grace."""
-        assert self._nursery is not None
         self._over = True
+        if self._nursery is None:
+            return  # the handler was faster
         if self._guarded:
             self._nursery.cancel_scope.cancel(reason=f"the connection ended: {self._ws.closed}")
         grace = self._timeouts.disconnect_grace
@@ -239,18 +251,37 @@ class Session:
             return
         frame = CloseFrame(1000)
         if error is not None:
-            leaves = list(_leaves(error))
-            closes = [leaf for leaf in leaves if isinstance(leaf, Close)]
+            # A KeyboardInterrupt is about the program, which will close this connection with all others.
+            found = [leaf for leaf in leaves(error) if not isinstance(leaf, KeyboardInterrupt)]
+            closes = [leaf for leaf in found if isinstance(leaf, Close)]
             # A ConnectionClosed that escapes while this connection is open is about another one: an error.
             ours = [
-                leaf for leaf in leaves if isinstance(leaf, ConnectionClosed) and self._ws.closed is not None
+                leaf for leaf in found if isinstance(leaf, ConnectionClosed) and self._ws.closed is not None
             ]
-            if len(closes) + len(ours) < len(leaves):
+            if len(closes) + len(ours) < len(found):
                 frame = CloseFrame(1011, "internal error")
                 self._record(logging.ERROR, "handler.crashed", exc_info=error, error=describe(error))
             elif closes:
                 frame = CloseFrame(closes[0].code, closes[0].reason)
+            elif not found:
+                return
         self._ws._start_close(frame)
+
+    def _close_late(self) -> None:
+        """Close though a child does not end: the one that failed has cancelled it."""
+        self._ws._start_close(CloseFrame(1011, "internal error"))
+
+    def _tell_of(self, result: object) -> None:
+        """Log, once for each handler, that what it returns goes nowhere."""
+        name = self._acceptance.name
+        if name not in self._acceptance.told:
+            self._acceptance.told.add(name)
+            self._record(
+                logging.WARNING,
+                "handler.returned",
+                type=type(result).__name__,
+                hint="a WebSocket handler's return value is not sent; use ws.send()",
+            )
 
     def _record(
         self, level: int, event: str, *, exc_info: BaseException | None = None, **fields: object
@@ -265,11 +296,3 @@ class Session:
             handler=self._acceptance.name,
             **fields,
         )
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

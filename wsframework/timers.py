@@ -6,6 +6,11 @@ connection, so one server has one `Timers`: a heap of deadlines and a task that 
 
 Callbacks are plain functions of ours that run in that task; they must not block and are never user code.
 Cancelling a timer is O(1): the entry stays in the heap as an empty husk until its time comes.
+
+The time in which this process did not run counts for no deadline. A peer cannot answer what we have not sent, and we
+have not read what it answered, while a handler blocks the event loop or somebody stops the process. So the task looks at
+the clock at least every `BEAT_SECONDS`, and when it is late, every deadline moves by as much; `forgiven` says how
+much that was in all, for clocks that are kept elsewhere.
 """
 
 from __future__ import annotations
@@ -13,17 +18,29 @@ from __future__ import annotations
 import heapq
 import logging
 import math
+import time
 from collections.abc import Callable
 
 import trio
 
 from wsframework.records import record
 
-__all__ = ["Timer", "Timers"]
+__all__ = ["BEAT_SECONDS", "Timer", "Timers"]
+
+BEAT_SECONDS = 0.25
+"""How often a beating clock is looked at: often enough for timeouts of a second, at a hundred microseconds of CPU time
+a second."""
+
+_LATE_SECONDS = 0.1
+"""What a busy machine does not need to be forgiven, and what no peer is judged by."""
 
 
 class Timer:
-    """One pending callback; `cancel` it when it is no longer wanted."""
+    """One pending callback; `cancel` it when it is no longer wanted.
+
+    Attributes:
+        deadline: when it is due, in the seconds of `Timers.now`.
+    """
 
     __slots__ = ("_callback", "deadline")
 
@@ -49,32 +66,73 @@ class Timer:
 
 
 class Timers:
-    """All deadlines of one server, or of one connection on a foreign host."""
+    """All deadlines of one server, or of one connection on a foreign host.
 
-    def __init__(self) -> None:
+    Args:
+        beating: look at the clock every `BEAT_SECONDS`, even when nothing is due: time in which the process did not
+            run is then noticed and forgiven.
+        on_blocked: called with the seconds for which the event loop, or the process, stood still.
+
+    Attributes:
+        forgiven: seconds by which deadlines have moved since the start.
+        beat_at: `time.monotonic()` of the last look at the clock.
+    """
+
+    def __init__(self, *, beating: bool = False, on_blocked: Callable[[float], None] | None = None) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
         self._sleep = trio.CancelScope()
+        self._beating = beating
+        self._on_blocked = on_blocked
+        self._due = math.inf
+        self._due_monotonic = math.inf
+        self.forgiven = 0.0
+        self.beat_at = math.inf
+
+    def now(self) -> float:
+        """Return `trio.current_time()` less what was forgiven: the clock of everything that judges a peer."""
+        return trio.current_time() - self.forgiven
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` once, `seconds` from now."""
-        deadline = trio.current_time() + seconds
-        timer = Timer(deadline, callback)
+        now = trio.current_time()
+        timer = Timer(now - self.forgiven + seconds, callback)
         self._count += 1
-        heapq.heappush(self._heap, (deadline, self._count, timer))
-        if deadline < self._sleep.deadline:
-            self._sleep.deadline = deadline
+        heapq.heappush(self._heap, (timer.deadline, self._count, timer))
+        if now + seconds < self._sleep.deadline:
+            self._sleep.deadline = now + seconds
         return timer
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Fire timers for ever; run it in a nursery that lives as long as what is timed.
 
         Cancellation: timers that are still pending are dropped.
         """
         while True:
-            now = trio.current_time()
+            self.look()
+            now = self.now()
             while self._heap and self._heap[0][0] <= now:
                 heapq.heappop(self._heap)[2].fire()
-            deadline = self._heap[0][0] if self._heap else math.inf
+            deadline = self._heap[0][0] + self.forgiven if self._heap else math.inf
+            if self._beating:
+                now = trio.current_time()
+                deadline = min(deadline, now + BEAT_SECONDS)
+                self._due, self.beat_at = now + BEAT_SECONDS, time.monotonic()
+                self._due_monotonic = self.beat_at + BEAT_SECONDS
             with trio.CancelScope(deadline=deadline) as self._sleep:
                 await trio.sleep_forever()
+
+    def look(self) -> None:
+        """Look at the clock, and forgive the time in which this process did not.
+
+        Whoever judges a peer calls it first: it may run before the timers' own task does.
+        """
+        # Real time as well, because a virtual clock jumps without anybody having been held up.
+        late = min(trio.current_time() - self._due, time.monotonic() - self._due_monotonic)
+        if late < _LATE_SECONDS:
+            return
+        self._due, self._due_monotonic = trio.current_time(), time.monotonic()
+        self.forgiven += late
+        if self._on_blocked is not None:
+            self._on_blocked(late)
