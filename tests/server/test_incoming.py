@@ -18,6 +18,7 @@ import trustme
 from tests.server.serving import echo_app, serving, until
 from wsframework.config import Limits, Timeouts
 from wsframework.request import Address, Response
+from wsframework.server.admission import Admission
 from wsframework.server.http import Head
 from wsframework.server.hub import READ, WRITE, Hub
 from wsframework.server.incoming import Incoming, ListenerPollee
@@ -33,24 +34,8 @@ class Host:
         self.timers = Timers()
         self.limits = Limits(head_bytes=1000)
         self.timeouts = Timeouts(handshake=0.1, close=0.1)
+        self.admission = Admission(self.limits)
         self.heads: list[tuple[Incoming, Head]] = []
-        self.open = 0
-        self.room = True
-        self.refusing = 0
-
-    def admit(self, remote: Address) -> bool:
-        self.open += self.room
-        return self.room
-
-    def depart(self, remote: Address) -> None:
-        self.open -= 1
-
-    def begin_refusal(self) -> bool:
-        self.refusing += 1
-        return self.refusing <= 1
-
-    def end_refusal(self) -> None:
-        self.refusing -= 1
 
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         self.heads.append((incoming, head))
@@ -110,8 +95,8 @@ async def test_a_whole_head_goes_to_the_host_and_its_answer_to_the_client(desk: 
         answer = await receive_all(client)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"hello")
-        assert desk.host.open == 1
-    await until(lambda: not desk.host.open)
+        assert desk.host.admission.open == 1
+    await until(lambda: not desk.host.admission.open)
 
 
 async def test_head_is_answered_without_a_body(desk: Desk) -> None:
@@ -146,10 +131,10 @@ async def test_a_client_that_resets_while_it_waits_is_gone(desk: Desk) -> None:
     client.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.socket.close()
     await until(lambda: incoming.gone)
-    assert desk.host.open == 1, "its request is still being decided about"
+    assert desk.host.admission.open == 1, "its request is still being decided about"
     for _ in range(2):  # whatever the host does now, it departs once
         incoming.abort()
-        assert desk.host.open == 0
+        assert desk.host.admission.open == 0
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT"])
@@ -159,8 +144,8 @@ async def test_a_client_that_leaves_is_counted_out_and_not_logged(
     caplog.set_level(logging.INFO)
     async with await desk.connect() as client:
         await client.send_all(said)
-        await until(lambda: desk.host.open)
-    await until(lambda: not desk.host.open)
+        await until(lambda: desk.host.admission.open)
+    await until(lambda: not desk.host.admission.open)
     assert not desk.waiting
     assert caplog.records == []
 
@@ -177,7 +162,7 @@ async def test_time_is_up_for_a_silent_client_and_for_a_slow_one(desk: Desk) -> 
         await slow.send_all(b"GET")
         assert await receive_all(silent) == b""
         assert (await receive_all(slow)).startswith(b"HTTP/1.1 408 ")
-    await until(lambda: not desk.host.open)
+    await until(lambda: not desk.host.admission.open)
 
 
 async def test_draining_answers_who_has_begun_and_leaves_the_others(desk: Desk) -> None:
@@ -192,22 +177,24 @@ async def test_draining_answers_who_has_begun_and_leaves_the_others(desk: Desk) 
         assert (await receive_all(begun)).startswith(b"HTTP/1.1 503 ")
 
 
-async def test_who_is_not_admitted_is_told_so_while_there_are_few_of_them(desk: Desk) -> None:
-    desk.host.room = False
+async def test_who_is_not_admitted_is_told_so_while_there_are_few_of_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsframework.server.admission._REFUSALS_AT_ONCE", 1)
+    monkeypatch.setattr(desk.host.admission, "admit", lambda remote: False)
     async with await desk.connect() as told:
         assert (await receive_all(told)).startswith(b"HTTP/1.1 503 ")
-        assert desk.host.refusing == 1
         async with await desk.connect() as left:
             assert await receive_all(left) == b""
-    assert desk.host.open == 0
+    assert desk.host.admission.open == 0
 
 
 async def test_it_accepts_a_crowd(desk: Desk) -> None:
     sockets = [stdlib_socket.create_connection(desk.address) for _ in range(100)]
-    await until(lambda: desk.host.open == 100)
+    await until(lambda: desk.host.admission.open == 100)
     for socket in sockets:
         socket.close()
-    await until(lambda: not desk.host.open)
+    await until(lambda: not desk.host.admission.open)
 
 
 # A system that has run out
@@ -236,8 +223,8 @@ async def test_without_descriptors_it_pauses_says_so_once_and_goes_on(
     desk.pollee._listener = Poor(desk.listener, errno.EMFILE)  # type: ignore[assignment]
     async with await desk.connect():
         await until(lambda: caplog.records)
-        assert desk.host.open == 0
-        await until(lambda: desk.host.open == 1)
+        assert desk.host.admission.open == 0
+        await until(lambda: desk.host.admission.open == 1)
     (entry,) = caplog.records
     assert entry.levelno == logging.ERROR
     assert entry.getMessage().startswith("server.out_of_resources")
@@ -257,7 +244,7 @@ async def test_a_listener_that_closes_in_that_pause_stays_closed(
 async def test_a_connection_that_is_gone_before_it_is_accepted_is_passed_over(desk: Desk) -> None:
     desk.pollee._listener = Poor(desk.listener, errno.ECONNABORTED)  # type: ignore[assignment]
     async with await desk.connect():
-        await until(lambda: desk.host.open == 1)
+        await until(lambda: desk.host.admission.open == 1)
 
 
 @pytest.mark.parametrize("transport", ["hub", "stream"])
@@ -346,7 +333,7 @@ async def test_a_socket_that_is_dead_on_arrival_is_closed(
     desk.pollee._tls = Context()  # type: ignore[assignment]
     async with await desk.connect() as client:
         assert await receive_all(client) == b""
-    assert desk.host.open == 0
+    assert desk.host.admission.open == 0
 
 
 async def test_a_tls_socket_that_was_reset_before_it_is_accepted_is_closed_by_us(desk: Desk) -> None:
@@ -365,4 +352,4 @@ async def test_a_tls_socket_that_was_reset_before_it_is_accepted_is_closed_by_us
     client.close()
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert wrapped == []
-    assert desk.host.open == 0
+    assert desk.host.admission.open == 0

@@ -17,6 +17,7 @@ from wsframework.config import Limits, Timeouts
 from wsframework.errors import HandshakeError
 from wsframework.records import record
 from wsframework.request import Address, Response
+from wsframework.server.admission import Admission
 from wsframework.server.http import Head, HeadReader, encode_response
 from wsframework.server.hub import HANGUP, READ, WRITE, Hub, tune
 from wsframework.server.listeners import address_of
@@ -40,21 +41,10 @@ _HEAD_READ_BYTES = 16 * 1024
 class Host(Protocol):
     """The server, as far as its incoming sockets know it."""
 
+    admission: Admission
     timers: Timers
     limits: Limits
     timeouts: Timeouts
-
-    def admit(self, remote: Address) -> bool:
-        """Count a connection in, unless there are too many."""
-
-    def depart(self, remote: Address) -> None:
-        """Count it out again."""
-
-    def begin_refusal(self) -> bool:
-        """Whether one more connection that was not admitted may be told so."""
-
-    def end_refusal(self) -> None:
-        """It has been told, and is closed."""
 
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         """Go on with a request; `incoming` waits for `answer` or `upgrade`."""
@@ -109,7 +99,7 @@ class ListenerPollee:
         except OSError:
             socket.close()  # the peer has reset it in the meantime
             return
-        if self._host.admit(remote):
+        if self._host.admission.admit(remote):
             incoming.begin()
         else:
             incoming.refuse()
@@ -163,7 +153,7 @@ class Incoming:
     def refuse(self) -> None:
         """Say that there are too many; over TLS that would cost a handshake, so just leave."""
         record(logging.WARNING, "connection.refused", remote=self.remote)
-        if self.secure or not self._host.begin_refusal():
+        if self.secure or not self._host.admission.begin_refusal():
             self._socket.close()
             return
         self._hub.add(self._socket.fileno(), self, READ)
@@ -283,9 +273,9 @@ class Incoming:
 
     def _release_callback(self) -> Callable[[], None]:
         if not self._admitted:
-            return self._host.end_refusal
-        host, remote = self._host, self.remote
-        return lambda: host.depart(remote)
+            return self._host.admission.end_refusal
+        admission, remote = self._host.admission, self.remote
+        return lambda: admission.depart(remote)
 
     def _stop_waiting(self) -> None:
         self._waiting.discard(self)
@@ -305,7 +295,7 @@ class Incoming:
         self._close()
         if self._admitted:
             self._admitted = False
-            self._host.depart(self.remote)
+            self._host.admission.depart(self.remote)
 
     def _close(self) -> None:
         self._stop_waiting()

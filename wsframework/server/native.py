@@ -21,7 +21,6 @@ import logging
 import random
 import socket as stdlib_socket
 import ssl as ssl_module
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
@@ -33,6 +32,7 @@ from wsframework.connection import Connection
 from wsframework.errors import CloseFrame, HandshakeError
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
+from wsframework.server.admission import Admission
 from wsframework.server.framing import FrameTransport
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
 from wsframework.server.hub import Hub, Poller, hub_is_possible
@@ -56,10 +56,6 @@ _DRAIN_SPREAD_SECONDS = 1.0
 
 _FRAME_DEPARTURE_SECONDS = 0.1
 """How long the last Close frames may take into the sockets' buffers."""
-
-_REFUSALS_AT_ONCE = 64
-"""Connections over the limit that are told so at the same time: each may take the close timeout, so without a
-limit of their own they would be a way around the other. More are closed without a word."""
 
 
 @attrs.frozen
@@ -114,14 +110,9 @@ class Server:
         self._sessions: set[Session] = set()
         self._incoming: set[Incoming] = set()
         self._handshakes: set[trio.CancelScope] = set()
-        self._open = 0
-        self._open_by_address: Counter[str] = Counter()
-        self._accepted = 0
-        self._refused = 0
-        self._refusing = 0
+        self.admission = Admission(limits)
         self._draining = False
         self._stopping = trio.Event()
-        self._empty = trio.Event()
         self._drain_limit = trio.CancelScope()
 
     @property
@@ -149,7 +140,8 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Return the server's counters."""
-        return ServerStatistics(self._open, len(self._transports), self._accepted, self._refused)
+        counted = self.admission
+        return ServerStatistics(counted.open, len(self._transports), counted.accepted, counted.refused)
 
     def stop(self) -> None:
         """Begin to stop, as cancelling the server's task does; a second call cuts the drain short."""
@@ -192,7 +184,7 @@ class Server:
                     if self._hub is not None:
                         # HTTP answers whose clients linger, requests that were never answered.
                         self._hub.close()
-            record(logging.INFO, "server.stopped", accepted=self._accepted)
+            record(logging.INFO, "server.stopped", accepted=self.admission.accepted)
 
     async def _watch(self) -> None:
         try:
@@ -220,40 +212,6 @@ class Server:
 
     # Connections in the hub
 
-    def admit(self, remote: Address) -> bool:
-        """Count a connection in, unless there are too many."""
-        self._accepted += 1
-        limits = self.limits
-        crowded = limits.connections_per_address
-        if (limits.connections is not None and self._open >= limits.connections) or (
-            crowded is not None and self._open_by_address[remote.host] >= crowded
-        ):
-            self._refused += 1
-            return False
-        self._open += 1
-        self._open_by_address[remote.host] += 1
-        return True
-
-    def depart(self, remote: Address) -> None:
-        """Count it out again."""
-        self._open -= 1
-        self._open_by_address[remote.host] -= 1
-        if not self._open_by_address[remote.host]:
-            del self._open_by_address[remote.host]
-        if self._draining and not self._open:
-            self._empty.set()
-
-    def begin_refusal(self) -> bool:
-        """Whether one more connection that was not admitted may be told so."""
-        if self._refusing >= _REFUSALS_AT_ONCE:
-            return False
-        self._refusing += 1
-        return True
-
-    def end_refusal(self) -> None:
-        """It has been told, and is closed."""
-        self._refusing -= 1
-
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         """Decide about a request that came through the hub, in a task of its own."""
         assert self._connections is not None
@@ -272,7 +230,7 @@ class Server:
             await session.run()
         finally:
             self._sessions.discard(session)
-            self.depart(remote)
+            self.admission.depart(remote)
 
     async def _open_incoming(self, incoming: Incoming, head: Head) -> Session | None:
         """Decide about a request; answer it, or upgrade and return the session that is to run."""
@@ -305,7 +263,7 @@ class Server:
             )
             incoming.abort()
             if upgraded:
-                self.depart(incoming.remote)
+                self.admission.depart(incoming.remote)
             return None
         finally:
             if not upgraded and incoming.gone:
@@ -361,17 +319,17 @@ class Server:
 
         No exception comes out but those that are no `Exception`.
         """
-        admitted = self.admit(remote)
+        admitted = self.admission.admit(remote)
         try:
             if admitted:
                 await self._serve_stream(stream, remote, local)
             else:
                 record(logging.WARNING, "connection.refused", remote=remote)
-                if not isinstance(stream, trio.SSLStream) and self.begin_refusal():
+                if not isinstance(stream, trio.SSLStream) and self.admission.begin_refusal():
                     try:
                         await self._answer(stream, crowded_response())
                     finally:
-                        self.end_refusal()
+                        self.admission.end_refusal()
         except Exception as error:
             # A mistake of ours; it must not take the other connections along.
             record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=describe(error))
@@ -392,7 +350,7 @@ class Server:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
             if admitted:
-                self.depart(remote)
+                self.admission.depart(remote)
 
     async def _serve_stream(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
         secure = self.secure or isinstance(stream, trio.SSLStream)
@@ -477,7 +435,7 @@ class Server:
 
     async def _drain(self) -> None:
         self._draining = True
-        record(logging.INFO, "server.draining", connections=self._open)
+        record(logging.INFO, "server.draining", connections=self.admission.open)
         for scope in list(self._handshakes):
             scope.cancel(reason="the server is shutting down")
         for incoming in list(self._incoming):
@@ -489,13 +447,16 @@ class Server:
             if isinstance(ws, Connection):
                 ws._drain()
                 self.timers.after(random.uniform(0, spread), _closer(ws))
-        if self._open:
+        if self.admission.open:
             self._drain_limit.deadline = trio.current_time() + self.timeouts.drain
             with self._drain_limit:
-                await self._empty.wait()
-        if self._open:
+                await self.admission.wait_empty()
+        if self.admission.open:
             record(
-                logging.WARNING, "server.drain_timeout", connections=self._open, handlers=len(self._sessions)
+                logging.WARNING,
+                "server.drain_timeout",
+                connections=self.admission.open,
+                handlers=len(self._sessions),
             )
             await self._say_goodbye()
         for session in list(self._sessions):
