@@ -1039,6 +1039,9 @@ class FakeSession:
     def connection_ended(self) -> None:
         self.calls.append("connection_ended")
 
+    def connection_closed(self) -> None:
+        self.calls.append("connection_closed")
+
     def cancel(self) -> None:
         self.calls.append("cancel")
 

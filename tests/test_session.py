@@ -39,12 +39,15 @@ class Served:
         self.timers = self.transport.timers = Timers()
         self.over = trio.Event()
         self._session = Session(
-            self.ws, Acceptance(handler, name="talk"), timers=self.timers, timeouts=timeouts
+            self.ws,
+            Acceptance(handler, name="talk"),
+            timers=self.timers,
+            timeouts=timeouts,
+            on_over=lambda _: self.over.set(),
         )
 
     async def run(self) -> None:
         await self._session.run()
-        self.over.set()
 
     def end(self, closed: Closed = BY_PEER) -> None:
         """Pretend that the peer closed the connection, or was lost."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import socket
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -28,7 +29,14 @@ import trio_websocket
 
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import ConfigurationError, PluginError, Reject, unwrap_group
+from wsframework.errors import (
+    ConfigurationError,
+    PluginError,
+    Reject,
+    interrupt_in,
+    split_cancelled,
+    unwrap_group,
+)
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, check_plugin, find_plugin
@@ -118,6 +126,7 @@ class App:
         self._wrappers: list[Wrapper] = []
         self._lifespans: list[Lifespan] = []
         self._plugins: list[Plugin] = []
+        self._told: set[str] = set()
 
     # Registering
 
@@ -297,6 +306,7 @@ class App:
                     subprotocol=subprotocol,
                     compression=options.compression if options.own_compression else self.compression,
                     name=route.name,
+                    told=self._told,
                 )
 
     def _bind(
@@ -306,11 +316,11 @@ class App:
         if not self._wrappers:
             return functools.partial(handler, **parameters) if parameters else handler
 
-        async def wrapped(ws: Connection) -> None:
+        async def wrapped(ws: Connection) -> Any:
             async with AsyncExitStack() as stack:
                 for wrapper in self._wrappers:
                     await stack.enter_async_context(wrapper(ws))
-                await handler(ws, **parameters)
+                return await handler(ws, **parameters)
 
         return wrapped
 
@@ -320,10 +330,7 @@ class App:
                 refusal = await self._ask(route.options.guards, request)
                 if refusal is not None:
                     return refusal
-                try:
-                    return _as_response(await _call(route.handler, request, **parameters))
-                except Exception as error:
-                    return _internal_error(error, request, "handler.crashed", handler=route.name)
+                return await self._render(route, request, parameters)
             case NoSubprotocol(methods):
                 allow = ", ".join(methods)
                 return Response.error(405, f"{request.path} answers {allow}", {"Allow": allow})
@@ -342,22 +349,35 @@ class App:
             {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
         )
 
+    async def _render(
+        self, route: Route[RouteOptions], request: Request, parameters: dict[str, Any]
+    ) -> Response:
+        """Call an HTTP handler."""
+        answer: Response | None = None
+        try:
+            with trio.move_on_after(self.timeouts.http):
+                answer = _as_response(await _call(route.handler, request, **parameters))
+        except BaseException as error:
+            return _internal_error(error, request, "handler.crashed", handler=route.name)
+        if answer is not None:
+            return answer
+        return _out_of_time(request, "handler.timeout", handler=route.name)
+
     async def _ask(self, guards: Sequence[Guard], request: Request) -> Response | None:
+        """Ask guards in order; return the answer of the first one that refuses."""
         if not guards:
             return None
-        with trio.move_on_after(self.timeouts.guard) as limit:
-            for guard in guards:
-                try:
+        guard = guards[0]
+        try:
+            with trio.move_on_after(self.timeouts.guard):
+                for guard in guards:
                     answer = _as_refusal(await _call(guard, request))
-                except Exception as error:
-                    return _internal_error(error, request, "guard.crashed", guard=_name(guard))
-                if answer is None:
-                    continue
-                return answer
-        if limit.cancelled_caught:
-            record(logging.WARNING, "guard.timeout", path=request.path, remote=request.remote)
-            return Response.error(503, "the server could not decide in time; try again later")
-        return None
+                    if answer is not None:
+                        return answer
+                return None
+        except BaseException as error:
+            return _internal_error(error, request, "guard.crashed", guard=_name(guard))
+        return _out_of_time(request, "guard.timeout", guard=_name(guard))
 
     # Serving
 
@@ -381,6 +401,7 @@ class App:
         *,
         ssl: ssl_module.SSLContext | None = None,
         unix_path: str | None = None,
+        listeners: Sequence[socket.socket] = (),
         task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until cancelled, then drain: stop accepting, Close 1001 to every client, wait for handlers.
@@ -390,26 +411,44 @@ class App:
             port: a TCP port; 0 lets the system choose, see `Server.port`.
             ssl: a server-side TLS context, or None for plain TCP.
             unix_path: listen on a unix socket at this path instead of on TCP.
+            listeners: sockets that listen already, inherited from another process, say, instead of all that.
+                They are closed when the server stops accepting; who shares them goes on.
             task_status: `await nursery.start(app.serve, host, port)` returns the `Server` once it listens.
 
         Raises:
             ListenError: the address cannot be listened on.
+            KeyboardInterrupt: one was raised in a handler, a guard, or anywhere else in the server; after the
+                drain.
+            Exception: a mistake in the server itself; every connection was closed, with 1011 where that could
+                be told.
 
         Cancellation:
-            Starts the drain, which takes up to `Timeouts.drain` and then cancels what is left.
+            Starts the drain, which takes up to `Timeouts.drain` and then cancels what is left. A handler that
+            holds out against its cancellation (it shields itself, waits for a thread, or swallows
+            `Cancelled`) keeps `serve` from returning for as long as it does, though its connection is closed
+            and nobody is accepted; so does a lifespan. `serve` cannot end the program it is a part of; `run`
+            can, and does.
         """
+        failure: BaseException | None = None
         async with self.running():
-            await serve(
-                self.decide,
-                host=host,
-                port=port,
-                ssl=ssl,
-                unix_path=unix_path,
-                limits=self.limits,
-                timeouts=self.timeouts,
-                keepalive=self.keepalive,
-                task_status=task_status,
-            )
+            try:
+                await serve(
+                    self.decide,
+                    host=host,
+                    port=port,
+                    ssl=ssl,
+                    unix_path=unix_path,
+                    listeners=listeners,
+                    limits=self.limits,
+                    timeouts=self.timeouts,
+                    keepalive=self.keepalive,
+                    task_status=task_status,
+                )
+            except (Exception, KeyboardInterrupt) as error:
+                # Lifespans see a server that has stopped, and end as they do after every other one.
+                failure = error
+        if failure is not None:
+            raise failure
 
     def run(
         self,
@@ -418,25 +457,35 @@ class App:
         *,
         ssl: ssl_module.SSLContext | None = None,
         unix_path: str | None = None,
+        listeners: Sequence[socket.socket] = (),
         on_listening: Callable[[Server], None] | None = None,
     ) -> None:
-        """Serve until SIGINT or SIGTERM, drain, and return; a second signal cuts the drain short.
+        """Serve until SIGINT, SIGTERM or SIGHUP, drain, and return.
+
+        The first signal ends the start-up, or begins the drain. A second one cuts short what is under way:
+        the drain, the lifespans' end. Whatever holds out against that is cut off at the third signal, or by
+        itself a few seconds after `Timeouts.drain` and `Timeouts.lifespan` are over: what is stuck is logged
+        (`task.stuck`, with its stack), and the process ends with status 1.
 
         This is for programs that are servers: besides the signals it takes over the garbage collector's
-        attention, by `gc.freeze()` once it listens.
+        attention, by `gc.freeze()` once it listens, and the end of the process.
 
         Args:
             host: as for `serve`.
             port: as for `serve`.
             ssl: as for `serve`.
             unix_path: as for `serve`.
+            listeners: as for `serve`.
             on_listening: called once the server listens.
 
         Raises:
             ListenError: the address cannot be listened on.
+            KeyboardInterrupt: as for `serve`.
+            SystemExit: a lifespan raised it.
+            Exception: as for `serve`, or a lifespan's.
         """
-        start = functools.partial(self.serve, host, port, ssl=ssl, unix_path=unix_path)
-        trio.run(run_server, start, on_listening)
+        start = functools.partial(self.serve, host, port, ssl=ssl, unix_path=unix_path, listeners=listeners)
+        trio.run(run_server, start, on_listening, self.timeouts)
 
     async def __call__(self, request: trio_websocket.WebSocketRequest) -> None:
         """Serve one connection of a trio-websocket server: an App is a handler for `serve_websocket`."""
@@ -477,7 +526,7 @@ async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwa
     """Call a user's function; a `Reject` that it raises, perhaps out of a nursery, is its answer."""
     try:
         return await function(*args, **kwargs)
-    except Exception as error:
+    except Exception as error:  # a Reject, or a group of nothing else
         reject = unwrap_group(error)
         if not isinstance(reject, Reject):
             raise
@@ -500,7 +549,22 @@ def _as_response(answer: object) -> Response:
             raise TypeError(f"an HTTP handler returns a Response, str or bytes, not {type(answer).__name__}")
 
 
-def _internal_error(error: Exception, request: Request, event: str, **fields: object) -> Response:
+def _internal_error(
+    error: BaseException,
+    request: Request,
+    event: str,
+    *,
+    guard: str | None = None,
+    handler: str | None = None,
+) -> Response:
+    """Log what a user's function raised, whatever it is, and answer 500; what is about more than this request
+    goes on.
+
+    It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
+    """
+    cancelled, _ = split_cancelled(error)
+    if cancelled is not None or interrupt_in(error) is not None:
+        raise error
     record(
         logging.ERROR,
         event,
@@ -508,6 +572,14 @@ def _internal_error(error: Exception, request: Request, event: str, **fields: ob
         path=request.path,
         remote=request.remote,
         error=describe(error),
-        **fields,
+        guard=guard,
+        handler=handler,
     )
     return Response.error(500, "the server made a mistake; it has been logged")
+
+
+def _out_of_time(
+    request: Request, event: str, *, guard: str | None = None, handler: str | None = None
+) -> Response:
+    record(logging.WARNING, event, path=request.path, remote=request.remote, guard=guard, handler=handler)
+    return Response.error(503, "the server could not answer in time; try again later")

@@ -71,6 +71,10 @@ class Timeouts:
         handshake: from the accepted TCP connection to the end of the request head, TLS included. 10 s, as
             websockets has it; past it 408 and the connection is closed.
         guard: how long guards together may take to decide. Past it: 503.
+        http: how long an HTTP handler may take. Past it: 503. 30 s, as gunicorn has it: longer than a page's
+            reader waits, and shorter than a proxy does (nginx: 60 s). A client that leaves cancels guards,
+            and handlers of GET and HEAD; a handler of another method goes on up to this limit, because a
+            webhook that is cancelled halfway has written half.
         close: the closing handshake and the end of TCP together. Past it the transport is aborted.
             websockets waits 10 s for each of the two, browsers 2 s (Firefox: 10 s).
         disconnect_grace: how long a handler may go on after its connection ended before its scope is
@@ -80,14 +84,18 @@ class Timeouts:
             close at once and lose the answers.
         drain: how long a stopping server waits for its handlers before it cancels them. 10 s fits in the
             30 s that process managers commonly give before they kill.
+        lifespan: how long the lifespans of an App that `run` serves may take to end, after the drain, before
+            they are cancelled. What holds out against that is ended with the process, a few seconds later.
     """
 
     handshake: float = attrs.field(default=10.0, validator=_finite)
     guard: float = attrs.field(default=10.0, validator=_finite)
+    http: float = attrs.field(default=30.0, validator=_finite)
     close: float = attrs.field(default=5.0, validator=_finite)
     disconnect_grace: float = attrs.field(default=5.0, validator=_finite)
     last_words: float = attrs.field(default=1.0, validator=_finite)
     drain: float = attrs.field(default=10.0, validator=_finite)
+    lifespan: float = attrs.field(default=5.0, validator=_finite)
 
 
 @attrs.frozen(kw_only=True)

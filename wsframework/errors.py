@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
+import trio
 import trio_websocket
 
 __all__ = [
@@ -235,6 +236,14 @@ def interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
     if error is None or isinstance(error, KeyboardInterrupt):
         return error
     return next((leaf for leaf in leaves(error) if isinstance(leaf, KeyboardInterrupt)), None)
+
+
+def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split an exception, or a group, into cancellation, which must go on to its scope, and everything
+    else."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
 
 
 MAX_REASON_BYTES = 123

@@ -3,7 +3,8 @@
 Theory of operation
 -------------------
     nursery (ws.nursery), shielded   cancelled the moment the connection ends; children are the user's tasks
-    └─ scope, shielded               the handler; cancelled `disconnect_grace` after the connection ended, or by
+    └─ scope, shielded               the handler; cancelled `disconnect_grace` after the connection ended, or
+    by
        └─ handler(ws)                a child's exception
 
 The handler is shielded from the nursery it gave its children to, because the children end *with* the
@@ -17,8 +18,8 @@ once the connection is closing: a child that meets `ConnectionClosed` must not c
 
 Whatever the handler raises is the end of this connection and of nothing else, `BaseException`s included; only
 KeyboardInterrupt comes out, because it is about the program. And whatever it does to the task it runs in, the
-end is told by plain calls that wait for nothing: a handler may leave the task such that no wait in it works any
-more. A session is over when both the handler has ended and the connection is closed, in whichever order.
+end is told by plain calls that wait for nothing: a handler may leave the task such that no wait in it works
+any more. A session is over when both the handler has ended and the connection is closed, in whichever order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.errors import Close, CloseFrame, ConnectionClosed, interrupt_in, leaves, unwrap_group
 from wsframework.records import describe, logger, record
-from wsframework.request import Request, Response
+from wsframework.request import Address, Request, Response
 from wsframework.timers import Timer, Timers
 
 __all__ = ["Acceptance", "Decide", "Session"]
@@ -112,11 +113,16 @@ class Session:
         self._over = False
         self._ended = False
 
+    @property
+    def remote(self) -> Address:
+        """The peer's address."""
+        return self._ws.request.remote
+
     async def run(self) -> None:
         """Run the handler and its children, and start the close that their end asks for.
 
-        An exception of theirs is logged and becomes a close code, whatever its type; KeyboardInterrupt alone comes
-        out, by itself.
+        An exception of theirs is logged and becomes a close code, whatever its type; KeyboardInterrupt alone
+        comes out, by itself.
 
         Cancellation:
             The handler is not reached by it; the host ends the connection instead.
@@ -140,8 +146,8 @@ class Session:
                 if crash is not None:
                     raise crash
         except BaseException as error:
-            # What the children raised, and the handler with them; or our nursery itself, when the handler has left
-            # one of its own open inside it.
+            # What the children raised, and the handler with them; or our nursery itself, when the handler has
+            # left one of its own open inside it.
             crash = unwrap_group(error)
         finally:
             self._task_ended(crash)
@@ -150,7 +156,8 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     def _handler_ended(self, error: BaseException | None) -> BaseException | None:
-        """Close as the handler's end says, before its children have ended; return what is still to be said."""
+        """Close as the handler's end says, before its children have ended; return what is still to be
+        said."""
         assert self._nursery is not None
         if self._scope.cancelled_caught and not self._child_failed:
             self._record(logging.INFO, "handler.cancelled", how=self._ws.closed)

@@ -2,18 +2,18 @@
 
 Theory of operation
 -------------------
-A nursery is cancelled by the first of its tasks that fails, and a user's code can make its task fail in ways that no
-`except` inside that task sees: a handler that breaks out of an async generator which holds a nursery returns
-normally, and Trio then replaces the outcome of the whole task ("Nursery stack corrupted"). So such tasks live in
-nurseries that hold nothing else:
+A nursery is cancelled by the first of its tasks that fails, and a user's code can make its task fail in ways
+that no `except` inside that task sees: a handler that breaks out of an async generator which holds a nursery
+returns normally, and Trio then replaces the outcome of the whole task ("Nursery stack corrupted"). So such
+tasks live in nurseries that hold nothing else:
 
 - A *holder* task holds one nursery open. What the tasks need (hub, timers, transports) lives elsewhere.
 - The tasks are not reached by their nursery's cancellation: each shields what it waits for.
-- A nursery that a failure has cancelled is replaced by a new one at once, and ends with the last task in it. So
-  what it keeps of the failure is bounded by the tasks that are alive.
+- A nursery that a failure has cancelled is replaced by a new one at once, and ends with the last task in it.
+  So what it keeps of the failure is bounded by the tasks that are alive.
 
-A task that fails has nobody who catches its exception: it reports what happened by itself, in a `finally` that
-waits for nothing, before Trio looks at what it leaves behind.
+A task that fails has nobody who catches its exception: it reports what happened by itself, in a `finally`
+that waits for nothing, before Trio looks at what it leaves behind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import trio
 
 from wsframework.records import describe, record
 
-__all__ = ["UserTasks", "open_nurseries"]
+__all__ = ["UserTasks"]
 
 
 class UserTasks:
@@ -82,11 +82,3 @@ class UserTasks:
         except BaseException as error:
             # Each task has reported what it knew; this is Trio's own verdict on it, or says the same again.
             record(logging.DEBUG, "task.corrupted", error=describe(error))
-
-
-def open_nurseries(since: int = 0) -> int:
-    """Return how many nurseries this task has open, less `since`.
-
-    More than there should be, and a user's code has left one behind: Trio will replace the outcome of the task.
-    """
-    return len(trio.lowlevel.current_task().child_nurseries) - since

@@ -7,10 +7,10 @@ connection, so one server has one `Timers`: a heap of deadlines and a task that 
 Callbacks are plain functions of ours that run in that task; they must not block and are never user code.
 Cancelling a timer is O(1): the entry stays in the heap as an empty husk until its time comes.
 
-The time in which this process did not run counts for no deadline. A peer cannot answer what we have not sent, and we
-have not read what it answered, while a handler blocks the event loop or somebody stops the process. So the task looks at
-the clock at least every `BEAT_SECONDS`, and when it is late, every deadline moves by as much; `forgiven` says how
-much that was in all, for clocks that are kept elsewhere.
+The time in which this process did not run counts for no deadline. A peer cannot answer what we have not sent,
+and we have not read what it answered, while a handler blocks the event loop or somebody stops the process. So
+the task looks at the clock at least every `BEAT_SECONDS`, and when it is late, every deadline moves by as
+much; `forgiven` says how much that was in all, for clocks that are kept elsewhere.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from wsframework.records import record
 __all__ = ["BEAT_SECONDS", "Timer", "Timers"]
 
 BEAT_SECONDS = 0.25
-"""How often a beating clock is looked at: often enough for timeouts of a second, at a hundred microseconds of CPU time
-a second."""
+"""How often a beating clock is looked at: often enough for timeouts of a second, at a hundred microseconds of
+CPU time a second."""
 
 _LATE_SECONDS = 0.1
 """What a busy machine does not need to be forgiven, and what no peer is judged by."""
@@ -69,20 +69,20 @@ class Timers:
     """All deadlines of one server, or of one connection on a foreign host.
 
     Args:
-        beating: look at the clock every `BEAT_SECONDS`, even when nothing is due: time in which the process did not
-            run is then noticed and forgiven.
         on_blocked: called with the seconds for which the event loop, or the process, stood still.
 
     Attributes:
+        beating: look at the clock every `BEAT_SECONDS`, even when nothing is due: time in which the process
+            did not run is then noticed and forgiven. Set it before `run`.
         forgiven: seconds by which deadlines have moved since the start.
         beat_at: `time.monotonic()` of the last look at the clock.
     """
 
-    def __init__(self, *, beating: bool = False, on_blocked: Callable[[float], None] | None = None) -> None:
+    def __init__(self, *, on_blocked: Callable[[float], None] | None = None) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
         self._sleep = trio.CancelScope()
-        self._beating = beating
+        self.beating = False
         self._on_blocked = on_blocked
         self._due = math.inf
         self._due_monotonic = math.inf
@@ -115,7 +115,7 @@ class Timers:
             while self._heap and self._heap[0][0] <= now:
                 heapq.heappop(self._heap)[2].fire()
             deadline = self._heap[0][0] + self.forgiven if self._heap else math.inf
-            if self._beating:
+            if self.beating:
                 now = trio.current_time()
                 deadline = min(deadline, now + BEAT_SECONDS)
                 self._due, self.beat_at = now + BEAT_SECONDS, time.monotonic()

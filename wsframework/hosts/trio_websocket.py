@@ -125,7 +125,9 @@ class _HostedConnection:
         self._pings: trio.Nursery | None = None
         _let_pings_cross_close(peer)
         self._ws = Connection(self, request, subprotocol=acceptance.subprotocol, limits=limits)
-        self._session = Session(self._ws, acceptance, timers=self._timers, timeouts=timeouts)
+        self._session = Session(
+            self._ws, acceptance, timers=self._timers, timeouts=timeouts, on_over=lambda _: None
+        )
 
     async def run(self) -> None:
         """Serve the connection until its socket is closed and its handler gone."""
@@ -140,6 +142,7 @@ class _HostedConnection:
                     nursery.start_soon(self._write)
                     try:
                         await self._session.run()
+                        await self._ws.wait_closed()
                     finally:
                         nursery.cancel_scope.cancel(reason="the connection is closed")
             watchers.cancel_scope.cancel(reason="the connection is closed")

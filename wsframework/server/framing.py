@@ -348,6 +348,12 @@ class FrameTransport(ABC):
 
     # Keepalive
 
+    def forgive(self, seconds: float) -> None:
+        """Let the time count for nothing in which this process did not run, and could hear nobody."""
+        self.heard_at = min(self.heard_at + seconds, trio.current_time())
+        if self._pinged_at is not None:
+            self._pinged_at = min(self._pinged_at + seconds, trio.current_time())
+
     def check_alive(self, now: float, keepalive: Keepalive) -> None:
         """Ping a quiet peer, and give up one that did not answer (RFC 6455 §5.5.2)."""
         if keepalive.interval is None or self._closing.state is not CloseState.OPEN:

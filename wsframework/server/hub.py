@@ -220,6 +220,16 @@ class Hub:
             self._flusher = None
             reschedule(flusher)
 
+    def flush_now(self) -> None:
+        """Flush what is dirty without waiting for the flusher, which may be dead."""
+        dirty, self._dirty[:] = list(self._dirty), []
+        for pollee in dirty:
+            pollee.dirty = False
+            try:
+                pollee.flush()
+            except Exception as error:
+                _fail(pollee, error)
+
     async def run(self) -> None:
         """Wait and dispatch for ever, until cancelled; call `close` afterwards."""
         async with trio.open_nursery() as nursery:

@@ -140,6 +140,8 @@ class Incoming:
         self._handshaking = self.secure
         self._admitted = False
         self._head: Head | None = None
+        self._upgraded: SocketTransport | None = None
+        self.on_left: Callable[[], None] | None = None
         self._asked = READ
         self._timer: Timer | None = None
 
@@ -243,17 +245,19 @@ class Incoming:
     def upgrade(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
     ) -> SocketTransport:
-        """Return the transport that takes over; call its `begin` when there is a connection to deliver to.
+        """Return the transport that takes over; call `hand_over` when there is a connection to deliver to.
 
         From here on the caller counts the connection: its handler may outlive its socket.
         """
         self._admitted = False
-        return self._transport(codecs, on_release)
+        self._upgraded = self._transport(codecs, on_release)
+        return self._upgraded
 
-    @property
-    def trailing(self) -> bytes:
-        """What came right behind the head."""
-        return b"" if self._head is None else self._head.trailing
+    def hand_over(self) -> None:
+        """Let the transport move bytes, the first of which came right behind the head."""
+        assert self._upgraded is not None
+        assert self._head is not None
+        self._upgraded.begin(self._head.trailing)
 
     def _transport(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]

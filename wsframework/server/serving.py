@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl as ssl_module
+from collections.abc import Sequence
 
 import trio
 
@@ -21,6 +23,7 @@ async def serve(
     port: int,
     ssl: ssl_module.SSLContext | None = None,
     unix_path: str | None = None,
+    listeners: Sequence[socket.socket] = (),
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Keepalive,
@@ -29,16 +32,20 @@ async def serve(
 ) -> None:
     """Listen and serve until cancelled, then drain.
 
+    Args:
+        decide: what every request gets.
+        listeners: sockets that listen already, instead of `host`, `port` and `unix_path`.
+
     Raises:
         ListenError: the address cannot be listened on.
 
     Cancellation:
         Starts the drain, which is over by `Timeouts.drain`.
     """
-    if unix_path is not None:
-        listeners = [open_unix_listener(unix_path)]
-    else:
-        listeners = await open_tcp_listeners(host, port)
+    if not listeners:
+        listeners = (
+            [open_unix_listener(unix_path)] if unix_path is not None else await open_tcp_listeners(host, port)
+        )
     server = Server(
         decide,
         limits=limits,

@@ -1,51 +1,105 @@
-"""Run a server until a signal says to stop."""
+"""Run a server until a signal says to stop, and the process to its end.
+
+The first signal ends the start-up, or begins the drain. A second one cuts short what is under way then. What
+holds out against both is the `LastResort`'s, at the third signal or after some seconds.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
 
 import trio
 
-from wsframework.errors import unwrap_group
+from wsframework.config import Timeouts
+from wsframework.errors import interrupt_in, unwrap_group
 from wsframework.records import record
+from wsframework.server.leaving import LastResort
 from wsframework.server.native import Server
 
 __all__ = ["run_server"]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 async def run_server(
-    start: Callable[..., Awaitable[object]], on_listening: Callable[[Server], None] | None = None
+    start: Callable[..., Awaitable[object]],
+    on_listening: Callable[[Server], None] | None = None,
+    timeouts: Timeouts | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM and through the drain; a second signal cuts the drain short.
+    """Serve until SIGINT, SIGTERM or SIGHUP, through the drain, to the end of the lifespans.
 
     Args:
         start: serves, with Trio's start protocol: `start(task_status=…)` reports a `Server`.
         on_listening: called with it once it listens.
+        timeouts: how long the drain and the lifespans' end may take before the process is left with status 1.
     """
+    timeouts = timeouts or Timeouts()
+    last_resort = LastResort(timeouts)
+    everything = trio.CancelScope()
+    server: Server | None = None
+
+    def stop(number: int) -> None:
+        record(logging.INFO, "server.signal", signal=signal.Signals(number).name)
+        if server is None or server.stopped:
+            # Lifespans that begin, or end.
+            everything.cancel(reason="a signal said to stop")
+        else:
+            server.stop()
+
+    async def serve(*, task_status: trio.TaskStatus[Server]) -> None:
+        await start(task_status=task_status)
+        nursery.cancel_scope.cancel(reason="the server has stopped")
+
+    async def follow(server: Server) -> None:
+        await server.wait_stopping()
+        last_resort.stopping()
+        await server.wait_stopped()
+        last_resort.drained()
+        with trio.move_on_after(timeouts.lifespan):
+            await trio.sleep_forever()
+        record(logging.WARNING, "lifespan.timeout", seconds=timeouts.lifespan)
+        everything.cancel(reason="the lifespans did not end in time")
+
     try:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with _signals(stop, last_resort), everything:
             async with trio.open_nursery() as nursery:
-
-                async def stop_on_signals(server: Server) -> None:
-                    async for number in signals:
-                        record(logging.INFO, "server.signal", signal=signal.Signals(number).name)
-                        server.stop()
-
-                async def serve_and_leave(*, task_status: trio.TaskStatus[Server]) -> None:
-                    await start(task_status=task_status)
-                    nursery.cancel_scope.cancel(reason="the server has stopped")
-
-                server: Server = await nursery.start(serve_and_leave)
+                server = await nursery.start(serve)
                 # The program's modules live as long as it does. Out of the collector's sight they cost its
                 # full passes nothing, which otherwise stop a busy server for tens of milliseconds.
                 gc.collect()
                 gc.freeze()
+                nursery.start_soon(follow, server)
                 if on_listening is not None:
                     on_listening(server)
-                nursery.start_soon(stop_on_signals, server)
     except BaseExceptionGroup as group:
         # Made by our nursery.
-        raise unwrap_group(group) from None
+        raise interrupt_in(group) or unwrap_group(group) from None
+    finally:
+        last_resort.close()
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[int], None], last_resort: LastResort) -> Iterator[None]:
+    """Call `stop` in the event loop for every signal, and tell the last resort at once."""
+    token = trio.lowlevel.current_trio_token()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        last_resort.signalled()
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(stop, number)
+
+    before = {}
+    try:
+        for number in _SIGNALS:
+            # Who has started us with nohup wants us to outlive the terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,123 @@
+"""The end of the process, when something in it does not end: a thread that needs neither the event loop nor
+its tasks.
+
+A task that shields itself, waits for a thread or swallows its cancellation cannot be ended from inside, and
+while one blocks the event loop nothing there runs at all. So the last resort stands beside it: a thread that
+sleeps until it is told, by one byte in a pipe (all that a signal handler can do safely), that the server is
+stopping. When that takes too long it logs what is stuck and where, and leaves the process with status 1,
+without asking anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import sys
+import threading
+import time
+
+import trio
+
+from wsframework.config import Timeouts
+from wsframework.records import record
+from wsframework.server.stacks import of_running, of_task, walk_tasks
+
+__all__ = ["LastResort"]
+
+_STUCK_SECONDS = 3.0
+"""How long after its own deadline something may still take to end: a cancelled handler that cleans up."""
+
+_LOG_SECONDS = 2.0
+"""How long the log may take to be written, when even that is stuck."""
+
+_SIGNALS = 3
+"""So many mean: now."""
+
+
+class LastResort:
+    """Leaves the process when stopping takes too long; made in the task and thread of the event loop.
+
+    Args:
+        timeouts: `drain` and `lifespan` count.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        root = trio.lowlevel.current_root_task()
+        assert root is not None  # we are in one of its descendants
+        self._root = root
+        self._thread_id = threading.get_ident()
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._thread = threading.Thread(target=self._run, name="wsframework last resort", daemon=True)
+        self._thread.start()
+
+    def signalled(self) -> None:
+        """A signal to stop has come; may be called from a signal handler."""
+        self._tell(b"s")
+
+    def stopping(self) -> None:
+        """The server has begun to stop, for whatever reason."""
+        self._tell(b"d")
+
+    def drained(self) -> None:
+        """Connections and handlers have ended; what is left are the lifespans."""
+        self._tell(b"l")
+
+    def close(self) -> None:
+        """All has ended: nothing needs to be ended by force."""
+        self._tell(b"q")
+        self._thread.join()
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _tell(self, what: bytes) -> None:
+        with contextlib.suppress(BlockingIOError):  # thousands of signals: it knows
+            os.write(self._writer, what)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        deadline: float | None = None
+        signals = 0
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            if not poll.poll(left):
+                break
+            now = time.monotonic()
+            match os.read(self._reader, 1):
+                case b"s":
+                    signals += 1
+                    if signals >= _SIGNALS:
+                        break
+                    seconds = self._timeouts.drain if signals == 1 else 0.0
+                case b"d":
+                    seconds = self._timeouts.drain
+                case b"l":
+                    # The drain is over, in less than its time or cut short: this is a new wait.
+                    deadline = None
+                    seconds = self._timeouts.lifespan if signals < 2 else 0.0
+                case _:
+                    return
+            deadline = min(deadline or now + 1e9, now + seconds + _STUCK_SECONDS)
+        logger = threading.Thread(target=self._log, daemon=True)
+        logger.start()
+        logger.join(_LOG_SECONDS)
+        os._exit(1)
+
+    def _log(self) -> None:
+        running = sys._current_frames().get(self._thread_id)
+        standings = [] if running is None else [("running", of_running(running))]
+        standings += [(task.name, of_task(task)) for task in walk_tasks(self._root)]
+        for name, standing in standings:
+            if standing.function is not None:
+                record(
+                    logging.ERROR, "task.stuck", task=name, function=standing.function, stack=standing.stack
+                )
+        record(
+            logging.CRITICAL, "server.left", status=1, error="something did not end in time, see task.stuck"
+        )
+        for handler in logging.getLogger().handlers:
+            handler.flush()

@@ -1,0 +1,228 @@
+"""Connections over Trio streams: in memory, and wherever there is no hub.
+
+The task of a connection runs our code only: it reads the head, waits for the decision that a user task makes,
+and then moves bytes until the end. So whatever a user's code does to its own task, this one ends the
+connection properly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from wsframework.config import Limits, Timeouts
+from wsframework.errors import HandshakeError, split_cancelled
+from wsframework.records import describe, record
+from wsframework.request import Address, Response
+from wsframework.server.admission import Admission
+from wsframework.server.http import Head, HeadReader, encode_response, read_head
+from wsframework.server.logged import stream_transport
+from wsframework.server.opening import crowded_response, draining_response
+from wsframework.server.stream import BROKEN, StreamTransport
+from wsframework.timers import Timers
+from wsframework.wire import Deflater, Inflater
+
+__all__ = ["StreamIncoming"]
+
+_READ_AHEAD_BYTES = 16 * 1024
+"""What is read of a client that does not wait for our answer, only to notice when it leaves."""
+
+
+class Host(Protocol):
+    """The server, as far as its streams know it."""
+
+    admission: Admission
+    timers: Timers
+    limits: Limits
+    timeouts: Timeouts
+    secure: bool
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server has begun to stop."""
+
+    def begin_handshake(self) -> trio.CancelScope:
+        """Return a scope for reading the head; the drain cancels it."""
+
+    def end_handshake(self, scope: trio.CancelScope) -> None:
+        """The head was read, or will not be."""
+
+    def head_complete(self, incoming: StreamIncoming, head: Head) -> None:
+        """Go on with a request; `incoming` waits for `answer`, `hand_over` or `abort`."""
+
+
+class StreamIncoming:
+    """One connection over a Trio stream: its opening handshake, and then its bytes.
+
+    Attributes:
+        remote: the peer's address.
+        local: ours.
+        secure: whether the request came over TLS.
+        gone: whether the peer left while the application was deciding.
+        on_left: called when it does, if nobody can need the decision any more.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, remote: Address, local: Address, host: Host) -> None:
+        self.remote = remote
+        self.local = local
+        self.secure = host.secure or isinstance(stream, trio.SSLStream)
+        self.gone = False
+        self.on_left: Callable[[], None] | None = None
+        self._stream = stream
+        self._host = host
+        self._admitted = False
+        self._method = ""
+        self._trailing = b""
+        self._transport: StreamTransport | None = None
+        self._on_release: Callable[[], None] = _nothing
+        self._decided = trio.Event()
+
+    # For whoever decides about the request
+
+    def answer(self, response: Response) -> None:
+        """Answer in HTTP and end the connection."""
+        self._transport = self._make_transport(None)
+        self._transport.answer(encode_response(response, head_only=self._method == "HEAD"))
+        self._decided.set()
+
+    def upgrade(
+        self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
+    ) -> StreamTransport:
+        """Return the transport that takes over; call `hand_over` when there is a connection to deliver to.
+
+        From here on the caller counts the connection: its handler may outlive its stream.
+        """
+        self._admitted = False
+        self._on_release = on_release
+        self._transport = self._make_transport(codecs)
+        return self._transport
+
+    def hand_over(self) -> None:
+        """Let the transport move bytes."""
+        self._decided.set()
+
+    def abort(self) -> None:
+        """Close the stream without a word."""
+        self._transport = None
+        self._decided.set()
+
+    # The connection's task
+
+    async def serve(self) -> None:
+        """Serve the connection from its first byte to its last; the stream is always closed.
+
+        No exception comes out but cancellation.
+        """
+        self._admitted = self._host.admission.admit(self.remote)
+        try:
+            if self._admitted:
+                await self._serve_admitted()
+            else:
+                await self._refuse()
+        except BaseException as error:
+            # A mistake of ours, or of whoever made the stream; it must not take the other connections along.
+            cancelled, mistakes = split_cancelled(error)
+            if mistakes is not None:
+                record(
+                    logging.ERROR,
+                    "connection.failed",
+                    exc_info=mistakes,
+                    remote=self.remote,
+                    error=describe(mistakes),
+                )
+            if cancelled is not None:
+                raise cancelled from None
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
+            self._on_release()
+            if self._admitted:
+                self._host.admission.depart(self.remote)
+
+    async def _refuse(self) -> None:
+        record(logging.WARNING, "connection.refused", remote=self.remote)
+        admission = self._host.admission
+        if isinstance(self._stream, trio.SSLStream) or not admission.begin_refusal():
+            return
+        try:
+            self.answer(crowded_response())
+            await self._move_bytes()
+        finally:
+            admission.end_refusal()
+
+    async def _serve_admitted(self) -> None:
+        try:
+            head = await self._read_head()
+        except BROKEN as error:
+            record(logging.DEBUG, "handshake.lost", remote=self.remote, error=str(error.__cause__ or error))
+            return
+        if head is None:
+            return  # a probe: it connected and left
+        tls = self._stream.version() if isinstance(self._stream, trio.SSLStream) else None
+        record(logging.DEBUG, "connection.accepted", remote=self.remote, local=self.local, tls=tls)
+        if isinstance(head, Response):
+            self.answer(head)
+        else:
+            self._method, self._trailing = head.method, head.trailing
+            self._host.head_complete(self, head)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch)
+                await self._decided.wait()
+                nursery.cancel_scope.cancel(reason="it is decided")
+        await self._move_bytes()
+
+    async def _read_head(self) -> Head | Response | None:
+        """Read a request's head; a Response when it is none, None when the peer left or said nothing."""
+        host = self._host
+        reader = HeadReader(host.limits.head_bytes)
+        scope = host.begin_handshake()
+        try:
+            with scope:
+                if isinstance(self._stream, trio.SSLStream):
+                    await self._stream.do_handshake()
+                return await read_head(self._stream, reader)
+        except HandshakeError as error:
+            return Response.error(error.status, str(error), error.headers)
+        finally:
+            host.end_handshake(scope)
+        if not reader.started:
+            return None
+        if host.draining:
+            return draining_response()
+        limit = host.timeouts.handshake
+        return Response.error(408, f"the request's head was not complete within {limit:g} s")
+
+    async def _watch(self) -> None:
+        """Notice when the client leaves while the application decides."""
+        try:
+            while len(self._trailing) < _READ_AHEAD_BYTES:
+                data = await self._stream.receive_some(_READ_AHEAD_BYTES)
+                if not data:
+                    break
+                self._trailing += bytes(data)
+            else:
+                return
+        except BROKEN:
+            pass
+        if self._method not in ("GET", "HEAD"):
+            return  # a webhook that is cancelled halfway has written half
+        self.gone = True
+        if self.on_left is not None:
+            self.on_left()
+
+    async def _move_bytes(self) -> None:
+        if self._transport is not None:
+            await self._transport.run(self._trailing)
+
+    def _make_transport(self, codecs: tuple[Deflater, Inflater] | None) -> StreamTransport:
+        host = self._host
+        return stream_transport()(
+            self._stream, limits=host.limits, timeouts=host.timeouts, timers=host.timers, codecs=codecs
+        )
+
+
+def _nothing() -> None:
+    """Stand in for what the transport's release means, until there is one."""
