@@ -1056,10 +1056,11 @@ async def test_the_session_gives_the_nursery_and_hears_of_the_end_once(nursery: 
     ws._start_close(CloseFrame(1000))
     assert session.calls == []
     ws._end(BY_PEER)
-    ws._finish(BY_PEER)
     assert session.calls == ["connection_ended"]
+    ws._finish(BY_PEER)
+    assert session.calls == ["connection_ended", "connection_closed"]
     ws._cancel_handler()
-    assert session.calls == ["connection_ended", "cancel"]
+    assert session.calls == ["connection_ended", "connection_closed", "cancel"]
 
 
 async def test_a_session_that_begins_after_the_end_hears_of_it(nursery: trio.Nursery) -> None:

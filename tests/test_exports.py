@@ -43,6 +43,7 @@ TESTED_BY = {
     # The contract suite runs every test on both hosts.
     "wsframework/hosts/trio_websocket.py": "tests/contract/test_ending.py",
     "wsframework/server/serving.py": "tests/server/test_native.py",
+    "wsframework/server/streams.py": "tests/server/test_native.py",
     # The two commands are tested as their users see them: one test file for many small modules.
     **dict.fromkeys(modules_of("cli/connecting"), "tests/cli/test_connect.py"),
     **dict.fromkeys(modules_of("cli/tracing"), "tests/cli/test_trace.py"),

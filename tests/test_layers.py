@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
-    ("errors", "config", "records", "request"),
-    ("wire", "routing", "origins", "plugins", "timers"),
+    ("errors", "config", "records", "request", "crashes"),
+    ("wire", "routing", "origins", "plugins", "timers", "tasks"),
     ("transport", "parking", "pings"),
     ("connection",),
     ("session", "rooms"),

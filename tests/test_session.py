@@ -37,12 +37,16 @@ class Served:
         self.transport: FakeTransport = connect(subprotocol="chat")
         self.ws = self.transport.connection
         self.timers = self.transport.timers = Timers()
+        self.timeouts = timeouts
         self.over = trio.Event()
+        self.accept(Acceptance(handler, name="talk"))
+
+    def accept(self, acceptance: Acceptance) -> None:
         self._session = Session(
             self.ws,
-            Acceptance(handler, name="talk"),
+            acceptance,
             timers=self.timers,
-            timeouts=timeouts,
+            timeouts=self.timeouts,
             on_over=lambda _: self.over.set(),
         )
 
@@ -310,16 +314,67 @@ async def test_the_session_is_over_when_the_connection_is_closed_and_not_before(
         assert served.over.is_set()
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-async def test_what_is_no_exception_of_the_handlers_passes_through_alone(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+async def test_an_interrupt_of_the_handlers_passes_through_and_leaves_the_close_to_the_program(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    served = Served(raising(kind()), Timeouts())
-    with pytest.raises(kind) as caught:
+    served = Served(raising(KeyboardInterrupt()), Timeouts())
+    with pytest.raises(KeyboardInterrupt) as caught:
         await served.run()
-    assert type(caught.value) is kind
-    assert len(served.transport.closes) == 1
+    assert type(caught.value) is KeyboardInterrupt
+    assert served.transport.closes == []
     assert "handler.crashed" not in events(caplog)
+
+
+class Own(BaseException):
+    """Of the application's own making."""
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(2), GeneratorExit(), Own(), BaseExceptionGroup("g", [ValueError(), Own()])], ids=repr
+)
+async def test_what_is_no_exception_is_a_crash_like_any_other(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    served = await serve(raising(error))
+    assert served.transport.closes == [CloseFrame(1011, "internal error")]
+    assert crash(caplog) is error
+    assert events(caplog).count("handler.crashed") == 1
+
+
+async def test_a_scope_left_open_is_a_crash(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    scope = trio.CancelScope()
+
+    async def handler(ws: Connection) -> None:
+        scope.__enter__()
+
+    served = await serve(handler)
+    assert served.transport.closes == [CloseFrame(1011, "internal error")]
+    assert "still within its child" in str(crash(caplog))
+
+
+async def test_a_value_returned_by_a_handler_is_told_of_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    acceptance = Acceptance(returning("a value"), name="talk")
+    for _ in range(2):
+        served = Served(acceptance.handler, Timeouts())
+        served.accept(acceptance)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.timers.run)
+            await served.run()
+            await served.over.wait()
+            nursery.cancel_scope.cancel()
+        assert served.transport.closes == [CloseFrame(1000)]
+    assert events(caplog).count("handler.returned") == 1
+
+
+def returning(value: object) -> Handler:
+    async def handler(ws: Connection) -> object:
+        return value
+
+    return handler
 
 
 async def test_an_interrupt_beside_an_exception_passes_through_and_the_exception_is_logged(
@@ -739,14 +794,41 @@ async def test_the_hard_deadline_cancels_the_handler_without_any_grace(
 async def test_a_cancelled_session_leaves_the_handler_alone(autojump_clock: MockClock) -> None:
     log: list[str] = []
 
+    async def child() -> None:
+        await trio.sleep(2)
+        log.append("undisturbed child")
+
     async def handler(ws: Connection) -> None:
+        ws.nursery.start_soon(child)
         await trio.sleep(3)
         log.append("undisturbed")
 
     served = Served(handler, Timeouts())
-    with trio.move_on_after(1) as scope:
+    with trio.move_on_after(1):
         await served.run()
-    assert scope.cancelled_caught  # while it waited for the end of the connection
-    assert log == ["undisturbed"]
+    assert log == ["undisturbed child", "undisturbed"]
     assert trio.current_time() == 3
     assert served.transport.closes == [CloseFrame(1000)]
+
+
+async def test_a_child_that_holds_out_delays_the_close_by_the_grace_at_most(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hold_out() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(60)
+
+    async def fail() -> None:
+        raise ValueError
+
+    async def handler(ws: Connection) -> None:
+        ws.nursery.start_soon(hold_out)
+        ws.nursery.start_soon(fail)
+        await trio.sleep_forever()
+
+    async with serving(handler, grace=5) as served:
+        await trio.sleep(4.9)
+        assert served.transport.closes == []
+        await trio.sleep(0.2)
+        assert served.transport.closes == [CloseFrame(1011, "internal error")]
+    assert events(caplog).count("handler.crashed") == 1

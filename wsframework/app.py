@@ -29,14 +29,8 @@ import trio_websocket
 
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import (
-    ConfigurationError,
-    PluginError,
-    Reject,
-    interrupt_in,
-    split_cancelled,
-    unwrap_group,
-)
+from wsframework.crashes import interrupt_in, split_cancelled
+from wsframework.errors import ConfigurationError, PluginError, Reject, unwrap_group
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, check_plugin, find_plugin

@@ -17,10 +17,9 @@ is made: at import or start-up, never while serving.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
-import trio
 import trio_websocket
 
 __all__ = [
@@ -217,33 +216,6 @@ def unwrap_group(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group and in the groups in it, in order, or the exception itself."""
-    # Without recursion: a user's groups may be nested deeper than Python's stack.
-    left = [error]
-    while left:
-        first = left.pop()
-        if isinstance(first, BaseExceptionGroup):
-            left.extend(reversed(first.exceptions))
-        else:
-            yield first
-
-
-def interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Return the KeyboardInterrupt that an exception is or holds, if any: it is about the whole program."""
-    if error is None or isinstance(error, KeyboardInterrupt):
-        return error
-    return next((leaf for leaf in leaves(error) if isinstance(leaf, KeyboardInterrupt)), None)
-
-
-def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split an exception, or a group, into cancellation, which must go on to its scope, and everything
-    else."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)
-    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
 
 
 MAX_REASON_BYTES = 123

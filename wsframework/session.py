@@ -32,7 +32,8 @@ import trio
 
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Close, CloseFrame, ConnectionClosed, interrupt_in, leaves, unwrap_group
+from wsframework.crashes import interrupt_in, leaves, split
+from wsframework.errors import Close, CloseFrame, ConnectionClosed, unwrap_group
 from wsframework.records import describe, logger, record
 from wsframework.request import Address, Request, Response
 from wsframework.timers import Timer, Timers
@@ -130,6 +131,7 @@ class Session:
         ws = self._ws
         self._record(logging.INFO, "connection.opened", subprotocol=ws.subprotocol)
         crash: BaseException | None = None
+        left: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.shield = True
@@ -142,16 +144,22 @@ class Session:
                             self._tell_of(result)
                 except BaseException as error:
                     crash = error
-                crash = self._handler_ended(crash)
-                if crash is not None:
-                    raise crash
+                left = self._handler_ended(crash)
+        except BaseExceptionGroup as children:
+            left = (
+                children
+                if left is None
+                else BaseExceptionGroup(children.message, [left, *children.exceptions])
+            )
         except BaseException as error:
-            # What the children raised, and the handler with them; or our nursery itself, when the handler has
-            # left one of its own open inside it.
-            crash = unwrap_group(error)
+            # The nursery itself: the handler has left one of its own open inside it. Then leaving the scope
+            # around the handler has failed as well, and been told of.
+            left = error if crash is None else left
         finally:
-            self._task_ended(crash)
-        if (interrupt := interrupt_in(crash)) is not None:
+            self._task_ended(left)
+        interrupt = interrupt_in(left)
+        del crash, left  # their tracebacks hold this frame
+        if interrupt is not None:
             raise interrupt from None
 
     @trio.lowlevel.enable_ki_protection
@@ -165,7 +173,7 @@ class Session:
         if not self._child_failed:
             # First of all, so that a child which cleans up slowly cannot hold up the Close frame.
             self._close_after(error)
-            error = None if interrupt_in(error) is None else error
+            error = interrupt_in(error)
         elif self._ws.closed is None:
             # The same: what the child raised is known only when all the others have ended.
             self._timers.after(self._timeouts.disconnect_grace, self._close_late)
@@ -178,7 +186,7 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     def _task_ended(self, error: BaseException | None) -> None:
-        self._close_after(error)
+        self._close_after(None if error is None else unwrap_group(error))
         self._ended = True
         if self._ws._is_finished:
             self._finish()
@@ -258,8 +266,14 @@ class Session:
             return
         frame = CloseFrame(1000)
         if error is not None:
-            # A KeyboardInterrupt is about the program, which will close this connection with all others.
-            found = [leaf for leaf in leaves(error) if not isinstance(leaf, KeyboardInterrupt)]
+            found = list(leaves(error))
+            if any(isinstance(leaf, KeyboardInterrupt) for leaf in found):
+                # It is about the program, which will close this connection with all others.
+                _, rest = split(error, KeyboardInterrupt)
+                if rest is None:
+                    return
+                error = unwrap_group(rest)
+                found = list(leaves(error))
             closes = [leaf for leaf in found if isinstance(leaf, Close)]
             # A ConnectionClosed that escapes while this connection is open is about another one: an error.
             ours = [
@@ -270,8 +284,6 @@ class Session:
                 self._record(logging.ERROR, "handler.crashed", exc_info=error, error=describe(error))
             elif closes:
                 frame = CloseFrame(closes[0].code, closes[0].reason)
-            elif not found:
-                return
         self._ws._start_close(frame)
 
     def _close_late(self) -> None:

@@ -20,7 +20,7 @@ from wsframework.server import Server, TransportChoice, serve
 PATIENT = Timeouts(handshake=10, guard=10, close=10, disconnect_grace=0.2, last_words=5, drain=1)
 """For all tests but those of the timeouts: a busy machine shall not bring one about."""
 
-QUICK = Timeouts(handshake=0.3, guard=0.3, close=0.3, disconnect_grace=0.2, last_words=0.2, drain=1)
+QUICK = Timeouts(handshake=0.3, guard=0.3, http=0.3, close=0.3, disconnect_grace=0.2, last_words=0.2, drain=1)
 """For tests that wait until a timeout is over."""
 
 SILENT = Keepalive(interval=None)
@@ -183,6 +183,10 @@ class Journal:
             for entry in self.caplog.records
             if entry.levelno >= least
         ]
+
+    def clear(self) -> None:
+        """Forget what was logged so far."""
+        self.caplog.clear()
 
     def tracebacks(self) -> list[logging.LogRecord]:
         return [entry for entry in self.caplog.records if entry.exc_info]

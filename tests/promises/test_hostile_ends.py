@@ -202,7 +202,7 @@ async def test_resets_while_guards_decide_are_no_way_around_the_limit_of_connect
         await trio.sleep(0.005)
         client.reset()
     await trio.sleep(0.05)
-    assert most == 5
+    assert 1 <= most <= 5
     await until(lambda: not server.statistics().connections)
     assert not deciding
 

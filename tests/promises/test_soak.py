@@ -47,7 +47,9 @@ SEED = 20_260
 CLIENTS = 300
 AT_ONCE = 40
 
-IMPATIENT = Timeouts(handshake=0.5, guard=0.5, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1)
+IMPATIENT = Timeouts(
+    handshake=0.5, guard=0.5, http=0.5, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1
+)
 
 
 class Crash(Exception):

@@ -40,6 +40,9 @@ class Host:
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         self.heads.append((incoming, head))
 
+    def fail(self, error: BaseException) -> None:
+        raise error
+
 
 class Desk:
     """A listener in a hub, and clients for it."""
@@ -86,7 +89,7 @@ async def test_a_whole_head_goes_to_the_host_and_its_answer_to_the_client(desk: 
         await client.send_all(REQUEST[10:] + b"behind")
         await until(lambda: desk.host.heads)
         ((incoming, head),) = desk.host.heads
-        assert (head.target, incoming.trailing) == ("/page", b"behind")
+        assert (head.target, head.trailing) == ("/page", b"behind")
         assert incoming.remote == Address(*client.socket.getsockname())
         assert incoming.local == Address(*desk.address)
         assert not incoming.secure
@@ -113,10 +116,10 @@ async def test_what_a_client_sends_while_it_waits_stays_in_the_kernel(desk: Desk
     async with await desk.connect() as client:
         await client.send_all(REQUEST)
         await until(lambda: desk.host.heads)
-        incoming, _ = desk.host.heads[0]
+        incoming, head = desk.host.heads[0]
         await client.send_all(b"more and more")
         await trio.sleep(0.02)
-        assert incoming.trailing == b""
+        assert head.trailing == b""
         assert not incoming.gone
         incoming.answer(Response("hello"))
         assert (await receive_all(client)).endswith(b"hello")

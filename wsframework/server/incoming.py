@@ -49,6 +49,9 @@ class Host(Protocol):
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         """Go on with a request; `incoming` waits for `answer` or `upgrade`."""
 
+    def fail(self, error: BaseException) -> None:
+        """End the server with a mistake of ours that is not about a single connection."""
+
 
 class ListenerPollee:
     """A listening socket in the hub."""
@@ -74,6 +77,13 @@ class ListenerPollee:
 
     def on_ready(self, events: int, now: float) -> None:
         """Accept what is there, a bounded number a turn."""
+        try:
+            self._accept()
+        except Exception as error:
+            # A mistake of ours, and not in one connection: a server that cannot accept is none.
+            self._host.fail(error)
+
+    def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 socket, peer = self._listener.accept()
@@ -86,7 +96,11 @@ class ListenerPollee:
                     self._host.timers.after(RESOURCE_PAUSE_SECONDS, self._ask_again)
                     return
                 continue  # about a connection that is gone already: ECONNABORTED and its like
-            self._take(socket, address_of(peer))
+            try:
+                self._take(socket, address_of(peer))
+            except BaseException:
+                socket.close()
+                raise
 
     def _take(self, socket: stdlib_socket.socket, remote: Address) -> None:
         try:
@@ -257,6 +271,10 @@ class Incoming:
         """Let the transport move bytes, the first of which came right behind the head."""
         assert self._upgraded is not None
         assert self._head is not None
+        # The answer leaves before the handler runs: one that blocks the event loop keeps nobody from knowing
+        # that the connection is open. A handler that waits for a message first, as nearly all do, costs no
+        # more.
+        self._upgraded.flush()
         self._upgraded.begin(self._head.trailing)
 
     def _transport(

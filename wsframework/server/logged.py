@@ -130,7 +130,11 @@ class _Logged(FrameTransport):
 
 
 class _LoggedSocketTransport(_Logged, SocketTransport):
-    __slots__ = ()
+    __slots__ = ("_waits_for_fin",)
+
+    def __init__(self, *positional: Any, **settings: Any) -> None:
+        super().__init__(*positional, **settings)
+        self._waits_for_fin = False
 
     def _send_fin(self) -> None:
         if not self._sent_fin and self._on_release is not None:
@@ -138,11 +142,15 @@ class _LoggedSocketTransport(_Logged, SocketTransport):
         super()._send_fin()
 
     def _read(self, now: float) -> None:
-        # A FIN that comes after ours is the end, and nobody else is told of it.
-        waiting = self._sent_fin and not self._saw_fin
+        self._waits_for_fin = self._sent_fin and not self._saw_fin
         super()._read(now)
-        if waiting and self._saw_fin:
+
+    def _release(self) -> None:
+        # A FIN that comes after ours is the end, and nobody else is told of it.
+        if self._saw_fin and self._waits_for_fin:
+            self._waits_for_fin = False
             self._log("fin.received")
+        super()._release()
 
 
 class _LoggedTLSTransport(_LoggedSocketTransport, TLSTransport):

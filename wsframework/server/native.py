@@ -36,7 +36,8 @@ import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import CloseFrame, interrupt_in, split_cancelled, unwrap_group
+from wsframework.crashes import interrupt_in, split_cancelled
+from wsframework.errors import CloseFrame, unwrap_group
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.admission import Admission
@@ -360,11 +361,15 @@ class Server:
                     await trio.sleep(RESOURCE_PAUSE_SECONDS)
                 # Everything else (ECONNABORTED and its like) is about a connection that is gone already.
                 continue
-            stream: trio.abc.Stream = trio.SocketStream(socket)
-            remote, local = address_of(peer), address_of(socket.getsockname())
-            if ssl is not None:
-                stream = trio.SSLStream(stream, ssl, server_side=True)
-            self._serve_stream_soon(stream, remote, local)
+            try:
+                stream: trio.abc.Stream = trio.SocketStream(socket)
+                remote, local = address_of(peer), address_of(socket.getsockname())
+                if ssl is not None:
+                    stream = trio.SSLStream(stream, ssl, server_side=True)
+                self._serve_stream_soon(stream, remote, local)
+            except BaseException:
+                socket.close()
+                raise
 
     async def _keep_alive(self) -> None:
         """Look after all quiet connections at once: one task, not one a connection."""

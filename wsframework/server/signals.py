@@ -16,7 +16,8 @@ from types import FrameType
 import trio
 
 from wsframework.config import Timeouts
-from wsframework.errors import interrupt_in, unwrap_group
+from wsframework.crashes import interrupt_in
+from wsframework.errors import unwrap_group
 from wsframework.records import record
 from wsframework.server.leaving import LastResort
 from wsframework.server.native import Server

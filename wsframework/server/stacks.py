@@ -11,8 +11,6 @@ import attrs
 import outcome
 import trio
 
-import wsframework
-
 __all__ = ["Standing", "of_running", "of_task", "walk_tasks"]
 
 _STACK_FRAMES = 12
@@ -86,7 +84,7 @@ def _folder(module: object) -> str:
 
 
 _LOOP = "unrolled_run"  # Trio's run loop: what it calls is a task
-_OURS = _folder(wsframework)
+_OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _CHAT = os.path.join(_OURS, "chat", "")  # a plugin is a user, ours as well
 _TRIO = (_folder(trio), _folder(outcome))
 _STANDARD = (sysconfig.get_path("stdlib") + os.sep, "<frozen")

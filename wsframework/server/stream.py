@@ -88,7 +88,8 @@ class StreamTransport(FrameTransport):
                 self._peer_closed()
                 return
             self.heard_at = trio.current_time()
-            self._received(data)
+            if not self._sending_ended:
+                self._received(data)
 
     async def _write(self) -> None:
         try:

@@ -14,7 +14,8 @@ from typing import Protocol
 import trio
 
 from wsframework.config import Limits, Timeouts
-from wsframework.errors import HandshakeError, split_cancelled
+from wsframework.crashes import split_cancelled
+from wsframework.errors import HandshakeError
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.admission import Admission
@@ -84,6 +85,7 @@ class StreamIncoming:
 
     def answer(self, response: Response) -> None:
         """Answer in HTTP and end the connection."""
+        self._trailing = b""
         self._transport = self._make_transport(None)
         self._transport.answer(encode_response(response, head_only=self._method == "HEAD"))
         self._decided.set()
@@ -203,8 +205,8 @@ class StreamIncoming:
                 if not data:
                     break
                 self._trailing += bytes(data)
-            else:
-                return
+            if self._trailing:
+                return  # what came before a FIN counts
         except BROKEN:
             pass
         if self._method not in ("GET", "HEAD"):

@@ -1,0 +1,459 @@
+"""Promise 11: whatever a connection's code raises, or does to its task, ends that connection and nothing
+else.
+
+Only KeyboardInterrupt, and SystemExit out of a lifespan, end the program, gracefully. A server is whole or
+gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import trio
+import trio.lowlevel
+
+from tests.promises.rawclient import Client, close_frame, upgrade_request
+from tests.promises.stage import Journal, Stage, new_app, serve_by, tasks_alive, until
+from wsframework import App, Connection, Keepalive, Request, Timeouts
+from wsframework.server import Server
+from wsframework.server.incoming import ListenerPollee
+from wsframework.timers import Timers
+
+
+class Own(BaseException):
+    """Of the application's own making."""
+
+
+def deep(error: BaseException) -> BaseException:
+    for _ in range(3000):
+        error = BaseExceptionGroup("g", [error])
+    return error
+
+
+Raise = Callable[[], BaseException]
+ODD: dict[str, Raise] = {
+    "own": lambda: Own("own"),
+    "asyncio": asyncio.CancelledError,
+    "generator": GeneratorExit,
+    "exit": lambda: SystemExit(3),
+    "stop": StopAsyncIteration,
+    "group": lambda: BaseExceptionGroup("g", [ValueError(1), Own("own")]),
+    "deep": lambda: deep(Own("deep")),
+}
+PLACES = ["/handler", "/wrapper", "/child", "/thread", "/page", "/guard", "/page/guard"]
+
+
+async def tick() -> AsyncIterator[str]:
+    """The classic mistake: a yield inside a nursery."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        while True:
+            yield "tick"
+
+
+async def limited() -> AsyncIterator[str]:
+    """Its sister: a yield inside a cancel scope."""
+    with trio.move_on_after(0.05):
+        while True:
+            yield "tick"
+
+
+kept: list[object] = []
+"""Generators that were left in the middle: the collector must not repair what a test breaks."""
+
+
+async def break_out(make: Callable[[], AsyncIterator[str]]) -> None:
+    generator = make()
+    kept.append(generator)
+    async for _ in generator:
+        break
+
+
+async def leave_a_scope() -> None:
+    scope = trio.CancelScope()
+    kept.append(scope)
+    scope.__enter__()
+
+
+async def leave_a_nursery() -> None:
+    manager = trio.open_nursery()
+    kept.append(manager)
+    nursery = await manager.__aenter__()
+    nursery.start_soon(trio.sleep_forever)
+
+
+async def leave_a_nursery_whose_task_fails() -> None:
+    manager = trio.open_nursery()
+    kept.append(manager)
+    nursery = await manager.__aenter__()
+
+    async def fail() -> None:
+        raise Own("in a nursery that nobody will leave")
+
+    nursery.start_soon(fail)
+    await trio.lowlevel.checkpoint()
+
+
+DAMAGE: dict[str, Callable[[], object]] = {
+    "nursery in a generator": functools.partial(break_out, tick),
+    "scope in a generator": functools.partial(break_out, limited),
+    "scope": leave_a_scope,
+    "nursery": leave_a_nursery,
+    "failing nursery": leave_a_nursery_whose_task_fails,
+}
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> object:
+    yield
+    kept.clear()
+
+
+def app_that_does(deed: Callable[[], object], keepalive: Keepalive | None = None) -> App:
+    """An App with an echo, and one place of each kind where `deed` is done."""
+    app = new_app(keepalive=keepalive or Keepalive(interval=None))
+
+    async def do() -> None:
+        result = deed()
+        if result is not None:
+            await result  # type: ignore[misc]
+
+    async def guard(request: Request) -> None:
+        await do()
+
+    @app.wrap
+    @contextlib.asynccontextmanager
+    async def wrapper(ws: Connection) -> AsyncIterator[None]:
+        yield
+        if ws.request.path == "/wrapper":
+            await do()
+
+    @app.websocket("/echo")
+    async def echo(ws: Connection) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    @app.websocket("/handler")
+    async def handler(ws: Connection) -> None:
+        await ws.receive()
+        await do()
+
+    @app.websocket("/wrapper")
+    async def wrapped(ws: Connection) -> None:
+        await ws.receive()
+
+    @app.websocket("/child")
+    async def child(ws: Connection) -> None:
+        await ws.receive()
+        ws.nursery.start_soon(do)
+        await trio.sleep_forever()
+
+    @app.websocket("/thread")
+    async def thread(ws: Connection) -> None:
+        await ws.receive()
+        await trio.to_thread.run_sync(trio.from_thread.run, do)
+
+    @app.websocket("/guard", guards=[guard])
+    async def guarded(ws: Connection) -> None:
+        raise AssertionError("the guard has failed")
+
+    @app.http("/page")
+    async def page(request: Request) -> str:
+        await do()
+        return "page"
+
+    @app.http("/page/guard", guards=[guard])
+    async def guarded_page(request: Request) -> str:
+        raise AssertionError("the guard has failed")
+
+    return app
+
+
+async def provoke(stage: Stage, server: Server, place: str) -> None:
+    """Let the deed be done there, and see its own client hear of it."""
+    if place in ("/page", "/page/guard"):
+        assert (await stage.ask(server, f"GET {place} HTTP/1.1\r\nHost: x\r\n\r\n")).status == 500
+        return
+    client = await stage.dial(server)
+    answer = await client.upgrade(place)
+    if place == "/guard":
+        assert answer.status == 500
+        client.vanish()
+        return
+    await client.send_text("go")
+    close = await client.next_frame()
+    assert close.close_code == 1011
+    await end(client, 1011)
+
+
+async def end(client: Client, code: int) -> None:
+    """Answer the server's Close."""
+    await client.send(close_frame(code))
+    assert await client.read_to_end() == []
+    client.vanish()
+
+
+async def check_is_well(stage: Stage, server: Server, neighbour: Client) -> None:
+    await neighbour.send_text("are you there?")
+    assert await neighbour.next_text() == "are you there?"
+    newcomer = await stage.connect(server, "/echo")
+    await newcomer.send_text("and for me?")
+    assert await newcomer.next_text() == "and for me?"
+    await newcomer.close_well()
+    await until(lambda: server.statistics().connections == 1)
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_whatever_is_raised_is_one_connections_crash_with_one_record(
+    stage: Stage, journal: Journal, name: str
+) -> None:
+    def deed() -> None:
+        raise ODD[name]()
+
+    server = await stage.serve(app_that_does(deed))
+    neighbour = await stage.connect(server, "/echo")
+    for place in PLACES:
+        if (name, place) == ("deep", "/child"):
+            continue  # Trio's own nursery cannot take it: it wants the exception's repr()
+        await provoke(stage, server, place)
+        await check_is_well(stage, server, neighbour)
+        crashes = journal.events(least=logging.WARNING)
+        assert len(crashes) == 1, (place, crashes)
+        assert crashes[0] in ("handler.crashed", "guard.crashed")
+        journal.clear()
+    await neighbour.close_well()
+    stage.cancel(server)
+    await stage.wait_ended(server)
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+async def test_whatever_is_done_to_the_task_is_one_connections_crash_with_one_record(
+    stage: Stage, journal: Journal, name: str
+) -> None:
+    server = await stage.serve(app_that_does(DAMAGE[name]))
+    neighbour = await stage.connect(server, "/echo")
+    for place in PLACES:
+        if place == "/thread" or (place == "/child" and "scope" in name):
+            continue  # these have a task of their own, and Trio forgives it a scope
+        await provoke(stage, server, place)
+        await check_is_well(stage, server, neighbour)
+        crashes = journal.events(least=logging.WARNING)
+        assert len(crashes) == 1, (place, crashes)
+        assert crashes[0] in ("handler.crashed", "guard.crashed")
+        journal.clear()
+    await neighbour.close_well()
+    stage.cancel(server)
+    await stage.wait_ended(server)
+
+
+async def test_a_hundred_damaged_tasks_leave_nothing_behind(stage: Stage) -> None:
+    server = await stage.serve(app_that_does(DAMAGE["nursery in a generator"]))
+    neighbour = await stage.connect(server, "/echo")
+    await provoke(stage, server, "/handler")
+    await check_is_well(stage, server, neighbour)
+    before = tasks_alive()
+    for _ in range(100):
+        await provoke(stage, server, "/handler")
+    await check_is_well(stage, server, neighbour)
+    # The neighbour's task is in the first nursery; every other one has gone with its only task.
+    await until(lambda: tasks_alive() <= before + 1)
+
+
+async def test_a_crash_closes_at_once_though_a_child_holds_out(stage: Stage) -> None:
+    app = new_app(timeouts=Timeouts(disconnect_grace=0.2, drain=1))
+    release = trio.Event()
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        async def hold_out() -> None:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+
+        async def fail() -> None:
+            raise Own("own")
+
+        ws.nursery.start_soon(hold_out)
+        ws.nursery.start_soon(fail)
+        await trio.sleep_forever()
+
+    server = await stage.serve(app)
+    client = await stage.connect(server)
+    assert (await client.next_frame()).close_code == 1011
+    release.set()
+
+
+# The program's end
+
+
+@pytest.mark.parametrize("place", ["/handler", "/child", "/page", "/guard", "/wrapper"])
+async def test_a_keyboard_interrupt_drains_the_server_and_is_raised(
+    place: str, stage: Stage, journal: Journal
+) -> None:
+    def deed() -> None:
+        raise KeyboardInterrupt
+
+    app = app_that_does(deed)
+    raised: list[BaseException] = []
+    ready: list[Server] = []
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            ready.append(await nursery.start(functools.partial(app.serve, "127.0.0.1", 0)))
+
+    async def program() -> None:
+        try:
+            await serve()
+        except BaseException as error:
+            raised.append(error)
+
+    stage.nursery.start_soon(program)
+    await until(lambda: ready)
+    neighbour = await stage.connect(ready[0], "/echo")
+    client = await stage.dial(ready[0])
+    if place == "/page":
+        await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
+    else:
+        answer = await client.upgrade(place) if place != "/guard" else None
+        if answer is not None:
+            assert answer.status == 101
+            await client.send_text("go")
+        else:
+            await client.send(upgrade_request("/guard"))
+    assert (await neighbour.next_frame()).close_code == 1001
+    await end(neighbour, 1001)
+    client.vanish()
+    await until(lambda: raised)
+    error = raised[0]
+    assert isinstance(error, BaseExceptionGroup)  # of the test's own nursery
+    assert isinstance(error.exceptions[0], KeyboardInterrupt)
+    assert journal.events(least=logging.WARNING) == []
+
+
+async def test_a_system_exit_out_of_a_lifespans_task_drains_the_server_and_is_raised(stage: Stage) -> None:
+    app = app_that_does(lambda: None)
+    leave = trio.Event()
+    raised: list[BaseException] = []
+    ready: list[Server] = []
+
+    @app.lifespan
+    @contextlib.asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async def watch() -> None:
+            await leave.wait()
+            raise SystemExit(5)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def program() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                ready.append(await nursery.start(functools.partial(app.serve, "127.0.0.1", 0)))
+        except BaseException as error:
+            raised.append(error)
+
+    stage.nursery.start_soon(program)
+    await until(lambda: ready)
+    neighbour = await stage.connect(ready[0], "/echo")
+    leave.set()
+    assert (await neighbour.next_frame()).close_code == 1001
+    await end(neighbour, 1001)
+    await until(lambda: raised)
+    error: BaseException = raised[0]
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, SystemExit)
+    assert error.code == 5
+
+
+# Whole or gone: mistakes of ours in what all connections stand on
+
+
+class Mistake(Exception):
+    """Ours."""
+
+
+def fail(*_: object, **__: object) -> None:
+    raise Mistake("injected")
+
+
+def break_the_poll(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("wsframework.server.hub.EpollPoller.poll", fail)
+
+
+def break_the_flusher(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("wsframework.server.hub.current_task", fail)
+
+
+def break_the_timers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Timers, "look", fail)
+
+
+def break_the_keepalive(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("wsframework.server.framing.FrameTransport.check_alive", fail)
+
+
+def break_the_listener(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ListenerPollee, "_take", fail)
+    patch.setattr(Server, "_serve_stream_soon", fail)
+
+
+MISTAKES = {
+    "poll": break_the_poll,
+    "flusher": break_the_flusher,
+    "timers": break_the_timers,
+    "keepalive": break_the_keepalive,
+    "listener": break_the_listener,
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+async def test_a_mistake_of_ours_ends_the_server_with_a_close_for_everybody(
+    stage: Stage, journal: Journal, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name in ("poll", "flusher") and stage.transport == "stream":
+        pytest.skip("there is no hub")
+    app = app_that_does(lambda: None, keepalive=Keepalive(interval=0.2, timeout=5))
+    raised: list[BaseException] = []
+    ready: list[Server] = []
+
+    async def program() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                ready.append(await nursery.start(functools.partial(serve_on, stage, app)))
+        except BaseException as error:
+            raised.append(error)
+
+    stage.nursery.start_soon(program)
+    await until(lambda: ready)
+    clients = [await stage.connect(ready[0], "/echo") for _ in range(5)]
+    for client in clients:
+        await client.send_text("hello")
+        assert await client.next_text() == "hello"
+    started = trio.current_time()
+    MISTAKES[name](monkeypatch)
+    if name == "listener":
+        await stage.dial(ready[0])
+    else:
+        await clients[0].send_text("hello")
+    for client in clients:
+        frames = await client.read_to_end()
+        assert frames[-1].close_code == 1011
+    await until(lambda: raised)
+    assert trio.current_time() - started < app.timeouts.drain + 3
+    error: BaseException = raised[0]
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, Mistake)
+    assert journal.events(least=logging.CRITICAL) == ["server.failed"]
+
+
+async def serve_on(stage: Stage, app: App, *, task_status: trio.TaskStatus[Server]) -> None:
+    await serve_by(stage.transport, app, host="127.0.0.1", port=0, task_status=task_status)

@@ -1,0 +1,189 @@
+"""Programs that hold out against being stopped, and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+HEAD = """
+import sys, time, trio
+from wsframework import App, Timeouts
+from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
+set_up_logging(LogLevel.INFO, LogFormat.TEXT)
+app = App(timeouts=Timeouts(drain=1, lifespan=1))
+"""
+TAIL = """
+app.run('127.0.0.1', 0, on_listening=lambda s: print(s.port, flush=True))
+print('returned', flush=True)
+"""
+HANDLER = "@app.websocket('/')\nasync def x(ws):\n"
+PAGE = "@app.http('/')\nasync def x(request):\n"
+LIFESPAN = "@app.lifespan\nasync def x(app):\n"
+HOLD_OUT = "    with trio.CancelScope(shield=True):\n        await trio.sleep(3600)\n"
+GUARD = "@app.guard\nasync def x(request):\n" + HOLD_OUT + "@app.websocket('/')\nasync def y(ws):\n    pass\n"
+SWALLOW = """
+    while True:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            pass
+"""
+CHILD = """
+    async def child():
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3600)
+    ws.nursery.start_soon(child)
+    await trio.sleep_forever()
+"""
+
+STUCK = {
+    "shield": HANDLER + HOLD_OUT,
+    "thread": HANDLER + "    await trio.to_thread.run_sync(time.sleep, 3600)\n",
+    "swallows": HANDLER + SWALLOW,
+    "blocks": HANDLER + "    time.sleep(3600)\n",
+    "spins": HANDLER + "    while True:\n        pass\n",
+    "shielded child": HANDLER + CHILD,
+    "page": PAGE + HOLD_OUT,
+    "guard": GUARD,
+    "lifespan's end": LIFESPAN + "    yield\n" + HOLD_OUT,
+    "lifespan's start": LIFESPAN + "    print(0, flush=True)\n" + HOLD_OUT + "    yield\n",
+}
+SLOW = {
+    "lifespan that begins": LIFESPAN + "    print(0, flush=True)\n    await trio.sleep(3600)\n    yield\n",
+    "page": PAGE + "    await trio.sleep(3600)\n",
+    "handler": HANDLER + "    await trio.sleep(3600)\n",
+    "lifespan that ends": LIFESPAN + "    yield\n    await trio.sleep(3600)\n",
+}
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+PLAIN = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextlib.contextmanager
+def running(program: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEAD + program + TAIL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    try:
+        assert process.stdout is not None
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def visit(program: str, port: int) -> socket.socket | None:
+    if not port:
+        return None  # it does not listen yet
+    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client.sendall(PLAIN if program.startswith(PAGE) else UPGRADE)
+    time.sleep(0.4)
+    return client
+
+
+def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    output, log = process.communicate(timeout=30)
+    return process.returncode, log.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUCK)
+def test_one_signal_ends_the_process_some_seconds_after_the_deadline_and_tells_what_was_stuck(
+    name: str,
+) -> None:
+    with running(STUCK[name]) as (process, port):
+        client = visit(STUCK[name], port)
+        process.send_signal(signal.SIGTERM)
+        status, log = end(process)
+        assert status == 1
+        assert "task.stuck" in log
+        assert "function=x" in log or "function=x.<locals>" in log
+        assert "server.left" in log
+        if client is not None:
+            client.close()
+
+
+@pytest.mark.parametrize("name", ["shield", "blocks", "lifespan's end"])
+def test_the_third_signal_ends_the_process_at_once(name: str) -> None:
+    with running(STUCK[name]) as (process, port):
+        client = visit(STUCK[name], port)
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        started = time.monotonic()
+        status, log = end(process)
+        assert status == 1
+        assert time.monotonic() - started < 3
+        assert "task.stuck" in log
+        if client is not None:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name
+)
+@pytest.mark.parametrize("name", SLOW)
+def test_what_can_be_cancelled_is_and_the_program_returns(name: str, number: signal.Signals) -> None:
+    with running(SLOW[name]) as (process, port):
+        client = visit(SLOW[name], port)
+        process.send_signal(number)
+        status, log = end(process)
+        assert status == 0, log
+        assert "task.stuck" not in log
+        assert ("lifespan.timeout" in log) == (name == "lifespan that ends")
+        if client is not None:
+            client.close()
+
+
+def test_a_second_signal_ends_a_lifespan_that_does_not_end() -> None:
+    patient = "app = App(timeouts=Timeouts(drain=1, lifespan=60))\n"
+    with running(patient + SLOW["lifespan that ends"]) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        status, log = end(process)
+        assert status == 0, log
+
+
+def test_a_terminal_that_is_gone_ends_no_server_that_was_told_to_outlive_it() -> None:
+    program = (
+        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        + HANDLER
+        + "    await ws.send('hello')\n"
+    )
+    with running(program) as (process, port):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(UPGRADE)
+            assert client.recv(12) == b"HTTP/1.1 101"
+
+
+def test_an_interrupt_that_a_handler_raises_is_the_programs() -> None:
+    with running(HANDLER + "    raise KeyboardInterrupt\n") as (process, port):
+        client = visit(HANDLER, port)
+        status, log = end(process)
+        assert status == -signal.SIGINT
+        assert log.rstrip().endswith("KeyboardInterrupt")
+        assert client is not None
+        client.close()
+
+
+def test_a_lifespans_exit_status_is_the_programs() -> None:
+    with running(
+        "@app.lifespan\nasync def x(app):\n    print(0, flush=True)\n    sys.exit(7)\n    yield\n"
+    ) as (process, _):
+        assert end(process)[0] == 7
