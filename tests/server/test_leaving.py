@@ -95,7 +95,7 @@ def visit(program: str, port: int) -> socket.socket | None:
 
 
 def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    output, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=30)
     return process.returncode, log.decode()
 
 

@@ -405,14 +405,20 @@ class Server:
 
     def head_complete(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request, and serve it, in a task of its own."""
-        self._users.start(self._serve_request, incoming, head)
+        scope = trio.CancelScope(shield=True)
+        # Before the task runs: from here on the drain waits for it, and ends it when its time has come.
+        self._deciding.add(scope)
+        incoming.on_left = scope.cancel
+        self._users.start(self._serve_request, incoming, head, scope)
 
-    async def _serve_request(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
+    async def _serve_request(
+        self, incoming: Incoming | StreamIncoming, head: Head, scope: trio.CancelScope
+    ) -> None:
         """Decide about a request; answer it, or upgrade and run the handler. Nothing is raised."""
         try:
-            session = await self._open(incoming, head)
+            session = await self._open(incoming, head, scope)
             # An idle connection keeps what its task refers to.
-            del incoming, head
+            del incoming, head, scope
             if session is not None:
                 # Not through a helper: every coroutine on the way to the handler costs each connection 200
                 # bytes.
@@ -420,11 +426,9 @@ class Server:
         except KeyboardInterrupt as interrupt:
             self.interrupt(interrupt)
 
-    async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | None:
-        scope = trio.CancelScope(shield=True)
-        # Also when the server's hard deadline has come.
-        self._deciding.add(scope)
-        incoming.on_left = scope.cancel
+    async def _open(
+        self, incoming: Incoming | StreamIncoming, head: Head, scope: trio.CancelScope
+    ) -> Session | None:
         opening: Opening | Response | None = None
         try:
             with scope:
@@ -571,9 +575,7 @@ class Server:
             scope.cancel(reason="the server is shutting down")
         for incoming in list(self._incoming):
             _contained(incoming.drain)
-        count = len(self._transports)
-        spread = max(min(1.0, count / 1000), count / _SPREAD_CLOSES_PER_SECOND)
-        spread = min(spread, _SPREAD_SHARE * self.timeouts.drain)
+        spread = spread_seconds(len(self._transports), self.timeouts.drain)
         for transport in list(self._transports):
             ws = transport.connection
             if isinstance(ws, Connection):
@@ -611,6 +613,11 @@ class Server:
             _contained(transport.abort)
         with trio.CancelScope(deadline=self._drain_limit.deadline):
             await self._outlast_interrupts(self.admission.wait_empty)
+
+
+def spread_seconds(clients: int, drain: float) -> float:
+    """Return over how many seconds the Close frames of a drain are spread."""
+    return min(max(min(1.0, clients / 1000), clients / _SPREAD_CLOSES_PER_SECOND), _SPREAD_SHARE * drain)
 
 
 async def _let_frames_depart() -> None:
