@@ -71,7 +71,7 @@ async def test_rolling_restarts_on_a_shared_listener_lose_no_handshake() -> None
                         if not data:
                             break
                         head += data
-                    # A machine so busy that a client needs a second for its head: the server says that it stops.
+                    # On a busy machine a client may need a second for its head; then the server has stopped.
                     if b" 101 " in head or (b" 503 " in head and trio.current_time() - started > 0.9):
                         answered += 1
                     else:

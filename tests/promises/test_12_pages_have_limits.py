@@ -1,0 +1,127 @@
+"""Promise 12, and 8: an HTTP handler has a limit, and none works for somebody who has left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from tests.promises.rawclient import Client, parse_answer, upgrade_request
+from tests.promises.stage import Journal, Stage, new_app, until
+from wsframework import Connection, Request, Timeouts
+
+
+async def test_an_http_handler_that_takes_too_long_gets_503(stage: Stage, journal: Journal) -> None:
+    app = new_app(timeouts=Timeouts(http=0.2))
+    ended: list[str] = []
+
+    @app.http("/", methods=["GET", "POST"])
+    async def page(request: Request) -> str:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(request.method)
+        return "never"
+
+    server = await stage.serve(app)
+    for method in ("GET", "POST"):
+        answer = await stage.ask(server, f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.status == 503
+    assert ended == ["GET", "POST"]
+    assert journal.events(least=logging.WARNING) == ["handler.timeout"] * 2
+
+
+@pytest.mark.parametrize("leave", [Client.vanish, Client.reset], ids=["FIN", "RST"])
+@pytest.mark.parametrize("what", ["GET", "HEAD", "guard", "upgrade"])
+async def test_a_client_that_leaves_cancels_what_only_it_would_have_got(
+    stage: Stage, what: str, leave: Callable[[Client], None]
+) -> None:
+    app = new_app(timeouts=Timeouts(http=60, guard=60, drain=1))
+    begun = trio.Event()
+    cancelled = trio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            cancelled.set()
+            raise
+
+    async def guard(request: Request) -> None:
+        await wait()
+
+    @app.http("/page")
+    async def page(request: Request) -> str:
+        await wait()
+        return "never"
+
+    @app.http("/guarded", guards=[guard])
+    async def guarded(request: Request) -> str:
+        return "never"
+
+    @app.websocket("/ws", guards=[guard])
+    async def handler(ws: Connection) -> None:
+        raise AssertionError("it must not begin")
+
+    server = await stage.serve(app)
+    client = await stage.dial(server)
+    if what == "upgrade":
+        await client.send(upgrade_request("/ws"))
+    else:
+        path = "/guarded" if what == "guard" else "/page"
+        method = "HEAD" if what == "HEAD" else "GET"
+        await client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await begun.wait()
+    leave(client)
+    await cancelled.wait()
+    await until(lambda: not server.statistics().connections)
+
+
+@pytest.mark.parametrize("leave", [Client.vanish, Client.reset], ids=["FIN", "RST"])
+async def test_a_handler_of_another_method_runs_on_when_its_client_leaves(
+    stage: Stage, leave: Callable[[Client], None]
+) -> None:
+    app = new_app(timeouts=Timeouts(http=60, drain=1))
+    begun, go_on, done = trio.Event(), trio.Event(), trio.Event()
+
+    @app.http("/hook", methods=["POST"])
+    async def hook(request: Request) -> str:
+        begun.set()
+        await go_on.wait()
+        done.set()
+        return "written"
+
+    server = await stage.serve(app)
+    client = await stage.dial(server)
+    await client.send(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    await begun.wait()
+    leave(client)
+    await trio.sleep(0.1)
+    assert server.statistics().connections == 1
+    go_on.set()
+    await done.wait()
+    await until(lambda: not server.statistics().connections)
+
+
+async def test_a_client_that_has_closed_one_direction_gets_the_answer_to_its_post(stage: Stage) -> None:
+    app = new_app()
+    begun, go_on = trio.Event(), trio.Event()
+
+    @app.http("/hook", methods=["POST"])
+    async def hook(request: Request) -> str:
+        begun.set()
+        await go_on.wait()
+        return "written"
+
+    server = await stage.serve(app)
+    client = await stage.dial(server)
+    await client.send(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    await begun.wait()
+    await client.half_close()
+    await trio.sleep(0.05)
+    go_on.set()
+    answer = parse_answer(await client.read_all(), client.end)
+    assert (answer.status, answer.body) == (200, b"written")
