@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
-    ("errors", "config", "records", "request", "crashes"),
+    ("errors", "config", "records", "request", "crashes", "matching"),
+    ("authority",),
     ("wire", "routing", "origins", "plugins", "timers", "tasks"),
     ("transport", "parking", "pings"),
     ("connection",),
@@ -26,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 
-PURE = ("errors", "config", "request", "routing", "origins", "wire")
+PURE = ("errors", "config", "request", "matching", "routing", "authority", "origins", "wire")
 """Values in, values out: no tasks, no sockets, no clock, no logging, no randomness."""
 
 EFFECTS = {"trio", "asyncio", "threading", "socket", "ssl", "select", "os", "time", "datetime", "logging"}

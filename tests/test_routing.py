@@ -3,12 +3,17 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from wsframework import routing
 from wsframework.errors import RouteError
 from wsframework.routing import (
     Match,
@@ -126,6 +131,40 @@ def test_paths_are_equal_however_they_are_escaped(template: str, paths: list[str
     for path in paths:
         assert found(make(template), path) == (template, {})
         assert found(make(template + "/{x}"), path + "/1") == (template + "/{x}", {"x": "1"})
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "parameters"),
+    [
+        ("/{a}-{b}", "/x-y-z", {"a": "x-y", "b": "z"}),
+        ("/{a}{b}", "/xyz", {"a": "xy", "b": "z"}),
+        ("/{a:int}{b:int}", "/123", {"a": 12, "b": 3}),
+        ("/{a:int}{b:int}", "/1-23", {"a": 1, "b": -23}),
+        ("/{a:float}{b:int}", "/1.25", {"a": 1.2, "b": 5}),
+        ("/{a:float}.{b}", "/1.5.x", {"a": 1.5, "b": "x"}),
+        ("/{a:path}/x/{b:path}", "/1/x/2/x/3", {"a": "1/x/2", "b": "3"}),
+        ("/{a:path}/{b}", "/1/2/3", {"a": "1/2", "b": "3"}),
+        ("/{a:uuid}{b}", f"/{UUID}!", {"a": uuid.UUID(UUID), "b": "!"}),
+        ("/{a}%2F{b}", "/x%2Fy%2Fz", {"a": "x/y", "b": "z"}),
+    ],
+)
+def test_where_several_splits_fit_the_first_parameter_takes_as_much_as_it_can(
+    template: str, path: str, parameters: dict[str, Any]
+) -> None:
+    assert found(make(template), path) == (template, parameters)
+
+
+def canonical_by_the_library(path: str) -> str:
+    parts = re.split("(%2[fF])", path)
+    safe = "/-._~!$&'()*+,;=:@"
+    return "".join(
+        "%2F" if i % 2 else quote(unquote_to_bytes(part), safe=safe) for i, part in enumerate(parts)
+    )
+
+
+@given(path=st.lists(st.sampled_from([*"%24fF1/aé\0\n |€", "%2f", "%41", "%e9", "%C3%a9"])).map("".join))
+def test_the_canonical_form_of_a_path_is_that_of_the_standard_library(path: str) -> None:
+    assert routing._canonical(path) == canonical_by_the_library(path)
 
 
 def test_an_escaped_slash_is_no_separator() -> None:

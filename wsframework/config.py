@@ -40,6 +40,10 @@ class Limits:
     Attributes:
         head_bytes: the opening handshake's request line and header fields together. Past it: 431.
             16 KiB is h11's and Node's default; aiohttp allows 8 KiB a line.
+        head_fields: the lines of its header fields. Past it: 431. A browser sends 10 to 20, and two proxies
+            add perhaps 10. However short, each costs about as much as 100 bytes to read and to keep. 100 is
+            what Apache, h2o, Envoy, gunicorn and Python's http.client have; HAProxy 101, websockets 128, Node
+            2,000.
         message_bytes: one message, in bytes on the wire and again after inflating (never code points).
             Past it: Close 1009. 1 MiB, as trio-websocket and websockets have it.
         unread_bytes: messages that arrived and that the handler has not received yet. Past it the
@@ -55,6 +59,7 @@ class Limits:
     """
 
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
+    head_fields: int = attrs.field(default=100, validator=_positive)
     message_bytes: int = attrs.field(default=1024 * 1024, validator=_positive)
     unread_bytes: int = attrs.field(default=256 * 1024, validator=_positive)
     outbox_bytes: int = attrs.field(default=64 * 1024, validator=_positive)

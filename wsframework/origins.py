@@ -3,21 +3,35 @@
 A browser sends the page's origin with every opening handshake, and nothing else stops a foreign page from
 connecting with the user's cookies. So a handshake that carries an Origin must come from the server's own
 origin, or from one on the allow-list. Clients that are no browsers send none and are let through.
+
+An origin is `scheme "://" host [ ":" port ]` or `null` (RFC 6454 §6.2, §7.1). What is anything else, with
+userinfo or a path or two origins in one field, was not written by a browser and is no origin at all.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 import attrs
 
+from wsframework.authority import parse_authority, to_ascii
 from wsframework.errors import ConfigurationError
 from wsframework.request import Request
 
 __all__ = ["Origins"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SCHEME = re.compile(r"[a-z][a-z0-9+\-.]*+")
+
+
+@attrs.frozen
+class _Origin:
+    """A scheme, a host and a port; the port is None when it is the scheme's own, or there is none."""
+
+    scheme: str
+    host: str
+    port: int | None
 
 
 @attrs.frozen
@@ -25,16 +39,16 @@ class Origins:
     """The origins that may connect, besides the server's own.
 
     Attributes:
-        allowed: normalised origins such as `https://example.com`.
+        allowed: the origins, `"null"` among them when opaque ones are allowed.
         any: True lets every origin through.
     """
 
-    allowed: frozenset[str] = frozenset()
+    allowed: frozenset[_Origin | str] = frozenset()
     any: bool = False
 
     @classmethod
     def parse(cls, origins: str | Iterable[str]) -> Origins:
-        """Read an allow-list: origins such as `https://example.com`, or `"*"` for all.
+        """Read an allow-list: origins such as `https://example.com`, `"null"`, or `"*"` for all.
 
         Raises:
             ConfigurationError: an entry is no origin (a scheme and a host, perhaps a port, no path).
@@ -42,51 +56,66 @@ class Origins:
         entries = [origins] if isinstance(origins, str) else list(origins)
         if "*" in entries:
             return cls(any=True)
+        allowed: set[_Origin | str] = set()
         for entry in entries:
-            if not _is_origin(entry):
+            origin = _read_entry(entry)
+            if origin is None:
                 raise ConfigurationError(
                     f"{entry!r} is no origin: write scheme://host or scheme://host:port, with no path, no "
                     "slash at the end and no wildcard"
                 )
-        return cls(frozenset(_normal(entry) for entry in entries))
+            allowed.add(origin)
+        return cls(frozenset(allowed))
 
     def allow(self, request: Request) -> bool:
         """Whether the request's Origin, if it has one, may connect."""
-        origin = request.origin
-        if origin is None or self.any or _normal(origin) in self.allowed:
+        text = request.origin
+        if text is None or self.any:
             return True
-        return _same_host(origin, request.host)
+        origin = _read(text)
+        if origin is None:
+            return False
+        return origin in self.allowed or (isinstance(origin, _Origin) and _is_own(origin, request))
 
 
-def _is_origin(entry: object) -> bool:
-    if not isinstance(entry, str):
+def _read_entry(entry: object) -> _Origin | str | None:
+    """Read an origin that a person wrote: a host in any script, and perhaps in hope of a wildcard."""
+    if not isinstance(entry, str) or "*" in entry:
+        return None
+    scheme, mark, authority = entry.partition("://")
+    return _read(scheme + mark + to_ascii(authority))
+
+
+def _read(text: str) -> _Origin | str | None:
+    """Read the serialisation of an origin (RFC 6454 §6.2); None when it is none."""
+    if text == "null":
+        return text
+    scheme, mark, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not mark or not _SCHEME.fullmatch(scheme):
+        return None
+    if scheme == "file" and not rest:
+        # Programs with a browser inside send it for pages that they read from disk.
+        return _Origin(scheme, "", None)
+    authority = parse_authority(rest)
+    # A ":" without a port is for URLs only.
+    if authority is None or rest.endswith(":"):
+        return None
+    port = None if authority.port == _DEFAULT_PORTS.get(scheme) else authority.port
+    return _Origin(scheme, authority.host, port)
+
+
+def _is_own(origin: _Origin, request: Request) -> bool:
+    """Whether the page comes from this very server.
+
+    Where TLS ends here, the page must be https: an http page is whatever somebody on the way made of it.
+    Without TLS a proxy may have ended it, so the page may be either, and a Host without a port stands for
+    the default port of its scheme.
+    """
+    if origin.scheme != "https" and (origin.scheme != "http" or request.secure):
         return False
-    scheme, host, _ = _split(entry)
-    return entry == "null" or bool(scheme and host and not set("/?#@*") & set(entry.partition("://")[2]))
-
-
-def _normal(origin: str) -> str:
-    scheme, host, port = _split(origin)
-    return f"{scheme}://{host}" + (f":{port}" if port is not None else "") if host else origin.lower()
-
-
-def _split(origin: str) -> tuple[str, str, int | None]:
-    """Return scheme, host and port; the port is None when it is the scheme's own."""
-    try:
-        parts = urlsplit(origin.lower())
-        port = parts.port
-    except ValueError:
-        return "", "", None
-    if port == _DEFAULT_PORTS.get(parts.scheme):
-        port = None
-    return parts.scheme, parts.hostname or "", port
-
-
-def _same_host(origin: str, host_field: str) -> bool:
-    # The scheme cannot be compared: behind a proxy that ends TLS we see http where the page saw https. So a
-    # missing port in Host stands for the default port of the origin's scheme.
-    scheme, host, port = _split(origin)
-    if not host:
+    own = parse_authority(request.host)
+    if own is None:
         return False
-    _, own_host, own_port = _split(f"{scheme}://{host_field}")
-    return (host, port) == (own_host, own_port)
+    port = None if own.port == _DEFAULT_PORTS[origin.scheme] else own.port
+    return (origin.host, origin.port) == (own.host, port)

@@ -77,6 +77,12 @@ def _as_headers(fields: Headers | HeaderFields) -> Headers:
     return fields if isinstance(fields, Headers) else Headers(fields)
 
 
+def _joined(subprotocols: Iterable[str] | None) -> str | None:
+    # A subprotocol is a token, and no token holds a comma (RFC 9110 §5.6.2).
+    names = tuple(subprotocols or ())
+    return ",".join(names) if names else None
+
+
 @attrs.frozen(eq=False)
 class Request:
     """One HTTP request: an opening handshake, or a plain request on the same port.
@@ -84,7 +90,6 @@ class Request:
     Attributes:
         target: the request target as it was sent: path and query, still percent-encoded.
         headers: all header fields.
-        subprotocols: what the client offered in Sec-WebSocket-Protocol, in its order of preference.
         method: the HTTP method; an opening handshake is always a GET (RFC 6455 §4.1).
         is_websocket: True for an opening handshake, False for plain HTTP.
         secure: True when the connection is TLS.
@@ -94,12 +99,18 @@ class Request:
 
     target: str
     headers: Headers = attrs.field(factory=Headers, converter=_as_headers)
-    subprotocols: tuple[str, ...] = ()
+    # One string, because every open connection keeps its request, and a client may have offered thousands.
+    _subprotocols: str | None = attrs.field(default=None, alias="subprotocols", converter=_joined)
     method: str = "GET"
     is_websocket: bool = True
     secure: bool = False
     remote: Address = Address("")
     local: Address = Address("")
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """What the client offered in Sec-WebSocket-Protocol, in its order of preference."""
+        return () if self._subprotocols is None else tuple(self._subprotocols.split(","))
 
     @property
     def path(self) -> str:
@@ -118,22 +129,30 @@ class Request:
 
     @property
     def host(self) -> str:
-        """The Host field (RFC 9110 §7.2): name or address, with the port when it is not the default."""
-        return self.headers.get("host", "")
+        """Whom the client wanted: name or address, with the port when it is not the default.
+
+        This is the Host field (RFC 9110 §7.2), or what stands in a target of absolute form: then the server
+        "MUST ignore the received Host header field" (RFC 9112 §3.2.2).
+        """
+        authority = _authority_of(self.target)
+        return self.headers.get("host", "") if authority is None else authority
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} from {self.remote}>"
 
 
 def _path_of(target: str) -> str:
+    path = target.partition("?")[0].partition("#")[0]
+    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2).
+    return path if _authority_of(target) is None else "/" + path.partition("://")[2].partition("/")[2]
+
+
+def _authority_of(target: str) -> str | None:
+    """Return the authority of a target in absolute form, or None. Not urlsplit, which raises for some."""
     if target.startswith("/"):
-        return target.partition("?")[0].partition("#")[0]
-    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2). Not urlsplit,
-    # which raises for some of what a stranger may put into the authority.
-    _, scheme, rest = target.partition("?")[0].partition("#")[0].partition("://")
-    if not scheme:
-        return target
-    return "/" + rest.partition("/")[2]
+        return None
+    _, mark, rest = target.partition("?")[0].partition("#")[0].partition("://")
+    return rest.partition("/")[0] if mark else None
 
 
 @attrs.frozen(eq=False, init=False)

@@ -17,11 +17,12 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 import attrs
 
 from wsframework.errors import RouteError
+from wsframework.matching import Matcher, Path
 
 __all__ = ["Match", "NoPath", "NoSubprotocol", "Route", "Router", "Template"]
 
@@ -30,35 +31,51 @@ Handler = Callable[..., Awaitable[Any]]
 
 @attrs.frozen
 class _Converter:
-    pattern: str
+    pattern: str  # possessive: it never gives back, so that no path can make it try again
     convert: Callable[[str], Any]
     rank: int  # narrow converters are tried before wide ones
 
 
 _CONVERTERS: Mapping[str, _Converter] = {
     "uuid": _Converter(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", uuid.UUID, 1),
-    "int": _Converter(r"-?[0-9]+", int, 2),
-    "float": _Converter(r"-?[0-9]+(?:\.[0-9]+)?", float, 3),
-    "str": _Converter(r"[^/]+", str, 4),
-    "path": _Converter(r".+", str, 5),
+    "int": _Converter(r"-?[0-9]++", int, 2),
+    "float": _Converter(r"-?[0-9]++(?:\.[0-9]++)?", float, 3),
+    "str": _Converter(r"[^/]++", str, 4),
+    "path": _Converter(r".++", str, 5),
 }
+
+_BEHIND: Mapping[str, re.Pattern[str]] = {
+    "int": re.compile(r"$|[^0-9]"),
+    "float": re.compile(r"$|[^0-9.]"),
+    "str": re.compile(r"$|/"),
+    "path": re.compile(r"$"),
+}
+"""What the literal text behind a parameter begins with when the parameter's end is beyond doubt: it takes all
+it can, and giving some back could not help. A UUID has one length. Other templates need a `Matcher`."""
 
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # What may stand unescaped in a path segment (RFC 3986 §3.3).
 _SEGMENT_SAFE = "/-._~!$&'()*+,;=:@"
 _CANONICAL = re.compile(rf"[A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]*")
+_ESCAPE = re.compile(rf"%[0-9A-Fa-f]{{2}}|[^A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]")
+# "%2F" stays encoded: decoded it would become a separator (RFC 3986 §2.2).
+_NORMAL_ESCAPES = {
+    f"%{code:02X}": "%2F" if code == ord("/") else quote(bytes([code]), safe=_SEGMENT_SAFE)
+    for code in range(256)
+} | {chr(code): quote(chr(code)) for code in range(128)}
 
 
 def _canonical(path: str) -> str:
     """Percent-encode a path in the one way that lets equal paths compare equal."""
     if _CANONICAL.fullmatch(path):
         return path
-    # "%2F" stays encoded: decoded it would become a separator (RFC 3986 §2.2).
-    parts = re.split("(%2[fF])", path)
-    return "".join(
-        "%2F" if i % 2 else quote(unquote_to_bytes(part), safe=_SEGMENT_SAFE) for i, part in enumerate(parts)
-    )
+    return _ESCAPE.sub(_normal_escape, path)
+
+
+def _normal_escape(found: re.Match[str]) -> str:
+    escape = found[0]
+    return _NORMAL_ESCAPES.get(escape) or _NORMAL_ESCAPES.get(escape.upper()) or quote(escape)
 
 
 @attrs.frozen(eq=False)
@@ -70,7 +87,8 @@ class Template:
     converters: tuple[str, ...]
     shape: str
     rank: tuple[tuple[int, int, str], ...]
-    regex: re.Pattern[str]
+    _matcher: re.Pattern[str] | Matcher
+    _slashes: int  # how many "/" a path that fits has, or how many at least when it has a parameter `path`
 
     @classmethod
     def parse(cls, text: str) -> Template:
@@ -92,7 +110,7 @@ class Template:
         converters: list[str] = []
         shape: list[str] = []
         rank: list[tuple[int, int, str]] = []
-        pattern: list[str] = []
+        pieces: list[tuple[str, str]] = []
         for i, part in enumerate(_PARAMETER.split(text)):
             if i % 2 == 0:
                 if "{" in part or "}" in part:
@@ -101,7 +119,7 @@ class Template:
                     )
                 literal = _canonical(part)
                 if literal:
-                    pattern.append(re.escape(literal))
+                    pieces.append(("", literal))
                     shape.append(literal)
                     # A longer literal is more specific, so it sorts first.
                     rank.append((0, -len(literal), literal))
@@ -118,26 +136,53 @@ class Template:
             converters.append(converter)
             shape.append(f"{{:{converter}}}")
             rank.append((_CONVERTERS[converter].rank, 0, ""))
-            pattern.append(f"({_CONVERTERS[converter].pattern})")
+            pieces.append((converter, ""))
         # `/{name:path}/edit` goes on where `/{name:path}` ends, so the end sorts last.
         rank.append((len(_CONVERTERS) + 1, 0, ""))
-        return cls(
-            text, tuple(names), tuple(converters), "".join(shape), tuple(rank), re.compile("".join(pattern))
-        )
+        slashes = sum(literal.count("/") for _, literal in pieces)
+        matcher = _compile(pieces)
+        return cls(text, tuple(names), tuple(converters), "".join(shape), tuple(rank), matcher, slashes)
 
-    def match(self, canonical_path: str) -> tuple[Any, ...] | None:
-        """Return the parameters' converted values in order, or None when the path does not fit."""
-        found = self.regex.fullmatch(canonical_path)
-        if found is None:
+    def match(self, path: str | Path) -> tuple[Any, ...] | None:
+        """Return the parameters' converted values in order, or None when the path does not fit.
+
+        Args:
+            path: in its canonical form. A parameter takes as much as leaves the rest what it needs, the first
+                parameter first.
+        """
+        if isinstance(path, str):
+            path = Path(path)
+        if path.slashes != self._slashes and (path.slashes < self._slashes or "path" not in self.converters):
+            return None
+        if isinstance(self._matcher, Matcher):
+            taken = self._matcher.match(path)
+        else:
+            found = self._matcher.fullmatch(path.text)
+            taken = None if found is None else found.groups()
+        if taken is None:
             return None
         try:
             return tuple(
                 _CONVERTERS[converter].convert(unquote(text, errors="strict"))
-                for converter, text in zip(self.converters, found.groups(), strict=True)
+                for converter, text in zip(self.converters, taken, strict=True)
             )
         except ValueError:
             # Escapes that are no UTF-8, or more digits than int() takes.
             return None
+
+
+def _compile(pieces: Sequence[tuple[str, str]]) -> re.Pattern[str] | Matcher:
+    """Return what matches in linear time: a regular expression that never tries twice where one can do it."""
+    pattern: list[str] = []
+    for i, (converter, literal) in enumerate(pieces):
+        if not converter:
+            pattern.append(re.escape(literal))
+            continue
+        behind = pieces[i + 1] if i + 1 < len(pieces) else ("", "")
+        if converter != "uuid" and (behind[0] or not _BEHIND[converter].match(behind[1])):
+            return Matcher(pieces)
+        pattern.append(f"({_CONVERTERS[converter].pattern})")
+    return re.compile("".join(pattern))
 
 
 R = TypeVar("R")
@@ -250,8 +295,9 @@ class Router(Generic[R]):
         group = self._static.get(canonical)
         values: tuple[Any, ...] | None = ()
         if group is None:
+            tried = Path(canonical)
             for template, candidates in self._dynamic:
-                values = template.match(canonical)
+                values = template.match(tried)
                 if values is not None:
                     group = candidates
                     break
