@@ -250,7 +250,7 @@ async def test_the_clients_first_offer_with_a_handler_is_agreed_on(
     assert (await accepted(app, upgrade("/ws", *offered))).subprotocol == subprotocol
 
 
-@pytest.mark.parametrize(("offered", "said"), [((), "none"), (("soap", "xmpp"), "soap, xmpp")])
+@pytest.mark.parametrize(("offered", "said"), [((), "none"), (("soap", "s3cret.t0ken"), "others")])
 async def test_without_a_common_subprotocol_400_says_which_there_are(
     offered: tuple[str, ...], said: str
 ) -> None:
@@ -260,6 +260,8 @@ async def test_without_a_common_subprotocol_400_says_which_there_are(
     response = await answered(app, upgrade("/ws", *offered))
     assert response.status == 400
     assert "/ws speaks the subprotocols chat, draw; the client offered " + said in response.body.decode()
+    # A browser has no other field for a bearer token, and an answer ends up in consoles and logs.
+    assert not [name for name in offered if name in response.body.decode()]
 
 
 async def test_the_routes_own_compression_counts_before_the_apps() -> None:
@@ -504,24 +506,124 @@ async def test_a_cancelled_decision_is_no_refusal(autojump_clock: MockClock) -> 
     assert scope.cancelled_caught
 
 
-async def test_guards_of_the_app_are_not_asked_for_plain_http_and_a_pages_own_are() -> None:
+async def test_guards_of_the_app_are_asked_for_plain_http_too_before_the_pages_own() -> None:
+    app, asked = App(), []
+
+    @app.guard
+    async def everywhere(request: Request) -> None:
+        asked.append(f"app {request.path} {request.is_websocket}")
+
+    async def own(request: Request) -> Response | None:
+        asked.append("own")
+        return Response("no", 403) if "no" in request.query else None
+
+    @app.http("/page", guards=[own])
+    async def page(request: Request) -> str:
+        asked.append("page")
+        return "page"
+
+    assert (await answered(app, plain("/page"))).status == 200
+    assert asked == ["app /page False", "own", "page"]
+    asked.clear()
+    assert (await answered(app, plain("/page?no"))).status == 403
+    assert asked == ["app /page False", "own"]
+
+
+async def test_a_page_that_is_not_guarded_leaves_out_the_apps_guards_only() -> None:
     app = App()
 
+    @app.guard
     async def refuse(request: Request) -> Response:
-        return Response("no", 403)
+        return Response("no", 401)
 
-    app.guard(refuse)
+    async def own(request: Request) -> Response | None:
+        return Response("no", 403) if "no" in request.query else None
 
-    @app.http("/open")
-    async def public(request: Request) -> str:
-        return "open"
+    @app.http("/shut")
+    async def shut(request: Request) -> str:
+        raise AssertionError("it must not be called")
 
-    @app.http("/shut", guards=[refuse])
-    async def private(request: Request) -> str:
-        return "shut"
+    @app.http("/health", guards=[own], guarded=False)
+    async def health(request: Request) -> str:
+        return "fine"
 
-    assert (await answered(app, plain("/open"))).status == 200
-    assert (await answered(app, plain("/shut"))).status == 403
+    assert (await answered(app, plain("/shut"))).status == 401
+    assert (await answered(app, plain("/health"))).status == 200
+    assert (await answered(app, plain("/health?no"))).status == 403
+
+
+async def test_guards_are_not_asked_where_there_is_nothing_to_guard() -> None:
+    async def uncalled(request: Request) -> None:
+        raise AssertionError("it must not be asked")
+
+    app = guarded(uncalled)
+    app.http("/page")(public_page)
+    for request, status in [
+        (plain("/nothing"), 404),
+        (plain("/page", "PUT"), 405),
+        (plain("/ws"), 426),
+        (upgrade("/nothing"), 404),
+        (upgrade("/page"), 404),
+    ]:
+        assert (await answered(app, request)).status == status
+
+
+async def public_page(request: Request) -> str:
+    return "page"
+
+
+# Deciding: hosts
+
+
+def hosted(allowed: Any) -> App:
+    app = App(allowed_hosts=allowed)
+    app.websocket("/ws")(handler)
+    app.http("/page")(public_page)
+    return app
+
+
+async def test_a_host_that_is_not_allowed_is_421_for_upgrades_and_pages_alike(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    app = hosted(["chat.example", "*.example.org"])
+    await accepted(app, upgrade(host="chat.example"))
+    await accepted(app, upgrade(host="chat.example:8443", origin="https://chat.example:8443"))
+    await accepted(app, upgrade(host="a.example.org"))
+    for request in [
+        upgrade(host="evil.example", origin="http://evil.example"),
+        upgrade("/nothing", host="evil.example"),
+        upgrade(host="example.org"),
+        upgrade(),
+        Request("/page", {"host": "evil.example"}, is_websocket=False),
+        Request("http://evil.example/ws", {"host": "chat.example"}),
+    ]:
+        response = await answered(app, request)
+        assert response.status == 421
+        assert "--allow-host" in response.body.decode()
+        assert "allowed_hosts" in response.body.decode()
+    assert set(events(caplog)) == {"host.refused"}
+
+
+async def test_the_target_of_absolute_form_counts_before_the_host_field() -> None:
+    await accepted(hosted("chat.example"), Request("http://chat.example/ws", {"host": "evil.example"}))
+
+
+async def test_the_hint_of_a_421_names_the_host_without_its_port_and_nothing_that_is_none() -> None:
+    app = hosted("chat.example")
+    for host, named in [("evil.example:81", "--allow-host evil.example "), ("<b>", "--allow-host NAME ")]:
+        assert named in (await answered(app, upgrade(host=host))).body.decode()
+
+
+async def test_every_host_is_allowed_unless_some_are_named() -> None:
+    await accepted(hosted(None), upgrade(host="evil.example"))
+    await accepted(hosted("*"), upgrade(host="evil.example"))
+
+
+@pytest.mark.parametrize("allowed", [[], ["https://chat.example"], ["chat.example/"], [""], [None]])
+def test_hosts_that_are_none_are_refused_when_the_app_is_made(allowed: Any) -> None:
+    with pytest.raises(ConfigurationError, match="host"):
+        App(allowed_hosts=allowed)
 
 
 # Deciding: origins

@@ -27,6 +27,7 @@ import attrs
 import trio
 import trio_websocket
 
+from wsframework.authority import LOOPBACK_HOSTS, AllowedHosts, is_loopback, parse_authority
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled
@@ -69,12 +70,17 @@ class RouteOptions:
         compression: the route's own permessage-deflate, when `own_compression`; else the App's counts.
         own_compression: whether the route said anything about compression.
         origins: the route's own allow-list, or None for the App's.
+        guarded: whether the App's own guards are asked.
     """
 
     guards: tuple[Guard, ...] = ()
     compression: Deflate | None = None
     own_compression: bool = False
     origins: Origins | None = None
+    guarded: bool = True
+
+
+_LONGEST_NAME_CHARS = 253  # RFC 1035 §2.3.4, written with dots
 
 
 class _Unset:
@@ -95,9 +101,13 @@ class App:
             costs memory for every connection).
         origins: origins that may connect besides the server's own; `"*"` for all. Handshakes without an
             Origin, which no browser sends, are always let through.
+        allowed_hosts: the names that the server answers to, such as `chat.example`, `*.chat.example`, or an
+            address; `"*"` for all. Requests for other hosts get a 421, plain HTTP included: this is what
+            stops DNS rebinding. None (the default) answers to every host, except under `run` on a loopback
+            address.
 
     Raises:
-        ConfigurationError: an entry of `origins` is no origin.
+        ConfigurationError: an entry of `origins` is no origin, or one of `allowed_hosts` is no host.
     """
 
     def __init__(
@@ -108,12 +118,15 @@ class App:
         keepalive: Keepalive | None = None,
         compression: Deflate | None = None,
         origins: str | Iterable[str] = (),
+        allowed_hosts: str | Iterable[str] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.timeouts = timeouts or Timeouts()
         self.keepalive = keepalive or Keepalive()
         self.compression = compression
         self.origins = Origins.parse(origins)
+        self.allowed_hosts = _host_list(allowed_hosts)
+        self._hosts = None if self.allowed_hosts is None else AllowedHosts.parse(self.allowed_hosts)
         self._websockets: Router[RouteOptions] = Router()
         self._pages: Router[RouteOptions] = Router()
         self._guards: list[Guard] = []
@@ -168,7 +181,12 @@ class App:
         return register
 
     def http(
-        self, path: str, *, methods: Iterable[str] = ("GET",), guards: Iterable[Guard] = ()
+        self,
+        path: str,
+        *,
+        methods: Iterable[str] = ("GET",),
+        guards: Iterable[Guard] = (),
+        guarded: bool = True,
     ) -> Callable[[HandlerT], HandlerT]:
         """Register an async function that answers plain HTTP on the same port: a page, a health check.
 
@@ -178,7 +196,8 @@ class App:
         Args:
             path: a template, as for `websocket`.
             methods: the HTTP methods it answers; HEAD comes with GET.
-            guards: asked first; the App's own guards are for WebSockets only.
+            guards: asked first, after the App's own.
+            guarded: False leaves out the App's own guards: for a health check, say.
 
         Raises:
             RouteError: the path or the handler's parameters do not fit, or the path is taken.
@@ -187,7 +206,7 @@ class App:
         names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
         if "GET" in names and "HEAD" not in names:
             names.append("HEAD")
-        options = RouteOptions(guards=_check_guards(guards))
+        options = RouteOptions(guards=_check_guards(guards), guarded=guarded)
 
         def register(handler: HandlerT) -> HandlerT:
             check_handler(handler, template, "request")
@@ -197,9 +216,11 @@ class App:
         return register
 
     def guard(self, guard: GuardT) -> GuardT:
-        """Register a guard: `async (request) -> None | Response`, asked before every upgrade.
+        """Register a guard: `async (request) -> None | Response`, asked about every request with a handler.
 
-        None lets the request through to the next guard; a `Response`, or a raised `Reject`, refuses it.
+        That is every upgrade and every plain HTTP request, on all paths, plugins' included;
+        `app.http(…, guarded=False)` leaves one out, and `request.is_websocket` tells the two apart. None lets
+        the request through to the next guard; a `Response`, or a raised `Reject`, refuses it.
 
         Raises:
             ConfigurationError: it is not an async function.
@@ -270,6 +291,11 @@ class App:
 
         Cancellation: nothing is left behind; a guard may have been cancelled in the middle.
         """
+        return await self._decide_for(self._hosts, request)
+
+    async def _decide_for(self, hosts: AllowedHosts | None, request: Request) -> Acceptance | Response:
+        if hosts is not None and not hosts.allow(request.host, secure=request.secure):
+            return _misdirected(request)
         if request.is_websocket:
             return await self._decide_upgrade(request)
         return await self._answer(request)
@@ -281,11 +307,12 @@ class App:
                     return Response.error(404, f"{request.path} answers plain HTTP, not WebSocket")
                 return Response.error(404, f"there is nothing at {request.path}")
             case NoSubprotocol(known):
-                offered = ", ".join(request.subprotocols) or "none"
+                # What was offered is not repeated: there may be a bearer token among it.
+                offered = "offered others" if request.subprotocols else "offered none"
                 return Response.error(
                     400,
                     f"{request.path} speaks the subprotocols {', '.join(known)}; "
-                    f"the client offered {offered} in Sec-WebSocket-Protocol",
+                    f"the client {offered} in Sec-WebSocket-Protocol",
                 )
             case Match(route, subprotocol, parameters):
                 options = route.options
@@ -321,7 +348,9 @@ class App:
     async def _answer(self, request: Request) -> Response:
         match self._pages.resolve(request.path, (request.method,)):
             case Match(route, _, parameters):
-                refusal = await self._ask(route.options.guards, request)
+                options = route.options
+                guards = (*self._guards, *options.guards) if options.guarded else options.guards
+                refusal = await self._ask(guards, request)
                 if refusal is not None:
                     return refusal
                 return await self._render(route, request, parameters)
@@ -396,6 +425,8 @@ class App:
         ssl: ssl_module.SSLContext | None = None,
         unix_path: str | None = None,
         listeners: Sequence[socket.socket] = (),
+        unix_mode: int | None = None,
+        allow_hosts: str | Iterable[str] = (),
         task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until cancelled, then drain: stop accepting, Close 1001 to every client, wait for handlers.
@@ -407,9 +438,14 @@ class App:
             unix_path: listen on a unix socket at this path instead of on TCP.
             listeners: sockets that listen already, inherited from another process, say, instead of all that.
                 They are closed when the server stops accepting; who shares them goes on.
+            unix_mode: the permissions of the socket's file, such as 0o660. None leaves them to the umask, or
+                as they were when the file of a dead server is replaced.
+            allow_hosts: hosts to answer to besides `App(allowed_hosts=…)`; with neither, every host is
+                answered. A program that listens on its user's own machine does well to name `localhost`.
             task_status: `await nursery.start(app.serve, host, port)` returns the `Server` once it listens.
 
         Raises:
+            ConfigurationError: an entry of `allow_hosts` is no host, or `unix_mode` cannot be.
             ListenError: the address cannot be listened on.
             KeyboardInterrupt: one was raised in a handler, a guard, or anywhere else in the server; after the
                 drain.
@@ -423,15 +459,18 @@ class App:
             and nobody is accepted; so does a lifespan. `serve` cannot end the program it is a part of; `run`
             can, and does.
         """
+        more = _host_list(allow_hosts) or ()
+        hosts = AllowedHosts.parse((*(self.allowed_hosts or ()), *more)) if more else self._hosts
         failure: BaseException | None = None
         async with self.running():
             try:
                 await serve(
-                    self.decide,
+                    functools.partial(self._decide_for, hosts),
                     host=host,
                     port=port,
                     ssl=ssl,
                     unix_path=unix_path,
+                    unix_mode=unix_mode,
                     listeners=listeners,
                     limits=self.limits,
                     timeouts=self.timeouts,
@@ -452,6 +491,8 @@ class App:
         ssl: ssl_module.SSLContext | None = None,
         unix_path: str | None = None,
         listeners: Sequence[socket.socket] = (),
+        unix_mode: int | None = None,
+        allow_hosts: str | Iterable[str] = (),
         on_listening: Callable[[Server], None] | None = None,
     ) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP, drain, and return.
@@ -470,6 +511,11 @@ class App:
             ssl: as for `serve`.
             unix_path: as for `serve`.
             listeners: as for `serve`.
+            unix_mode: as for `serve`.
+            allow_hosts: as for `serve`. On a loopback address, which only this machine reaches, an App
+                without `allowed_hosts` answers only to `localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`, and
+                what stands here: else any web page could reach it through a name of its own (DNS rebinding).
+                Behind a local proxy name the public host, or `"*"`.
             on_listening: called once the server listens.
 
         Raises:
@@ -478,12 +524,38 @@ class App:
             SystemExit: a lifespan raised it.
             Exception: as for `serve`, or a lifespan's.
         """
-        start = functools.partial(self.serve, host, port, ssl=ssl, unix_path=unix_path, listeners=listeners)
+        if self.allowed_hosts is None and unix_path is None and not listeners and is_loopback(host):
+            allow_hosts = (*LOOPBACK_HOSTS, *(_host_list(allow_hosts) or ()))
+        start = functools.partial(
+            self.serve,
+            host,
+            port,
+            ssl=ssl,
+            unix_path=unix_path,
+            unix_mode=unix_mode,
+            listeners=listeners,
+            allow_hosts=allow_hosts,
+        )
         trio.run(run_server, start, on_listening, self.timeouts)
 
     async def __call__(self, request: trio_websocket.WebSocketRequest) -> None:
         """Serve one connection of a trio-websocket server: an App is a handler for `serve_websocket`."""
         await serve_request(request, self.decide, limits=self.limits, timeouts=self.timeouts)
+
+
+def _host_list(hosts: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    return (hosts,) if isinstance(hosts, str) else None if hosts is None else tuple(hosts)
+
+
+def _misdirected(request: Request) -> Response:
+    record(logging.INFO, "host.refused", path=request.path, host=request.host)
+    authority = parse_authority(request.host)
+    name = "NAME" if authority is None or len(authority.host) > _LONGEST_NAME_CHARS else authority.host
+    return Response.error(
+        421,
+        f"this server does not answer to this host; if it should, start it with --allow-host {name} or write "
+        f"App(allowed_hosts=[{name!r}])",
+    )
 
 
 def _name(function: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 import pytest
 import trio
@@ -207,9 +209,11 @@ def test_any_bytes_in_any_pieces_are_a_head_or_our_refusal(data: bytes, cut: int
 @given(data=heads() | mutations())
 def test_the_short_way_and_h11_read_the_same(data: bytes) -> None:
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT)
+    line = re.match(rb"\r?\n", data)
+    asked = data if line is None else data[line.end() :]  # h11 does not pass over an empty line
     try:
-        parser.receive_data(data)
-        event = parser.next_event() if data else h11.NEED_DATA
+        parser.receive_data(asked)
+        event = parser.next_event() if asked and data != b"\r" else h11.NEED_DATA
     except h11.RemoteProtocolError:
         event = None
     ours = read(data)

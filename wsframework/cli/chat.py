@@ -11,6 +11,7 @@ import typer
 from wsframework.app import App
 from wsframework.chat import Chat
 from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
+from wsframework.cli.run import AllowHost
 from wsframework.errors import ConfigurationError
 from wsframework.request import Address
 from wsframework.server import Server
@@ -29,6 +30,7 @@ def chat(
     no_history: Annotated[
         bool, typer.Option("--no-history", help="Keep messages in memory only, until the server stops.")
     ] = False,
+    allow_host: AllowHost = None,
     log_level: Annotated[LogLevel, typer.Option(help="From which level on to log.")] = LogLevel.INFO,
     log_format: Annotated[
         LogFormat, typer.Option(help="Log as text or as JSON, one object a line.")
@@ -53,7 +55,7 @@ def chat(
             print(f"  {url}", flush=True)
         print(f"Messages are kept {kept}. Ctrl-C stops.", flush=True)
 
-    app.run(host or None, port, on_listening=announce)
+    app.run(host or None, port, allow_hosts=allow_host or (), on_listening=announce)
 
 
 def addresses_to_open(addresses: tuple[Address, ...]) -> list[str]:
@@ -64,13 +66,13 @@ def addresses_to_open(addresses: tuple[Address, ...]) -> list[str]:
     """
     urls: list[str] = []
     for address in addresses:
-        family = _EVERYWHERE.get(address.host)
-        hosts = [address.host] if family is None else ["localhost", _own_address(family)]
+        families = _EVERYWHERE.get(address.host)
+        hosts = [address.host] if families is None else ["localhost", *map(_own_address, families)]
         urls += [f"http://{Address(host, address.port)}/" for host in hosts if host]
     return list(dict.fromkeys(urls))
 
 
-_EVERYWHERE = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}
+_EVERYWHERE = {"0.0.0.0": [socket.AF_INET], "::": [socket.AF_INET, socket.AF_INET6]}
 
 
 def _own_address(family: socket.AddressFamily) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -13,7 +14,19 @@ from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
 from wsframework.errors import ConfigurationError
 from wsframework.server import Server
 
-__all__ = ["run"]
+__all__ = ["AllowHost", "run"]
+
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Answer to this host too, such as chat.example or '*.chat.example'; '*' for all. May be given "
+        "several times. [default: on a loopback address only localhost and its like, else every host]",
+    ),
+]
+"""The option of every command that serves."""
+
+_OCTAL = re.compile("0?[0-7]{1,3}")
 
 
 def run(
@@ -25,6 +38,11 @@ def run(
     unix: Annotated[
         str | None, typer.Option(metavar="PATH", help="Listen on a unix socket instead of TCP.")
     ] = None,
+    unix_mode: Annotated[
+        str | None,
+        typer.Option(metavar="MODE", help="The unix socket's permissions, in octal, such as 660."),
+    ] = None,
+    allow_host: AllowHost = None,
     log_level: Annotated[LogLevel, typer.Option(help="From which level on to log.")] = LogLevel.INFO,
     log_format: Annotated[
         LogFormat, typer.Option(help="Log as text or as JSON, one object a line.")
@@ -45,8 +63,27 @@ def run(
     # First of all, so that what the module itself logs while it is imported comes out alike.
     set_up_logging(log_level, log_format)
     context = _tls(ssl_cert, ssl_key)
+    mode = _mode(unix_mode, unix)
     app = load_app(target)
-    app.run(host or None, port, ssl=context, unix_path=unix, on_listening=_announce)
+    app.run(
+        host or None,
+        port,
+        ssl=context,
+        unix_path=unix,
+        unix_mode=mode,
+        allow_hosts=allow_host or (),
+        on_listening=_announce,
+    )
+
+
+def _mode(text: str | None, unix: str | None) -> int | None:
+    if text is None:
+        return None
+    if unix is None:
+        raise ConfigurationError("--unix-mode needs --unix: the socket that gets these permissions")
+    if not _OCTAL.fullmatch(text):
+        raise ConfigurationError(f"--unix-mode {text}: write it in octal, such as 660 or 600")
+    return int(text, 8)
 
 
 def _announce(server: Server) -> None:

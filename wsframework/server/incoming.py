@@ -150,7 +150,7 @@ class Incoming:
         self._hub = hub
         self._host = host
         self._waiting = waiting
-        self._reader = HeadReader(host.limits.head_bytes)
+        self._reader = HeadReader(host.limits.head_bytes, host.limits.head_fields)
         self._handshaking = self.secure
         self._admitted = False
         self._head: Head | None = None

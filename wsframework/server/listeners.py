@@ -20,6 +20,8 @@ _BACKLOG = 1024
 """Connections the kernel completes before we accept them: room for a reconnect storm (Linux caps it at
 net.core.somaxconn, 4096 by default)."""
 
+_MAPPED = "::ffff:"
+
 _ATTEMPTS = 8
 """How often port 0 on several addresses may meet a port that is free on one and taken on another."""
 
@@ -28,7 +30,8 @@ async def open_tcp_listeners(host: str | None, port: int) -> list[stdlib_socket.
     """Listen on every address of `host`, all on one port.
 
     Args:
-        host: an address or name; None for every interface.
+        host: an address or name; None for every interface, with one socket for IPv4 and one for IPv6; "::"
+            for every interface with one socket for both.
         port: 0 to 65535; 0 lets the system choose one port for all addresses.
 
     Raises:
@@ -63,8 +66,11 @@ def _bind_all(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> Iterator[s
             host, port, *rest = sockaddr
             if port == 0 and opened:
                 port = opened[0].getsockname()[1]
+            address = (host, port, *rest)
+            # "::" alone is for both families, as in other servers; beside "0.0.0.0" it is for its own.
+            alone = host == "::" and len(addresses) == 1
             try:
-                opened.append(_bind(family, (host, port, *rest)))
+                opened.append(_bind(family, address, v6_only=False) if alone else _bind(family, address))
             except OSError as error:
                 # A machine without IPv6 (or with it switched off) still listens on IPv4.
                 if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and len(addresses) > 1:
@@ -80,13 +86,14 @@ def _bind_all(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> Iterator[s
     return iter(opened)
 
 
-def _bind(family: int, sockaddr: tuple[object, ...]) -> stdlib_socket.socket:
+def _bind(family: int, sockaddr: tuple[object, ...], *, v6_only: bool = True) -> stdlib_socket.socket:
     listener = stdlib_socket.socket(family, stdlib_socket.SOCK_STREAM)
     try:
         # A restarted server must not wait for its old connections' TIME_WAIT.
         listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
         if family == stdlib_socket.AF_INET6:
-            listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
+            with contextlib.suppress(OSError):  # OpenBSD knows no sockets for both
+                listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, v6_only)
         listener.bind(sockaddr)
         listener.listen(_BACKLOG)
     except BaseException:
@@ -109,20 +116,27 @@ def _explain(where: object, error: OSError) -> Exception:
             return ListenError(f"cannot listen on {where}: {error.strerror}")
 
 
-def open_unix_listener(path: str) -> stdlib_socket.socket:
+def open_unix_listener(path: str, mode: int | None = None) -> stdlib_socket.socket:
     """Listen on a unix socket, taking the place of one that a dead server left behind.
+
+    Args:
+        path: where its file is to be.
+        mode: the file's permissions, such as 0o660. None leaves them as they were when a file is replaced,
+            and else to the umask.
 
     Raises:
         ListenError: something else is at that path, or another server listens there.
     """
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        found = os.lstat(path).st_mode
+        if not stat.S_ISSOCK(found):
             raise ListenError(f"cannot listen on {path}: there is a file that is no socket")
         with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)  # there is nobody behind it any more
+                mode = stat.S_IMODE(found) if mode is None else mode
             except OSError as error:
                 raise ListenError(
                     f"cannot listen on {path}: it belongs to another program ({error.strerror})"
@@ -132,6 +146,9 @@ def open_unix_listener(path: str) -> stdlib_socket.socket:
     listener = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
     try:
         listener.bind(path)
+        if mode is not None:
+            # Before it listens, so that it takes no connection under other permissions.
+            os.chmod(path, mode)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
@@ -161,6 +178,9 @@ def address_of(sockaddr: object) -> Address:
     """Return a socket's address as a value."""
     if isinstance(sockaddr, tuple):
         host: str = sockaddr[0]
-        # "fe80::1%eth0": the zone is ours, not the peer's.
-        return Address(host.partition("%")[0] if "%" in host else host, sockaddr[1])
+        if ":" in host:
+            # "fe80::1%eth0": the zone is ours, not the peer's. "::ffff:192.0.2.1": an IPv4 peer of a socket
+            # for both (RFC 4291 §2.5.5.2).
+            host = host.partition("%")[0].removeprefix(_MAPPED)
+        return Address(host, sockaddr[1])
     return Address(sockaddr if isinstance(sockaddr, str) else "")

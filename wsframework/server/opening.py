@@ -9,6 +9,7 @@ import logging
 
 import attrs
 
+from wsframework.authority import is_host_field
 from wsframework.errors import HandshakeError
 from wsframework.records import logger, record
 from wsframework.request import Address, Headers, Request, Response
@@ -53,6 +54,10 @@ async def consider(
 
     Cancellation: nothing is left behind.
     """
+    # "A server MUST respond with a 400 [...] to any request message that contains [...] a Host header field
+    # with an invalid field value" (RFC 9112 §3.2). The parser has seen to it that there is one.
+    if not is_host_field(next((value for name, value in head.headers if name == "host"), "")):
+        return Response.error(400, "Host is not a name or an address with perhaps a port (RFC 9112 §3.2)")
     upgrade: Upgrade | None = None
     debug = logger.isEnabledFor(logging.DEBUG)
     if is_upgrade(head.headers):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
+from wsframework.errors import ConfigurationError
 from wsframework.server.listeners import open_tcp_listeners, open_unix_listener
 from wsframework.server.native import Server, TransportChoice
 from wsframework.session import Decide
@@ -24,6 +25,7 @@ async def serve(
     ssl: ssl_module.SSLContext | None = None,
     unix_path: str | None = None,
     listeners: Sequence[socket.socket] = (),
+    unix_mode: int | None = None,
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Keepalive,
@@ -37,14 +39,20 @@ async def serve(
         listeners: sockets that listen already, instead of `host`, `port` and `unix_path`.
 
     Raises:
+        ConfigurationError: `unix_mode` is no mode, or there is no unix socket to have it.
         ListenError: the address cannot be listened on.
 
     Cancellation:
         Starts the drain, which is over by `Timeouts.drain`.
     """
+    if unix_mode is not None and (unix_path is None or not 0 <= unix_mode <= 0o777):
+        why = "is for a unix socket" if unix_path is None else "is from 0 to 0o777, such as 0o660"
+        raise ConfigurationError(f"unix_mode {why}")
     if not listeners:
         listeners = (
-            [open_unix_listener(unix_path)] if unix_path is not None else await open_tcp_listeners(host, port)
+            [open_unix_listener(unix_path, unix_mode)]
+            if unix_path is not None
+            else await open_tcp_listeners(host, port)
         )
     server = Server(
         decide,

@@ -179,7 +179,7 @@ class StreamIncoming:
     async def _read_head(self) -> Head | Response | None:
         """Read a request's head; a Response when it is none, None when the peer left or said nothing."""
         host = self._host
-        reader = HeadReader(host.limits.head_bytes)
+        reader = HeadReader(host.limits.head_bytes, host.limits.head_fields)
         scope = host.begin_handshake()
         try:
             with scope:

@@ -83,6 +83,7 @@ class MemoryServer:
 
     def __init__(self, app: App) -> None:
         self.app = app
+        self._host = _host_of(app)
         self._server: Server | None = None
         self._links: dict[Address, Link] = {}
 
@@ -139,7 +140,7 @@ class MemoryServer:
             goodbye_seconds=timeouts.disconnect_grace + timeouts.close,
         )
         try:
-            async with open_client(stream, _HOST, path, settings=settings, link=link) as client:
+            async with open_client(stream, self._host, path, settings=settings, link=link) as client:
                 yield client
         except trio_websocket.ConnectionRejected as rejected:
             if link.crash is not None:
@@ -158,7 +159,7 @@ class MemoryServer:
         stream, link = self._open(memory_pair)
         fields = _pairs(headers)
         if "host" not in Headers(fields):
-            fields.insert(0, ("Host", _HOST))
+            fields.insert(0, ("Host", self._host))
         parser = h11.Connection(h11.CLIENT)
         question = parser.send(h11.Request(method=method, target=path, headers=fields))
         question += parser.send(h11.EndOfMessage()) or b""
@@ -192,6 +193,14 @@ class MemoryServer:
         link = self._links.get(remote)
         if link is not None and link.crash is None:
             link.crash = error
+
+
+def _host_of(app: App) -> str:
+    """Return a host that the App answers to: as if a browser had its address from whoever runs the server."""
+    for name in app.allowed_hosts or ():
+        if name != "*" and "/" not in name and name.isascii() and (name.count(":") < 2 or "]" in name):
+            return name.replace("*.", "test.")
+    return _HOST
 
 
 class _CrashListener(logging.Handler):

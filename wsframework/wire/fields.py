@@ -20,10 +20,21 @@ __all__ = ["Extension", "Parameter", "is_token", "parse_extensions", "parse_subp
 Parameter = tuple[str, str | None]
 Extension = tuple[str, list[Parameter]]
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_SPACE = re.compile(r"[ \t]*")
-_QUOTED = re.compile(r'"((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*)"')
-_ESCAPED = re.compile(r"\\(.)")
+_TCHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+# Possessive throughout: what was read is never read again, so that time is linear in the field.
+_TOKEN = re.compile(_TCHARS)
+_TOKENS = re.compile(rf"(?:{_TCHARS}(?:,{_TCHARS})*+)?")
+_QUOTED = r'"((?:[^"\\\x00-\x08\x0a-\x1f\x7f]++|\\[^\x00-\x08\x0a-\x1f\x7f])*+)"'
+_ITEM = re.compile(
+    # An extension's name or a parameter, and what ends it.
+    rf"[ \t]*+({_TCHARS})[ \t]*+(?:=[ \t]*+(?:({_TCHARS})|{_QUOTED})[ \t]*+)?+(;|,[, \t]*+|$)"
+)
+
+_SHORT_CHARS = 8
+"""Up to here an element is repeated in a message."""
+
+_EXCERPT_CHARS = 200
+"""How much of a malformed field a message repeats."""
 
 
 def is_token(text: str) -> bool:
@@ -42,9 +53,10 @@ def parse_token_list(value: str, field: str = "header field") -> list[str]:
         HandshakeError: an element is not a token.
     """
     tokens = [element for part in value.split(",") if (element := part.strip(" \t"))]
-    for token in tokens:
-        if not is_token(token):
-            raise HandshakeError(f"{field}: {token!r} is not a token (RFC 9110 §5.6.2)")
+    # All of them in one go: a field may list thousands.
+    if not _TOKENS.fullmatch(",".join(tokens)):
+        wrong = next(token for token in tokens if not is_token(token))
+        raise HandshakeError(f"{field}: {_shown(wrong)} is not a token (RFC 9110 §5.6.2)")
     return tokens
 
 
@@ -59,10 +71,21 @@ def parse_subprotocols(value: str) -> list[str]:
         raise HandshakeError("Sec-WebSocket-Protocol: names no subprotocol (RFC 6455 §11.3.4)")
     # "The elements that comprise this value MUST be non-empty strings [...] and MUST all be unique strings."
     # (RFC 6455 §4.1)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise HandshakeError(f"Sec-WebSocket-Protocol: {twice!r} stands twice (RFC 6455 §4.1)")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise HandshakeError(f"Sec-WebSocket-Protocol: {_shown(name)} stands twice (RFC 6455 §4.1)")
+        seen.add(name)
     return names
+
+
+def _shown(element: str) -> str:
+    """Return what an answer may say of an element that a client sent.
+
+    A page can put a bearer token into no other field than Sec-WebSocket-Protocol, so some do; an answer ends
+    up in consoles and logs. Subprotocols have short names, and secrets are long.
+    """
+    return repr(element) if len(element) <= _SHORT_CHARS else f"an element of {len(element)} characters"
 
 
 def parse_extensions(value: str) -> list[Extension]:
@@ -77,60 +100,44 @@ def parse_extensions(value: str) -> list[Extension]:
             data MUST immediately _Fail the WebSocket Connection_." (RFC 6455 §9.1)
     """
     extensions: list[Extension] = []
-    pos = _skip_commas(value, 0)
+    parameters: list[Parameter] | None = None  # of the extension that is being read
+    # "a recipient MUST parse and ignore a reasonable number of empty list elements"
+    pos = len(value) - len(value.lstrip(", \t"))
     while pos < len(value):
-        name, pos = _token(value, pos)
-        parameters: list[Parameter] = []
-        while value.startswith(";", pos):
-            parameter, pos = _parameter(value, pos + 1)
-            parameters.append(parameter)
-        extensions.append((name, parameters))
-        if pos < len(value) and value[pos] != ",":
+        item = _ITEM.match(value, pos)
+        if item is None:
             raise _malformed(value, pos)
-        pos = _skip_commas(value, pos)
+        name, argument, quoted, behind = item.groups()
+        if quoted is not None:
+            argument = _unquoted(value, quoted, item.start(3))
+        if parameters is not None:
+            parameters.append((name, argument))
+        elif argument is None:
+            parameters = []
+            extensions.append((name, parameters))
+        else:
+            raise _malformed(value, pos)
+        pos = item.end()
+        if behind != ";":
+            parameters = None
+    if parameters is not None:
+        raise _malformed(value, pos)  # it ends in ";"
     if not extensions:
         raise HandshakeError("Sec-WebSocket-Extensions: names no extension (RFC 6455 §9.1)")
     return extensions
 
 
-def _parameter(value: str, pos: int) -> tuple[Parameter, int]:
-    name, pos = _token(value, pos)
-    if not value.startswith("=", pos):
-        return (name, None), pos
-    pos = _skip_space(value, pos + 1)
-    quoted = _QUOTED.match(value, pos)
-    if quoted is None:
-        argument, pos = _token(value, pos)
-        return (name, argument), pos
+def _unquoted(value: str, quoted: str, pos: int) -> str:
     # "When using the quoted-string syntax variant, the value after quoted-string unescaping MUST conform to
-    # the 'token' ABNF." (RFC 6455 §9.1)
-    argument = _ESCAPED.sub(r"\1", quoted[1])
-    if not is_token(argument):
+    # the 'token' ABNF." (RFC 6455 §9.1) No token holds a backslash, so none may be escaped.
+    argument = quoted.replace("\\", "")
+    if "\\\\" in quoted or not is_token(argument):
         raise _malformed(value, pos)
-    return (name, argument), _skip_space(value, quoted.end())
-
-
-def _token(value: str, pos: int) -> tuple[str, int]:
-    """Read a token with the white space around it."""
-    pos = _skip_space(value, pos)
-    match = _TOKEN.match(value, pos)
-    if match is None:
-        raise _malformed(value, pos)
-    return match[0], _skip_space(value, match.end())
-
-
-def _skip_space(value: str, pos: int) -> int:
-    match = _SPACE.match(value, pos)
-    return pos if match is None else match.end()
-
-
-def _skip_commas(value: str, pos: int) -> int:
-    while pos < len(value) and value[pos] in ", \t":
-        pos += 1
-    return pos
+    return argument
 
 
 def _malformed(value: str, pos: int) -> HandshakeError:
+    excerpt = repr(value) if len(value) <= _EXCERPT_CHARS else f"{value[:_EXCERPT_CHARS]!r}…"
     return HandshakeError(
-        f"Sec-WebSocket-Extensions: malformed at character {pos + 1} of {value!r} (RFC 6455 §9.1)"
+        f"Sec-WebSocket-Extensions: malformed at character {pos + 1} of {excerpt} (RFC 6455 §9.1)"
     )

@@ -83,8 +83,11 @@ def is_upgrade(headers: _Headers) -> bool:
     A Sec-WebSocket-Key alone counts: it comes from a client whose Upgrade a proxy has dropped, and the
     refusal that says so helps more than a page would.
     """
-    fields = _collect(headers)
-    return "websocket" in _options(fields, "upgrade") or "sec-websocket-key" in fields
+    for name, value in headers:
+        name = name.lower()
+        if name == "sec-websocket-key" or (name == "upgrade" and "websocket" in _elements(value)):
+            return True
+    return False
 
 
 def read_upgrade(method: str, http_version: str, headers: _Headers) -> Upgrade:
@@ -124,12 +127,18 @@ def read_upgrade(method: str, http_version: str, headers: _Headers) -> Upgrade:
         # "the server MUST abort the WebSocket handshake [...] and instead send an appropriate HTTP error code
         # (such as 426 Upgrade Required) and a |Sec-WebSocket-Version| header field indicating the version(s)
         # the server is capable of understanding" (§4.2.2)
-        found = "is missing" if version is None else f"is {version!r}"
+        found = "is missing" if version is None else f"is {version[:16]!r}"
         raise HandshakeError(
             f"Sec-WebSocket-Version {found}; this server speaks 13 (RFC 6455 §4.2.2)",
             426,
             (*_UPGRADE, ("Sec-WebSocket-Version", VERSION)),
         )
+    # Its bytes would be taken for frames. "A client cannot begin using an upgraded protocol on the connection
+    # until it has completely sent the request message" (RFC 9110 §7.8), and we read no bodies.
+    if "transfer-encoding" in fields or any(size.strip("0") for size in fields.get("content-length", ())):
+        raise HandshakeError("a WebSocket handshake has no body (RFC 9110 §7.8)")
+    # Two could be a page's and a forger's, and which of them counts would be anybody's guess (RFC 6454 §7.3).
+    _single(fields, "Origin", "RFC 6454 §7.3")
     key = _single(fields, "Sec-WebSocket-Key")
     if key is None:
         raise HandshakeError("Sec-WebSocket-Key is missing (RFC 6455 §4.2.1)")
@@ -293,16 +302,21 @@ def _collect(headers: _Headers) -> dict[str, list[str]]:
 
 def _options(fields: dict[str, list[str]], name: str) -> set[str]:
     """Return a list field's elements in lower case. Strangers in the list are not our business."""
-    return {option.strip(" \t").lower() for value in fields.get(name, ()) for option in value.split(",")}
+    return {option for value in fields.get(name, ()) for option in _elements(value)}
 
 
-def _single(fields: dict[str, list[str]], name: str) -> str | None:
+def _elements(value: str) -> set[str]:
+    # Stripped once each, and most of the elements of a long list are the same: empty.
+    return {option.strip(" \t") for option in set(value.lower().split(","))}
+
+
+def _single(fields: dict[str, list[str]], name: str, source: str = "RFC 6455 §11.3") -> str | None:
     values = fields.get(name.lower())
     if values is None:
         return None
     # "MUST NOT appear more than once in an HTTP request" (§11.3.1, §11.3.5)
     if len(values) > 1:
-        raise HandshakeError(f"{name} stands more than once (RFC 6455 §11.3)")
+        raise HandshakeError(f"{name} stands more than once ({source})")
     return values[0]
 
 
