@@ -9,9 +9,12 @@ from wsframework.origins import Origins
 from wsframework.request import Request
 
 
-def request(origin: str | None, host: str | None = "example.com") -> Request:
+def request(
+    origin: str | None, host: str | None = "example.com", *, secure: bool = False, target: str = "/"
+) -> Request:
     headers = {"Origin": origin, "Host": host}
-    return Request("/", {name: value for name, value in headers.items() if value is not None})
+    fields = {name: value for name, value in headers.items() if value is not None}
+    return Request(target, fields, secure=secure)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,30 @@ def test_the_servers_own_pages_and_clients_without_an_origin_may_connect(
         ("https://example.com:99999", "example.com"),
         ("https://[::1", "example.com"),
         ("example.com", "example.com"),
+        # What no browser writes (RFC 6454 §6.2).
+        ("https://user@example.com", "example.com"),
+        ("https://user@example.com", "user@example.com"),
+        ("https://example.com/", "example.com"),
+        ("https://example.com/chat", "example.com"),
+        ("https://example.com?x", "example.com"),
+        ("https://example.com#x", "example.com"),
+        ("https://example.com:", "example.com"),
+        ("https://example.com https://example.com", "example.com"),
+        ("https://example.com, https://example.com", "example.com"),
+        (" https://example.com", "example.com"),
+        ("https:example.com", "example.com"),
+        ("https:/example.com", "example.com"),
+        ("//example.com", "example.com"),
+        ("://example.com", "example.com"),
+        ("https://a/b", "a/b"),
+        ("https://a b", "a b"),
+        # Other schemes are never the server's own.
+        ("javascript://example.com", "example.com"),
+        ("file://example.com", "example.com"),
+        ("ftp://example.com", "example.com"),
+        ("ws://example.com", "example.com"),
+        ("chrome-extension://example.com", "example.com"),
+        ("moz-extension://example.com:80", "example.com:80"),
     ],
 )
 def test_foreign_pages_may_not_connect(origin: str, host: str | None) -> None:
@@ -69,6 +96,9 @@ def test_foreign_pages_may_not_connect(origin: str, host: str | None) -> None:
         (["HTTPS://App.Example:443"], "https://app.example"),
         (["https://app.example"], "https://app.example:443"),
         (["null"], "null"),
+        (["file://"], "file://"),
+        (["https://bücher.example"], "https://xn--bcher-kva.example"),
+        (["https://[0:0::1]:8443"], "https://[::1]:8443"),
         (["chrome-extension://abcdef"], "chrome-extension://abcdef"),
         ("*", "https://anything.example"),
         (["https://app.example", "*"], "null"),
@@ -121,3 +151,18 @@ def test_what_is_no_origin_is_refused_with_what_to_write(entry: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Origins.parse([entry])
     assert str(caught.value).startswith(f"{entry!r} is no origin: write scheme://host")
+
+
+def test_where_tls_ends_here_an_http_page_is_a_foreign_one() -> None:
+    assert Origins().allow(request("https://example.com", secure=True))
+    assert Origins().allow(request("https://example.com:8443", "example.com:8443", secure=True))
+    assert not Origins().allow(request("http://example.com", secure=True))
+    assert not Origins().allow(request("http://example.com:8443", "example.com:8443", secure=True))
+    assert not Origins().allow(request("http://example.com:443", "example.com", secure=True))
+    assert Origins.parse("http://example.com").allow(request("http://example.com", secure=True))
+
+
+def test_the_host_of_a_target_in_absolute_form_is_the_servers_own() -> None:
+    absolute = "http://example.com/chat"
+    assert Origins().allow(request("http://example.com", "other.example", target=absolute))
+    assert not Origins().allow(request("http://other.example", "other.example", target=absolute))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import attrs
@@ -165,3 +166,38 @@ def test_good_header_fields_pass_the_check() -> None:
 def test_a_status_without_a_name_has_an_empty_phrase() -> None:
     assert reason_phrase(426) == "Upgrade Required"
     assert reason_phrase(599) == ""
+
+
+def test_the_host_is_that_of_an_absolute_target_before_the_host_field() -> None:
+    fields = {"Host": "field.example"}
+    assert Request("/chat", fields).host == "field.example"
+    assert Request("http://target.example:81/chat?x=http://y", fields).host == "target.example:81"
+    assert Request("http://target.example?x", fields).host == "target.example"
+    assert Request("/chat?back=http://target.example/", fields).host == "field.example"
+    assert Request("http://[::1/chat", fields).host == "[::1"
+
+
+def test_thousands_of_offered_subprotocols_are_kept_as_one_string() -> None:
+    offered = tuple(f"p{number}" for number in range(3000))
+    request = Request("/", subprotocols=offered)
+    assert request.subprotocols == offered
+    assert sys.getsizeof(request._subprotocols) < 20_000
+    assert Request("/", subprotocols=()).subprotocols == ()
+    assert attrs.evolve(request, subprotocols=("a",)).subprotocols == ("a",)
+
+
+def test_packed_headers_read_as_before() -> None:
+    fields = [("host", "x"), ("a", "1:2"), ("a", ""), ("b", "café")]
+    headers = Headers(fields)
+    headers.pack()
+    assert headers.pairs() == tuple(fields)
+    assert (headers["A"], headers.get_all("a"), len(headers), list(headers)) == (
+        "1:2, ",
+        ["1:2", ""],
+        3,
+        ["host", "a", "b"],
+    )
+    assert repr(headers) == repr(Headers(fields))
+    empty = Headers()
+    empty.pack()
+    assert (empty.pairs(), "host" in empty) == ((), False)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from wsframework.authority import parse_authority, to_ascii
+from wsframework.authority import is_host_field, parse_authority, to_ascii
 from wsframework.errors import ConfigurationError
 from wsframework.request import Request
 
@@ -72,6 +72,10 @@ class Origins:
         text = request.origin
         if text is None or self.any:
             return True
+        host = request.host
+        # What a browser sends for the server's own page: the scheme, and what is in Host.
+        if (text == f"https://{host}" or (text == f"http://{host}" and not request.secure)) and host:
+            return is_host_field(host)
         origin = _read(text)
         if origin is None:
             return False

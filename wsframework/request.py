@@ -43,7 +43,15 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, fields: HeaderFields = ()) -> None:
         pairs = fields.items() if isinstance(fields, Mapping) else fields
-        self._fields: tuple[tuple[str, str], ...] = tuple(pairs)
+        # One string with "name:value" in each line when packed, else pairs.
+        self._fields: str | tuple[tuple[str, str], ...] = tuple(pairs)
+
+    def pack(self) -> None:
+        """Keep the fields in a third of the memory; each look at them then takes some microseconds.
+
+        For fields as HTTP/1.1 has them: no colon in a name, no line break in a value.
+        """
+        self._fields = "\n".join(map(":".join, self.pairs()))
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)
@@ -54,23 +62,27 @@ class Headers(Mapping[str, str]):
     def get_all(self, name: str) -> list[str]:
         """Return every value of `name`, in order; an empty list when there is none."""
         wanted = name.lower()
-        return [value for key, value in self._fields if key.lower() == wanted]
+        return [value for key, value in self.pairs() if key.lower() == wanted]
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Return all fields as (name, value) pairs, repeated names included."""
-        return self._fields
+        fields = self._fields
+        if not isinstance(fields, str):
+            return fields
+        parts = [line.partition(":") for line in fields.split("\n")] if fields else []
+        return tuple([(name, value) for name, _, value in parts])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.lower() for name, _ in self._fields))
+        return iter(dict.fromkeys(name.lower() for name, _ in self.pairs()))
 
     def __len__(self) -> int:
-        return len({name.lower() for name, _ in self._fields})
+        return len({name.lower() for name, _ in self.pairs()})
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self.get_all(name))
 
     def __repr__(self) -> str:
-        return f"Headers({list(self._fields)!r})"
+        return f"Headers({list(self.pairs())!r})"
 
 
 def _as_headers(fields: Headers | HeaderFields) -> Headers:

@@ -258,3 +258,77 @@ def test_an_error_while_serving_keeps_its_traceback(write: Write, tmp_path: Path
         assert server.wait() == 1
     assert "Traceback (most recent call last):" in server.errors
     assert "OSError: no database" in server.errors[-1]
+
+
+def status(url: str, host: str, *, upgrade: bool) -> int:
+    """Ask as a page on `host` would that has pointed its name at this machine."""
+    fields = [f"Host: {host}", f"Origin: http://{host}"]
+    if upgrade:
+        fields += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        fields += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20) as client:
+        client.sendall("\r\n".join(["GET / HTTP/1.1", *fields, "", ""]).encode())
+        return int(client.recv(65536).split()[1])
+
+
+def test_on_a_loopback_address_only_loopback_names_are_answered(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", cwd=tmp_path) as server:
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:1", "my.localhost"):
+            assert status(server.url, host, upgrade=True) == 101
+        for upgrade in (True, False):
+            assert status(server.url, "evil.example", upgrade=upgrade) == 421
+
+
+@pytest.mark.parametrize(
+    ("options", "program"),
+    [
+        (["--allow-host", "x.example", "--allow-host", "chat.example"], ECHO),
+        (["--allow-host", "*.example"], ECHO),
+        ([], ECHO.replace("App()", "App(allowed_hosts='chat.example')")),
+    ],
+)
+def test_other_hosts_are_answered_when_they_are_named(
+    write: Write, tmp_path: Path, options: list[str], program: str
+) -> None:
+    write("echo.py", program)
+    with serving("echo:app", *options, cwd=tmp_path) as server:
+        assert status(server.url, "chat.example", upgrade=True) == 101
+        assert status(server.url, "evil.test", upgrade=True) == 421
+        # An App that names its hosts has named them all.
+        assert status(server.url, "localhost", upgrade=True) == (101 if options else 421)
+
+
+@pytest.mark.parametrize("options", [["--allow-host", "*"], ["--host", "0.0.0.0"]])
+def test_every_host_is_answered_on_request_and_where_others_connect_anyway(
+    write: Write, tmp_path: Path, options: list[str]
+) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", *options, cwd=tmp_path) as server:
+        assert status(server.url, "anything.example", upgrade=True) == 101
+
+
+def test_a_unix_socket_has_the_permissions_that_were_asked_for(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", "--unix", "echo.sock", "--unix-mode", "660", cwd=tmp_path) as server:
+        server.wait_for("Listening on")
+        assert stat.S_IMODE((tmp_path / "echo.sock").stat().st_mode) == 0o660
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--unix-mode", "660"], "--unix-mode needs --unix"),
+        (["--unix", "x.sock", "--unix-mode", "888"], "--unix-mode 888: write it in octal"),
+        (["--unix", "x.sock", "--unix-mode", "rw"], "--unix-mode rw: write it in octal"),
+        (["--allow-host", "https://chat.example"], "'https://chat.example' is no host"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line_and_exit_code_2(
+    write: Write, command: Command, options: list[str], message: str
+) -> None:
+    write("echo_options.py", ECHO)
+    code, out, err = command("run", "echo_options:app", "--log-level", "error", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1

@@ -170,6 +170,12 @@ async def test_a_wrong_version_gets_426_with_the_right_one(stage: Stage) -> None
         # Nonsense before the path is none of our business, and no reason to fall over.
         (request("http://[::1/health"), 200),
         (request("/health%00%ff"), 404),
+        ("\r\n" + request("/health"), 200),
+        ("\r\n\r\n" + request("/health"), 400),
+        (request("/health").replace("test.invalid", "x/y"), 400),
+        (request("/health").replace("test.invalid", "a@x"), 400),
+        (upgrade_request("/echo").decode().replace("test.invalid", "a@x"), 400),
+        (upgrade_request("/echo", headers=[("Origin", "http://a"), ("Origin", "http://a")]).decode(), 400),
     ],
 )
 async def test_strange_requests_get_a_proper_answer_and_no_line_above_debug(

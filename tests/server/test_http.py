@@ -118,7 +118,37 @@ def test_what_is_no_request_is_refused_with_a_status(data: bytes, status: int, c
     assert str(error)
 
 
-# Its limit
+@pytest.mark.parametrize("line", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("cut", [1000, 1, 2, 3])
+def test_one_empty_line_before_the_request_is_passed_over_and_a_second_is_not(line: bytes, cut: int) -> None:
+    assert head_of(line + UPGRADE, cut=cut) == head_of(UPGRADE)
+    assert refusal_of(line * 2 + UPGRADE, cut=cut).status == 400
+    assert read(line, cut=cut) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer s3cret\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s3cret\0\r\n\r\n",
+        b"GET /?s3cret \r\n\r\n",
+    ],
+)
+def test_a_refusal_does_not_repeat_the_line_it_is_about(data: bytes) -> None:
+    assert "s3cret" not in str(refusal_of(data))
+
+
+def test_names_of_fields_are_not_interned_and_known_ones_are_shared() -> None:
+    # An interned string lives for ever (since Python 3.12), and a stranger can think of many.
+    first, second = (head_of(b"GET / HTTP/1.1\r\nHost: a\r\nX-Stranger-7f3a: b\r\n\r\n") for _ in range(2))
+    assert first.headers[1][0] == second.headers[1][0] == "x-stranger-7f3a"
+    assert first.headers[1][0] is not second.headers[1][0]
+    assert first.headers[0][0] is second.headers[0][0]
+    folded = head_of(b"GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n d\r\n\r\n")
+    assert folded.headers[0][0] is first.headers[0][0]
+
+
+# Its limits
 
 
 @pytest.mark.parametrize("cut", [100_000, 1, 50])
@@ -138,6 +168,25 @@ def test_a_head_without_end_is_refused_as_soon_as_it_is_too_long() -> None:
         assert reader.feed(b"x" * 10) is None
     with pytest.raises(HandshakeError, match="more than 1000 bytes") as caught:
         reader.feed(b"x" * 10)
+    assert caught.value.status == 431
+
+
+def fields(count: int, *, folded: bool = False) -> bytes:
+    line = b" b\r\n" if folded else b"a: b\r\n"
+    return b"GET / HTTP/1.1\r\nHost: x\r\n" + line * (count - 1) + b"\r\n"
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("cut", [100_000, 1])
+def test_a_head_of_as_many_fields_as_may_be_is_read_and_one_more_is_431(cut: int, folded: bool) -> None:
+    def feed(data: bytes) -> Head | None:
+        reader = HeadReader(LIMIT, 100)
+        heads = [reader.feed(data[start : start + cut]) for start in range(0, len(data), cut)]
+        return heads[-1]
+
+    assert feed(fields(100, folded=folded)) is not None
+    with pytest.raises(HandshakeError, match="more than 100 header fields") as caught:
+        feed(fields(101, folded=folded))
     assert caught.value.status == 431
 
 

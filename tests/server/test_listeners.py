@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket as stdlib_socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,55 @@ async def test_a_server_that_restarts_gets_its_port_again_at_once(opened: Socket
     assert opened[0].getsockname() == address
 
 
+async def test_two_colons_listen_on_ipv4_and_ipv6_with_one_socket(opened: Sockets) -> None:
+    opened += await open_tcp_listeners("::", 0)
+    (listener,) = opened
+    port = listener.getsockname()[1]
+    for host in ("127.0.0.1", "::1"):
+        with stdlib_socket.create_connection((host, port)):
+            accepted, peer = listener.accept()
+        accepted.close()
+        assert address_of(peer).host == host
+
+
+async def test_a_single_ipv6_address_is_for_ipv6_only(opened: Sockets) -> None:
+    opened += await open_tcp_listeners("::1", 0)
+    assert opened[0].getsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY)
+
+
 # Unix sockets
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o600, 0o777])
+def test_a_unix_socket_has_its_permissions_before_it_listens(
+    tmp_path: Path, opened: Sockets, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = os.fspath(tmp_path / "socket")
+    listen, seen = stdlib_socket.socket.listen, []
+
+    def noting_listen(self: stdlib_socket.socket, backlog: int) -> None:
+        seen.append(mode_of(path))
+        listen(self, backlog)
+
+    monkeypatch.setattr(stdlib_socket.socket, "listen", noting_listen)
+    opened.append(open_unix_listener(path, mode))
+    assert seen == [mode]
+
+
+def test_the_file_of_a_dead_server_leaves_its_permissions_to_the_next(
+    tmp_path: Path, opened: Sockets
+) -> None:
+    path = os.fspath(tmp_path / "socket")
+    open_unix_listener(path, 0o640).close()
+    opened.append(open_unix_listener(path))
+    assert mode_of(path) == 0o640
+    opened.pop().close()
+    opened.append(open_unix_listener(path, 0o600))
+    assert mode_of(path) == 0o600
 
 
 def test_a_unix_socket_is_bound_and_its_file_removed(tmp_path: Path, opened: Sockets) -> None:
@@ -285,6 +334,7 @@ def test_a_path_that_cannot_be_bound_is_an_error(tmp_path: Path, path: str, mess
         (("127.0.0.1", 80), Address("127.0.0.1", 80)),
         (("::1", 80, 0, 0), Address("::1", 80)),
         (("fe80::1%eth0", 80, 0, 2), Address("fe80::1", 80)),
+        (("::ffff:192.0.2.1", 80, 0, 0), Address("192.0.2.1", 80)),
         ("/run/socket", Address("/run/socket")),
         ("", Address("")),
         (b"\0abstract", Address("")),

@@ -86,6 +86,30 @@ async def test_a_wrong_handshake_is_answered_without_asking_the_application(aske
     assert app.requests == []
 
 
+@pytest.mark.parametrize("host", ["x/y", "a@x", "a b", "a..b", "x:y", "x:65536", "[::1", "::1", "é", "a?b"])
+@pytest.mark.parametrize("rest", [(), UPGRADE[1:]])
+async def test_a_host_that_is_none_is_400(host: str, rest: tuple[tuple[str, str], ...]) -> None:
+    app = App(Response("page"))
+    answer = await ask(app, head(("host", host), *rest))
+    assert isinstance(answer, Response)
+    assert (answer.status, app.requests) == (400, [])
+
+
+@pytest.mark.parametrize("fields", [(("host", ""),), (("host", "a_b.example:1"),), ()])
+async def test_an_empty_host_and_an_old_request_without_one_are_asked_about(
+    fields: tuple[tuple[str, str], ...],
+) -> None:
+    app = App(Response("page"))
+    assert await ask(app, head(*fields, version="1.0")) is app.decision
+
+
+async def test_an_accepted_request_keeps_its_fields_in_one_string() -> None:
+    opening = await ask(App(Acceptance(handler)), head(*UPGRADE, *OFFERS))
+    assert isinstance(opening, Opening)
+    assert opening.request.headers.pairs() == (*UPGRADE, *OFFERS)
+    assert isinstance(opening.request.headers._fields, str)
+
+
 async def test_an_accepted_handshake_has_its_101_with_subprotocol_and_extra_fields() -> None:
     acceptance = Acceptance(handler, subprotocol="chat", headers=(("X-Extra", "yes"),))
     opening = await ask(App(acceptance), head(*UPGRADE, *OFFERS))

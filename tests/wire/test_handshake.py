@@ -151,6 +151,10 @@ def test_a_missing_version_is_426_and_hears_ours() -> None:
         ([*GOOD, ("Sec-WebSocket-Protocol", "a"), ("Sec-WebSocket-Protocol", "a")], "'a' stands twice"),
         ([*GOOD, ("Sec-WebSocket-Extensions", "")], "no extension"),
         ([*GOOD, ("Sec-WebSocket-Extensions", "a;")], "malformed at character 3"),
+        ([*GOOD, ("Content-Length", "5")], "has no body"),
+        ([*GOOD, ("Content-Length", "05")], "has no body"),
+        ([*GOOD, ("Transfer-Encoding", "chunked")], "has no body"),
+        ([*GOOD, ("Origin", "http://a"), ("origin", "http://a")], "Origin stands more than once"),
     ],
 )
 def test_a_malformed_handshake_is_400_and_hears_why(headers: Headers, message: str) -> None:
@@ -288,3 +292,15 @@ def test_an_answer_is_judged_by_every_rule(status: int, headers: Headers, proble
         assert part in sentence
         assert "(RFC 6455 §" in sentence
         assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("size", ["0", "00"])
+def test_a_body_of_no_bytes_is_none(size: str) -> None:
+    assert read_upgrade("GET", "1.1", [*GOOD, ("Content-Length", size)]).key == KEY
+
+
+@pytest.mark.parametrize("offered", ["s3cret/t0ken==", "chat, s3cret.t0ken, s3cret.t0ken"])
+def test_a_refusal_does_not_repeat_what_may_be_a_bearer_token(offered: str) -> None:
+    error = refused([*GOOD, ("Sec-WebSocket-Protocol", offered)])
+    assert error.status == 400
+    assert "s3cret" not in str(error)

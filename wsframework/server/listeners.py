@@ -181,6 +181,8 @@ def address_of(sockaddr: object) -> Address:
         if ":" in host:
             # "fe80::1%eth0": the zone is ours, not the peer's. "::ffff:192.0.2.1": an IPv4 peer of a socket
             # for both (RFC 4291 §2.5.5.2).
-            host = host.partition("%")[0].removeprefix(_MAPPED)
+            host = host.partition("%")[0]
+            if "." in host:
+                host = host.removeprefix(_MAPPED)
         return Address(host, sockaddr[1])
     return Address(sockaddr if isinstance(sockaddr, str) else "")

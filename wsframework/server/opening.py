@@ -101,6 +101,8 @@ async def consider(
             subprotocol=decision.subprotocol,
             extensions=extensions,
         )
+    # The request stays as long as the connection.
+    request.headers.pack()
     answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
     return Opening(request, decision, answer, codecs)
 

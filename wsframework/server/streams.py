@@ -170,6 +170,7 @@ class StreamIncoming:
         else:
             self._method, self._trailing = head.method, head.trailing
             self._host.head_complete(self, head)
+            del head  # an idle connection keeps what its task refers to
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
                 await self._decided.wait()

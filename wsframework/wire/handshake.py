@@ -85,7 +85,7 @@ def is_upgrade(headers: _Headers) -> bool:
     """
     for name, value in headers:
         name = name.lower()
-        if name == "sec-websocket-key" or (name == "upgrade" and "websocket" in _elements(value)):
+        if name == "sec-websocket-key" or (name == "upgrade" and _names((value,), "websocket")):
             return True
     return False
 
@@ -113,12 +113,12 @@ def read_upgrade(method: str, http_version: str, headers: _Headers) -> Upgrade:
     fields = _collect(headers)
     # "An |Upgrade| header field containing the value "websocket", treated as an ASCII case-insensitive
     # value."
-    if "websocket" not in _options(fields, "upgrade"):
+    if not _names(fields.get("upgrade", ()), "websocket"):
         raise _upgrade_required(
             "Upgrade: websocket is missing; does a proxy in between forward it? (RFC 6455 §4.2.1)"
         )
     # "A |Connection| header field that includes the token "Upgrade", treated as [...] case-insensitive"
-    if "upgrade" not in _options(fields, "connection"):
+    if not _names(fields.get("connection", ()), "upgrade"):
         raise _upgrade_required(
             "Connection: Upgrade is missing; does a proxy in between forward it? (RFC 6455 §4.2.1)"
         )
@@ -135,10 +135,12 @@ def read_upgrade(method: str, http_version: str, headers: _Headers) -> Upgrade:
         )
     # Its bytes would be taken for frames. "A client cannot begin using an upgraded protocol on the connection
     # until it has completely sent the request message" (RFC 9110 §7.8), and we read no bodies.
-    if "transfer-encoding" in fields or any(size.strip("0") for size in fields.get("content-length", ())):
+    sizes = fields.get("content-length")
+    if "transfer-encoding" in fields or (sizes is not None and any(size.strip("0") for size in sizes)):
         raise HandshakeError("a WebSocket handshake has no body (RFC 9110 §7.8)")
     # Two could be a page's and a forger's, and which of them counts would be anybody's guess (RFC 6454 §7.3).
-    _single(fields, "Origin", "RFC 6454 §7.3")
+    if len(fields.get("origin", ())) > 1:
+        raise HandshakeError("Origin stands more than once (RFC 6454 §7.3)")
     key = _single(fields, "Sec-WebSocket-Key")
     if key is None:
         raise HandshakeError("Sec-WebSocket-Key is missing (RFC 6455 §4.2.1)")
@@ -244,9 +246,9 @@ def judge_response(
         return [f"The status is {status}, not 101, so no WebSocket was opened (RFC 6455 §4.1)."]
     fields = _collect(headers)
     problems = []
-    if "websocket" not in _options(fields, "upgrade"):
+    if not _names(fields.get("upgrade", ()), "websocket"):
         problems.append("Upgrade does not say websocket (RFC 6455 §4.1, item 2).")
-    if "upgrade" not in _options(fields, "connection"):
+    if not _names(fields.get("connection", ()), "upgrade"):
         problems.append("Connection does not say Upgrade (RFC 6455 §4.1, item 3).")
     problems += _judge_accept(fields.get("sec-websocket-accept", []), key)
     problems += _judge_extensions(fields.get("sec-websocket-extensions"), offered_extensions)
@@ -300,23 +302,22 @@ def _collect(headers: _Headers) -> dict[str, list[str]]:
     return fields
 
 
-def _options(fields: dict[str, list[str]], name: str) -> set[str]:
-    """Return a list field's elements in lower case. Strangers in the list are not our business."""
-    return {option for value in fields.get(name, ()) for option in _elements(value)}
+def _names(values: Iterable[str], option: str) -> bool:
+    """Whether a list field has this element, in any case; what else it lists does not matter."""
+    for value in values:
+        value = value.lower()
+        if value == option or option in [element.strip(" \t") for element in value.split(",")]:
+            return True
+    return False
 
 
-def _elements(value: str) -> set[str]:
-    # Stripped once each, and most of the elements of a long list are the same: empty.
-    return {option.strip(" \t") for option in set(value.lower().split(","))}
-
-
-def _single(fields: dict[str, list[str]], name: str, source: str = "RFC 6455 §11.3") -> str | None:
+def _single(fields: dict[str, list[str]], name: str) -> str | None:
     values = fields.get(name.lower())
     if values is None:
         return None
     # "MUST NOT appear more than once in an HTTP request" (§11.3.1, §11.3.5)
     if len(values) > 1:
-        raise HandshakeError(f"{name} stands more than once ({source})")
+        raise HandshakeError(f"{name} stands more than once (RFC 6455 §11.3)")
     return values[0]
 
 
