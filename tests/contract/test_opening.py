@@ -191,7 +191,9 @@ async def test_ones_own_origin_no_origin_and_an_allowed_origin_are_let_in(
     app = App(origins=["https://friend.example"])
     named("any", app, "/")
     async with host.serve(app) as served:
-        chosen = f"http://{served.authority}" if origin == "own" else origin
+        # Where TLS ends at the server, its own pages are https and nothing else.
+        scheme = "https" if "tls" in host.name else "http"
+        chosen = f"{scheme}://{served.authority}" if origin == "own" else origin
         async with served.connect(origin=chosen) as client:
             assert await client.receive() == "any: None"
 

@@ -291,6 +291,23 @@ def test_the_unit_starts_a_server_and_leaves_it_time_to_stop(tmp_path: Path) -> 
     assert json.loads(server.errors[0])["event"] == "server.listening"
 
 
+@exercises("deployment.md", "hosts.py", "wsframework run chat:app --allow-host chat.example")
+async def test_hosts_that_are_not_named_get_a_421(follow: Follow, tmp_path: Path) -> None:
+    app = follow("deployment.md").load("hosts.py").app
+    for host, status in [("chat.example", 404), ("eu.chat.example", 404), ("evil.example", 421)]:
+        assert (await request(app, "GET", "/", {"Host": host})).status == status
+    (tmp_path / "chat.py").write_text(CHAT)
+    command = next(line for line in commands(PAGE) if "--allow-host" in line)
+    with running("-m", *shlex.split(command), "--port", "0", cwd=tmp_path) as program:
+        port = int(program.url.rpartition(":")[2])
+        async with connect_through(port, None, {}, "/ws/chat"):
+            pass
+        with trio.socket.socket() as other:
+            await other.connect(("127.0.0.1", port))
+            await other.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+            assert (await other.recv(1000)).startswith(b"HTTP/1.1 421 ")
+
+
 @exercises("deployment.md", "farewell.py")
 async def test_a_handler_keeps_its_notes_when_the_server_stops(follow: Follow) -> None:
     module = follow("deployment.md").load("farewell.py")
@@ -330,7 +347,7 @@ async def test_health_is_fine(follow: Follow) -> None:
 def test_every_event_of_the_page_is_logged_somewhere() -> None:
     source = "".join(file.read_text() for file in (DOCS.parent / "wsframework").rglob("*.py"))
     text = PAGE.read_text()
-    for event in ("handler.crashed", "server.drain_timeout", "connection.refused"):
+    for event in ("handler.crashed", "server.drain_timeout", "connection.refused", "host.refused"):
         assert f"`{event}`" in text
         assert f'"{event}"' in source
     assert logging.getLogger("wsframework").name in text
