@@ -35,7 +35,8 @@ async def test_the_embedded_chat_is_for_members_only(tmp_path: Path, monkeypatch
     answer = await request(embedded.app, "GET", "/enter")
     assert (answer.status, answer.headers["location"]) == (303, "/team")
     cookie = answer.headers["set-cookie"].partition(";")[0]
-    assert "Chat" in (await request(embedded.app, "GET", "/team")).text
+    assert (await request(embedded.app, "GET", "/team")).status == 403
+    assert "Chat" in (await request(embedded.app, "GET", "/team", {"Cookie": "member=yes"})).text
     with pytest.RaisesGroup(ConnectionRejected, flatten_subgroups=True, allow_unwrapped=True):
         async with connect_client(embedded.app, "/team/ws", subprotocols=["superchat"]):
             pass
