@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("authority",),
     ("wire", "routing", "origins", "plugins", "timers", "tasks"),
     ("transport", "parking", "pings"),
+    ("backlog",),
     ("connection",),
     ("session", "rooms"),
     ("server", "hosts"),

@@ -15,6 +15,7 @@ from wsframework.errors import (
     PluginError,
     Reject,
     RouteError,
+    WrongThread,
     WSFrameworkError,
 )
 from wsframework.plugins import Plugin
@@ -39,6 +40,7 @@ __all__ = [
     "Closed",
     "CloseFrame",
     "ConnectionClosed",
+    "WrongThread",
     "ConnectionStatistics",
     "Server",
     "ServerStatistics",

@@ -7,25 +7,28 @@ it, and owns what both must agree on:
 
 - the **inbox**: messages that arrived and were not received yet, counted in bytes. Over the budget it asks
   the transport to stop reading, so TCP holds the peer back; control frames already read are unaffected.
-- the **waiting senders**: a send that finds room in the outbox is committed at once, in one synchronous step.
-  One that does not waits in line *with its message*, and whoever makes room commits it on its behalf. So
-  there is no moment between "has room" and "is in the outbox" at which a cancellation or another task could
-  come in, and the order of calls is the order on the wire.
+- the **backlog**: a send that finds room in the outbox is committed at once, in one synchronous step. One
+  that does not waits in line *with its message*, as do the broadcasts of the connection's rooms, and whoever
+  makes room commits it on its behalf. So there is no moment between "has room" and "is in the outbox" at
+  which a cancellation or another task could come in, and the order of calls is the order on the wire.
 - the **end**, in three steps that never go back:
       open      -> closing  we started the closing handshake; sends and receives raise
       open      -> ended    the peer closed, failed or was lost; sends raise, unread messages can be received
       (either)  -> closed   the transport has released the socket; `aclose` and `wait_closed` return
   `_end` is the only function that ends a connection, and it wakes every waiter.
 
-Methods with a leading underscore are the host's side of the connection; handlers use the others.
+Methods with a leading underscore are the host's side of the connection; handlers use the others. Those look
+first whether they are called in the connection's own thread: in another one, even `reschedule` would wake the
+task in the wrong run. They compare threads and not tasks, so host code of that thread may call them as well.
 """
 
 from __future__ import annotations
 
 import itertools
-import sys
 from collections import deque
 from collections.abc import Callable
+from sys import getsizeof
+from threading import get_ident
 from typing import Protocol, Self
 
 import attrs
@@ -40,12 +43,13 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from wsframework.backlog import Backlog, WaitingBroadcast, WaitingSend
 from wsframework.config import Limits
-from wsframework.errors import Closed, CloseFrame, ConnectionClosed, check_close
+from wsframework.errors import Closed, CloseFrame, ConnectionClosed, WrongThread, check_close
 from wsframework.parking import NEVER_PARKED, Handed, Parked
 from wsframework.pings import Pings
 from wsframework.request import Request
-from wsframework.transport import GONE, Backlog, BytesLike, EncodedMessage, Transport, to_bytes
+from wsframework.transport import GONE, BytesLike, EncodedMessage, Transport, to_bytes
 from wsframework.wire import Opcode
 
 __all__ = ["Connection", "ConnectionStatistics", "SessionHooks"]
@@ -96,28 +100,23 @@ class ConnectionStatistics:
     round_trip: float | None
 
 
-class _WaitingSender:
-    __slots__ = ("opcode", "payload", "task")
-
-    def __init__(self, task: Task, opcode: int, payload: bytes) -> None:
-        self.task = task
-        self.opcode = opcode
-        self.payload = payload
-
-
 _ping_numbers = itertools.count(1)
+
+_threads: dict[int, int] = {}
+"""The numbers of threads that have connections, so that those share one object: a new one has 32 bytes."""
 
 
 class Connection:
     """One open WebSocket connection, as its handler sees it.
 
     All methods may be called from any number of tasks of the connection, except that only one task at a
-    time may receive.
+    time may receive. In any other thread than the server's they raise `WrongThread` and change nothing;
+    only reading `request`, `subprotocol`, `closed`, `draining` and `statistics()` is allowed there.
     """
 
     __slots__ = (
         "__weakref__",
-        "_backlogs",
+        "_backlog",
         "_closed",
         "_closed_event",
         "_closing",
@@ -137,11 +136,12 @@ class Connection:
         "_receiver",
         "_request",
         "_round_trip",
-        "_senders",
         "_session",
         "_subprotocol",
+        "_thread",
         "_transport",
         "_unread_bytes",
+        "_waiting",
     )
 
     def __init__(
@@ -153,11 +153,15 @@ class Connection:
         self._limits = limits
         self._outbox_limit = limits.outbox_bytes
         self._opened_at = trio.current_time()
+        thread = get_ident()
+        self._thread = _threads.setdefault(thread, thread)
         self._session: SessionHooks | None = None
         # Empty containers are not free (a deque is 760 bytes), so an idle connection has none.
         self._inbox: deque[str | bytes] | None = None
-        self._senders: deque[_WaitingSender] | None = None
-        self._backlogs: list[Backlog] | None = None
+        # `_waiting` is the backlog while something is in line, and what every send looks at. The backlog
+        # itself stays until its timer has run out.
+        self._waiting: Backlog | None = None
+        self._backlog: Backlog | None = None
         self._pings: Pings | None = None
         self._receiver: Task | None = None
         self._parked = Parked(self._stop_receiving)
@@ -193,7 +197,13 @@ class Connection:
         """The nursery for tasks that belong to this connection; cancelled the moment the connection ends.
 
         An exception in one of them ends the connection as an exception in the handler would: Close 1011.
+
+        Raises:
+            RuntimeError: the handler has not begun, or is over.
+            WrongThread: this is not the server's thread.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.nursery")
         if self._session is None:
             raise RuntimeError("ws.nursery is there only while the connection's handler runs")
         return self._session.nursery()
@@ -214,8 +224,13 @@ class Connection:
     async def wait_draining(self) -> None:
         """Wait until the server begins to stop.
 
+        Raises:
+            WrongThread: this is not the server's thread.
+
         Cancellation: nothing is left behind.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.wait_draining")
         if self._draining is True:
             await trio.lowlevel.checkpoint()
             return
@@ -231,7 +246,7 @@ class Connection:
             unread_messages=len(self._inbox) if self._inbox else 0,
             unread_bytes=self._unread_bytes,
             outbox_bytes=self._transport.outbox_bytes,
-            waiting_senders=len(self._senders) if self._senders else 0,
+            waiting_senders=0 if self._waiting is None else self._waiting.senders,
             opened_at=self._opened_at,
             round_trip=self._round_trip,
         )
@@ -245,12 +260,15 @@ class Connection:
             ConnectionClosed: the connection is closed and every message that came before was received; or
                 our side has started to close it.
             trio.BusyResourceError: another task is already receiving.
+            WrongThread: this is not the server's thread.
 
         Cancellation:
             Cancelled means nothing was taken: the message stays for the next call.
 
         Source: RFC 6455 §6.2.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.receive")
         # No task switch when a message is at hand. That is fair to other tasks: one read brings in a bounded
         # number of bytes, so the inbox runs dry and the task parks.
         if self._inbox:
@@ -273,9 +291,16 @@ class Connection:
 
     async def __anext__(self) -> str | bytes:
         # `receive` again, without the coroutine: this is the loop nearly every handler is.
+        if get_ident() != self._thread:
+            raise WrongThread("ws.receive")
         if self._inbox:
             await checkpoint_if_cancelled()
-            return self._take()
+            # `_take`, without the call.
+            message: str | bytes = self._inbox.popleft()
+            self._unread_bytes -= getsizeof(message)
+            if self._paused:
+                self._resume_reading()
+            return message
         if self._on_idle is not None:
             self._received_all()
         if self._closed is not None:
@@ -284,7 +309,7 @@ class Connection:
             raise trio.BusyResourceError("another task is already receiving from this connection")
         self._receiver = current_task()
         try:
-            message: str | bytes = await self._parked
+            message = await self._parked
         except ConnectionClosed:
             raise StopAsyncIteration from None
         self._handed = False
@@ -293,12 +318,16 @@ class Connection:
     def _take(self) -> str | bytes:
         assert self._inbox is not None
         message = self._inbox.popleft()
-        self._unread_bytes -= sys.getsizeof(message)
+        self._unread_bytes -= getsizeof(message)
+        if self._paused:
+            self._resume_reading()
+        return message
+
+    def _resume_reading(self) -> None:
         # Half the budget, so that a slow handler does not switch reading on and off for every message.
-        if self._paused and self._unread_bytes <= self._limits.unread_bytes // 2:
+        if self._unread_bytes <= self._limits.unread_bytes // 2:
             self._paused = False
             self._transport.resume_reading()
-        return message
 
     def _received_all(self) -> None:
         on_idle, self._on_idle = self._on_idle, None
@@ -315,7 +344,8 @@ class Connection:
         """Send one message as a single Text or Binary frame.
 
         Returns as soon as the whole frame is in the outbox, in the order of calls; it waits only while the
-        outbox is full, which is when the peer or the network is slower than we are.
+        outbox is full, which is when the peer or the network is slower than we are. Broadcasts that wait for
+        the connection go first.
 
         Args:
             message: `str` goes out as Text (UTF-8), bytes-like as Binary.
@@ -324,15 +354,19 @@ class Connection:
             ConnectionClosed: the closing handshake has started or the transport is gone.
             TypeError: the message is neither `str` nor bytes-like.
             UnicodeEncodeError: the text holds a lone surrogate, which no UTF-8 can carry.
+            WrongThread: this is not the server's thread.
 
         Cancellation:
             Cancelled means not sent; the connection stays usable.
 
         Source: RFC 6455 §5.6, §6.1.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.send")
         await checkpoint_if_cancelled()
         if isinstance(message, str):
-            opcode, payload = _TEXT, message.encode()
+            # Not `message.encode()`: a subclass may have one of its own, which returns anything.
+            opcode, payload = _TEXT, str.encode(message)
         else:
             opcode, payload = _BINARY, to_bytes(message)
         if self._closed is not None:
@@ -340,7 +374,7 @@ class Connection:
         # `_has_room`, without the call: this is the path of every message.
         transport = self._transport
         outbox = transport.outbox_bytes
-        if self._senders is None and (outbox == 0 or outbox + len(payload) <= self._outbox_limit):
+        if self._waiting is None and (outbox == 0 or outbox + len(payload) <= self._outbox_limit):
             self._messages_sent += 1
             transport.send(opcode, payload)
         else:
@@ -350,11 +384,14 @@ class Connection:
         """Send one message if the outbox has room for it now.
 
         Raises:
-            trio.WouldBlock: there is no room, or another task is already waiting for some; nothing was sent.
-            ConnectionClosed, TypeError, UnicodeEncodeError: as `send`.
+            trio.WouldBlock: there is no room, or a task or a broadcast is already waiting for some; nothing
+                was sent.
+            ConnectionClosed, TypeError, UnicodeEncodeError, WrongThread: as `send`.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.send_nowait")
         if isinstance(message, str):
-            opcode, payload = _TEXT, message.encode()
+            opcode, payload = _TEXT, str.encode(message)
         else:
             opcode, payload = _BINARY, to_bytes(message)
         if self._closed is not None:
@@ -376,12 +413,15 @@ class Connection:
         Raises:
             ConnectionClosed: the connection is closed, or ended before the pong came.
             ValueError: the payload is too long or in flight already.
+            WrongThread: this is not the server's thread.
 
         Cancellation:
             The ping may have been sent; its pong is then ignored.
 
         Source: RFC 6455 §5.5.2, §5.5.3.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.ping")
         await checkpoint_if_cancelled()
         data = next(_ping_numbers).to_bytes(8) if payload is None else to_bytes(payload)
         if self._pings is None:
@@ -405,18 +445,15 @@ class Connection:
     def _has_room(self, size: int) -> bool:
         """Whether `size` bytes may be committed now; more than the limit needs an empty outbox."""
         outbox = self._transport.outbox_bytes
-        return not self._senders and (outbox == 0 or outbox + size <= self._outbox_limit)
+        return self._waiting is None and (outbox == 0 or outbox + size <= self._outbox_limit)
 
     async def _send_in_line(self, opcode: int, payload: bytes) -> None:
-        if self._senders is None:
-            self._senders = deque()
-        waiting = _WaitingSender(current_task(), opcode, payload)
-        self._senders.append(waiting)
-        self._transport.room_wanted = True
+        waiting = WaitingSend(current_task(), opcode, payload)
+        self._open_backlog().add_send(waiting)
 
         def abort(_: object) -> Abort:
-            if self._senders is not None:
-                self._senders.remove(waiting)
+            if self._waiting is not None:
+                self._waiting.remove_send(waiting)
                 # Whoever waited behind a message too large for the room there is may fit now.
                 self._made_room()
             return Abort.SUCCEEDED
@@ -429,7 +466,8 @@ class Connection:
         """Close the connection: Close frame, the peer's Close frame, the orderly end of TCP.
 
         Calling it again, or on a connection that the peer has closed, waits for the end and is no error.
-        Messages that were not received are dropped. Bounded by `Timeouts.close`.
+        Messages that were not received, and broadcasts that wait for room, are dropped. Bounded by
+        `Timeouts.close`.
 
         Args:
             code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
@@ -437,6 +475,7 @@ class Connection:
 
         Raises:
             ValueError: the code or the reason may not be sent.
+            WrongThread: this is not the server's thread.
 
         Cancellation:
             The closing handshake has been started and is seen through without the caller: the peer gets the
@@ -444,6 +483,8 @@ class Connection:
 
         Source: RFC 6455 §7.1.2, §7.4.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.aclose")
         check_close(code, reason)
         self._start_close(CloseFrame(code, reason))
         await self.wait_closed()
@@ -451,8 +492,13 @@ class Connection:
     async def wait_closed(self) -> None:
         """Wait until the connection is closed and its socket released, whoever closes it.
 
+        Raises:
+            WrongThread: this is not the server's thread.
+
         Cancellation: nothing is left behind.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("ws.wait_closed")
         if self._is_finished:
             await trio.lowlevel.checkpoint()
             return
@@ -482,7 +528,7 @@ class Connection:
         if self._inbox is None:
             self._inbox = deque()
         self._inbox.append(message)
-        self._unread_bytes += sys.getsizeof(message)
+        self._unread_bytes += getsizeof(message)
         if self._unread_bytes > self._limits.unread_bytes and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -494,27 +540,29 @@ class Connection:
             self._round_trip = round_trip
 
     def _made_room(self) -> None:
-        """Commit waiting messages, first come first served, while the outbox has room."""
-        senders = self._senders
-        if senders is not None:
-            while senders:
-                outbox = self._transport.outbox_bytes
-                first = senders[0]
-                if outbox and outbox + len(first.payload) > self._outbox_limit:
-                    self._transport.room_wanted = True
-                    return
-                senders.popleft()
+        """Commit what waits, first come first served, while the outbox has room."""
+        backlog = self._waiting
+        if backlog is None:
+            return
+        transport = self._transport
+        while (first := backlog.first()) is not None:
+            outbox = transport.outbox_bytes
+            if outbox and outbox + first.size > self._outbox_limit:
+                transport.room_wanted = True
+                return
+            backlog.pop()
+            if type(first) is WaitingSend:
                 if first.opcode != _PING:
                     self._messages_sent += 1
-                self._transport.send(first.opcode, first.payload)
+                transport.send(first.opcode, first.payload)
                 reschedule(first.task)
-            self._senders = None
-        if self._backlogs is not None:
-            left = [backlog for backlog in self._backlogs if not backlog._made_room()]
-            # A slow room member closes its connection, which has forgotten all backlogs then.
-            self._backlogs = None if self._closed is not None else left or None
-            if self._backlogs is not None:
-                self._transport.room_wanted = True
+            else:
+                assert type(first) is WaitingBroadcast
+                self._messages_sent += 1
+                transport.send_encoded(first.message)
+        self._waiting = None
+        if not backlog.is_timed:
+            self._backlog = None
 
     def _offer(self, message: EncodedMessage, size: int) -> bool:
         """Commit a broadcast message of `size` payload bytes if the outbox has room for it now."""
@@ -523,7 +571,7 @@ class Connection:
         outbox = transport.outbox_bytes
         if (
             (outbox and outbox + size > self._outbox_limit)
-            or self._senders is not None
+            or self._waiting is not None
             or self._closed is not None
         ):
             return False
@@ -531,12 +579,14 @@ class Connection:
         transport.send_encoded(message)
         return True
 
-    def _add_backlog(self, backlog: Backlog) -> None:
-        """Tell `backlog` whenever there is room, until it is empty."""
-        if self._backlogs is None:
-            self._backlogs = []
-        self._backlogs.append(backlog)
-        self._transport.room_wanted = True
+    def _open_backlog(self) -> Backlog:
+        """Return the line that waits for room, for something that gets in line now."""
+        if self._waiting is None:
+            if self._backlog is None:
+                self._backlog = Backlog(self)
+            self._waiting = self._backlog
+            self._transport.room_wanted = True
+        return self._waiting
 
     @property
     def _has_unread(self) -> bool:
@@ -604,10 +654,10 @@ class Connection:
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None
             reschedule(receiver, outcome.Error(ConnectionClosed(closed)))
-        senders, self._senders = self._senders, None
-        self._backlogs = None
-        for waiting in senders or ():
-            reschedule(waiting.task, outcome.Error(ConnectionClosed(closed)))
+        backlog, self._backlog, self._waiting = self._backlog, None, None
+        if backlog is not None:
+            for task in backlog.end():
+                reschedule(task, outcome.Error(ConnectionClosed(closed)))
         # A pong may still come while only our side is closing.
         if self._ended and self._pings is not None:
             self._pings.fail(lambda: ConnectionClosed(closed))

@@ -2,6 +2,7 @@
 
     WSFrameworkError
     ├── ConnectionClosed        (also a trio_websocket.ConnectionClosed)
+    ├── WrongThread             our caller: a connection or a room was used in another thread (a RuntimeError)
     ├── Close                   raised *by* a handler to end its connection with a code of its choice
     ├── Reject                  raised *by* a guard to refuse an opening handshake
     ├── ConfigurationError      our caller: a mistake in set-up, found before anything is served
@@ -27,6 +28,7 @@ __all__ = [
     "Closed",
     "WSFrameworkError",
     "ConnectionClosed",
+    "WrongThread",
     "Close",
     "Reject",
     "ConfigurationError",
@@ -128,6 +130,25 @@ class ConnectionClosed(WSFrameworkError, trio_websocket.ConnectionClosed):
 
     def __repr__(self) -> str:
         return f"ConnectionClosed({str(self.closed)!r})"
+
+
+class WrongThread(WSFrameworkError, RuntimeError):
+    """A connection, a room or a server was used in another thread than its own; nothing has changed.
+
+    Trio, like every event loop, belongs to one thread. Another one asks it to make the call:
+    `trio.from_thread.run_sync(room.broadcast, message, trio_token=server.trio_token)`.
+
+    Args:
+        verb: what was tried, such as `room.broadcast`.
+    """
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(
+            f"{verb} in another thread than the server's: nothing was done. Other threads call "
+            "trio.from_thread.run_sync(…, trio_token=server.trio_token), or trio.from_thread.run for what is "
+            "async"
+        )
+        self.verb = verb
 
 
 class Close(WSFrameworkError):

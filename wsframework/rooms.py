@@ -11,30 +11,35 @@
 Theory of operation
 -------------------
 A broadcast encodes its message once and offers it to each member in one synchronous pass, so all members of a
-room see all broadcasts in the same order. A member whose outbox has room takes the frame at once. One whose
-outbox is full keeps the message in a *backlog* of its own, which its connection empties as the socket takes
-bytes; what is in no outbox yet can still be dropped without tearing anything. A backlog that exceeds the
-room's `SlowPolicy`, in bytes or in seconds, makes its member *slow*, and the policy says what then happens:
-to this member alone.
+room see all broadcasts in the same order. A member whose outbox has room takes the frame at once. For one
+whose outbox is full the message waits in its connection's *backlog*, in one line with what its handler sends
+and with the broadcasts of its other rooms. The line belongs to the connection and not to the membership, so
+whoever leaves and comes back has the same line, the same account and the same order.
+
+A broadcast that would make the backlog larger than the room's `SlowPolicy` allows, or that has waited for
+longer, makes its member *slow*, and the policy says what then happens: to this member alone. The bytes are
+looked at when a broadcast gets in line, the seconds by the backlog's timer.
 
 Between a room and its members stands an `Engine`: publish, subscribe, presence. The default one delivers in
-this process; one that spans processes can take its place without a change to any handler.
+this process; one that spans processes can take its place without a change to any handler. An engine knows
+rooms by name. Several `Room`s of one name are one to it: it has one `deliver` for all of them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from threading import get_ident
 from typing import Any, Literal, Protocol
 from weakref import WeakValueDictionary
 
 import attrs
 import trio
 
+from wsframework.backlog import WaitingBroadcast
 from wsframework.connection import Connection
-from wsframework.errors import CloseFrame
+from wsframework.errors import CloseFrame, WrongThread
 from wsframework.transport import BytesLike, EncodedMessage, encode
 
 __all__ = ["Engine", "LocalEngine", "Member", "Room", "RoomStatistics", "Rooms", "SlowPolicy"]
@@ -46,12 +51,20 @@ _member_numbers = itertools.count(1)
 class SlowPolicy:
     """When a room's member counts as slow, and what happens to it then.
 
+    What waits for one connection is counted together, from whatever rooms it comes; each room compares it
+    with its own numbers.
+
     Attributes:
         action: `"close"` ends the member's connection with 1013; `"drop_newest"` skips the message that does
-            not fit; `"drop_oldest"` makes room for it by forgetting the oldest that wait.
-        max_bytes: payload bytes that may wait in a member's backlog, besides `Limits.outbox_bytes`. 1 MiB.
-        max_seconds: how long the oldest of them may wait. 10 s: a page that comes back from the background
-            has caught up by then.
+            not fit; `"drop_oldest"` makes room for it by forgetting the room's oldest that wait. Both drop
+            what has waited for too long.
+        max_bytes: payload bytes that may wait in a connection's backlog, besides `Limits.outbox_bytes`; a
+            larger message may wait alone. 1 MiB.
+        max_seconds: how long a message may wait, not counting time in which the server did not run. 10 s: a
+            page that comes back from the background has caught up by then.
+        max_messages: how many may wait. Each takes about 200 bytes besides its payload, so small ones would
+            hold many times `max_bytes` without it, and empty ones any amount. 16,384; NATS clients have such
+            a number beside their bytes too.
     """
 
     action: Literal["close", "drop_newest", "drop_oldest"] = attrs.field(
@@ -59,6 +72,7 @@ class SlowPolicy:
     )
     max_bytes: int = attrs.field(default=1024 * 1024, validator=attrs.validators.gt(0))
     max_seconds: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    max_messages: int = attrs.field(default=16 * 1024, validator=attrs.validators.gt(0))
 
 
 @attrs.frozen
@@ -66,11 +80,11 @@ class RoomStatistics:
     """A room's counters at one moment.
 
     Attributes:
-        members: members now.
-        broadcasts: messages published since the room was made.
+        members: members now, of this `Room`.
+        broadcasts: messages that this `Room` published since it was made.
         deliveries: copies handed to members' outboxes or backlogs.
-        dropped: copies that a slow member did not get.
-        closed: members closed because they were slow.
+        dropped: copies that a slow member did not get, or that it no longer got when it had left.
+        closed: connections closed because they were slow.
     """
 
     members: int
@@ -88,11 +102,15 @@ class Engine(Protocol):
     """What carries rooms: here in one process, elsewhere perhaps through a broker.
 
     No method waits. An engine that reaches other processes queues what it sends them, bounded, in tasks of
-    its own.
+    its own. It calls `deliver` in the thread of the server. When `subscribe` or `enter` raises, the member
+    has not come, and the engine has kept nothing of it.
     """
 
     def subscribe(self, room: str, deliver: Deliver) -> None:
-        """The room has its first member here: deliver what is published to it."""
+        """The room has its first member here: deliver what is published to it.
+
+        It is not called again for that name before `unsubscribe`, however many `Room`s have it.
+        """
 
     def unsubscribe(self, room: str) -> None:
         """The room's last member here has left."""
@@ -144,6 +162,31 @@ class LocalEngine:
         return list(self._present.get(room, {}).values())
 
 
+class _Subscription:
+    """What an engine delivers to: all `Room`s of one name that have members here."""
+
+    __slots__ = ("engine", "name", "rooms", "thread")
+
+    def __init__(self, engine: Engine, name: str, thread: int) -> None:
+        self.engine = engine
+        self.name = name
+        self.thread = thread
+        self.rooms: tuple[Room, ...] = ()
+
+    def deliver(self, message: EncodedMessage, exclude: Collection[object]) -> int:
+        if get_ident() != self.thread:
+            raise WrongThread("room.broadcast")
+        reached = 0
+        for room in self.rooms:
+            reached += room._deliver(message, exclude)
+        return reached
+
+
+_subscriptions: dict[tuple[int, str], _Subscription] = {}
+"""By the engine's id and the room's name, as long as there are members. Engines need not be hashable, and
+each entry holds its engine, so no other one can have its id."""
+
+
 class Member:
     """One connection's membership of one room; what `async with room.join(ws)` gives.
 
@@ -154,7 +197,7 @@ class Member:
         dropped: messages this member did not get because it was slow.
     """
 
-    __slots__ = ("_backlog", "_backlog_bytes", "_data", "dropped", "id", "room", "ws")
+    __slots__ = ("_data", "dropped", "id", "room", "ws")
 
     def __init__(self, room: Room, ws: Connection, data: Any) -> None:
         self.room = room
@@ -162,84 +205,94 @@ class Member:
         self.id = next(_member_numbers)
         self.dropped = 0
         self._data = data
-        self._backlog: deque[tuple[float, EncodedMessage]] | None = None
-        self._backlog_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Member {self.id} of {self.room.name!r}: {self.ws!r}>"
 
+    async def __aenter__(self) -> Member:
+        self.room._enter(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.room._leave(self)
+
     @property
     def data(self) -> Any:
-        """What the program wants others to know of this member: presence. Set it to change it."""
+        """What the program wants others to know of this member: presence. Set it to change it.
+
+        Setting it raises `WrongThread` in another thread than the server's.
+        """
         return self._data
 
     @data.setter
     def data(self, data: Any) -> None:
+        if get_ident() != self.ws._thread:
+            raise WrongThread("member.data = …")
+        self.room._update(self, data)
         self._data = data
-        # One that has left stays so: a task of its may outlive the membership and know nothing of its end.
-        if self.room._members.get(self.ws) is self:
-            self.room._engine.enter(self.room.name, self.id, data)
 
     @property
     def backlog_bytes(self) -> int:
-        """Payload bytes that wait for room in this member's outbox."""
-        return self._backlog_bytes
+        """Payload bytes of broadcasts that wait for room in the connection's outbox, from all its rooms."""
+        waiting = self.ws._waiting
+        return 0 if waiting is None else waiting.bytes
 
-    def _take(self, message: EncodedMessage) -> bool:
+    def _take(self, message: EncodedMessage, size: int, due: float) -> bool:
         """Take a broadcast for which the outbox has no room: into the backlog, or not at all."""
-        ws = self.ws
+        ws, room = self.ws, self.room
+        policy = room.slow
+        waiting = ws._waiting
+        if waiting is not None and waiting.is_full(size, policy.max_bytes, policy.max_messages):
+            waiting.offer()
+            if not self._make_place(size, policy):
+                return False
+            # That may have moved the whole line into the outbox.
+            if ws._offer(message, size):
+                return True
         if ws._closed is not None:
             return False
-        if self._backlog is None:
-            self._backlog = deque()
-            ws._add_backlog(self)
-        return self._keep(message, self._backlog)
-
-    def _keep(self, message: EncodedMessage, backlog: deque[tuple[float, EncodedMessage]]) -> bool:
-        policy = self.room.slow
-        now = trio.current_time()
-        size = len(message.payload)
-        while backlog and self._is_slow(now, size):
-            if policy.action == "drop_newest":
-                self._drop()
-                return False
-            if policy.action == "close":
-                self.room._closed += 1
-                self.ws._start_close(CloseFrame(1013, "too slow for this room"), "a slow member of a room")
-                self._backlog = None
-                self._backlog_bytes = 0
-                return False
-            _, oldest = backlog.popleft()
-            self._backlog_bytes -= len(oldest.payload)
-            self._drop()
-        backlog.append((now, message))
-        self._backlog_bytes += size
+        ws._open_backlog().add_broadcast(WaitingBroadcast(self, message, size, due), policy.max_seconds)
         return True
 
-    def _is_slow(self, now: float, size: int) -> bool:
-        assert self._backlog
-        policy = self.room.slow
-        return self._backlog_bytes + size > policy.max_bytes or now - self._backlog[0][0] > policy.max_seconds
+    def _make_place(self, size: int, policy: SlowPolicy) -> bool:
+        """Do what the policy says if there is no place in line; return whether there is one then."""
+        ws, room = self.ws, self.room
+        waiting = ws._waiting
+        limits = size, policy.max_bytes, policy.max_messages
+        if waiting is None or not waiting.is_full(*limits):
+            return True
+        if policy.action == "close":
+            room._close(ws)
+            return False
+        if policy.action == "drop_newest" or not waiting.can_make_place(room, *limits):
+            self._drop()
+            return False
+        while waiting.is_full(*limits):
+            waiting.remove_oldest(room).member._drop()
+        ws._made_room()
+        return True
+
+    def _overdue(self) -> None:
+        room, ws = self.room, self.ws
+        if room.slow.action == "close":
+            room._close(ws)
+        elif ws._waiting is not None:
+            ws._waiting.remove_oldest(room)
+            self._drop()
 
     def _drop(self) -> None:
         self.dropped += 1
         self.room._dropped += 1
 
-    def _made_room(self) -> bool:
-        """Move messages from the backlog to the outbox; True when none is left."""
-        backlog = self._backlog
-        while backlog:
-            if not self.ws._offer(backlog[0][1], len(backlog[0][1].payload)):
-                return False
-            _, message = backlog.popleft()
-            self._backlog_bytes -= len(message.payload)
-        self._backlog = None
-        self._backlog_bytes = 0
-        return True
-
 
 class Room:
     """A set of connections that get the same broadcasts.
+
+    All methods that change anything raise `WrongThread` in another thread than the server's. A room may be
+    made in any thread: it belongs to the thread of its members, while it has some.
+
+    Several rooms of one name on one engine, in one process or in many, are one to those who are in them: a
+    broadcast reaches the members of all, and all are present. `members` and the counters are of each `Room`.
 
     Args:
         name: what an engine knows the room by.
@@ -256,8 +309,10 @@ class Room:
     ) -> None:
         self.name = name
         self.slow = slow or SlowPolicy()
-        self._engine = engine or LocalEngine()
+        # An engine may have a length, and be empty.
+        self._engine = LocalEngine() if engine is None else engine
         self._members: dict[Connection, Member] = {}
+        self._subscription: _Subscription | None = None
         self._broadcasts = 0
         self._deliveries = 0
         self._dropped = 0
@@ -268,7 +323,7 @@ class Room:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The members in this process, in the order in which they came."""
+        """Those who joined this `Room`, in the order in which they came."""
         return tuple(self._members.values())
 
     def present(self) -> list[Any]:
@@ -281,9 +336,11 @@ class Room:
             len(self._members), self._broadcasts, self._deliveries, self._dropped, self._closed
         )
 
-    @asynccontextmanager
-    async def join(self, ws: Connection, data: Any = None) -> AsyncIterator[Member]:
+    def join(self, ws: Connection, data: Any = None) -> AbstractAsyncContextManager[Member]:
         """Be a member for as long as the `async with` block lasts, however it ends.
+
+        Broadcasts that still wait for room when it ends are delivered nevertheless, in their order, unless
+        they have waited for longer than the room's policy allows.
 
         Args:
             ws: the connection that gets the room's broadcasts.
@@ -291,24 +348,67 @@ class Room:
 
         Raises:
             RuntimeError: the connection is already a member.
+            WrongThread: this is not the connection's thread, or not that of the members there are.
 
         Cancellation:
-            Leaving waits for nothing, so it cannot be cancelled.
+            Neither joining nor leaving waits for anything, so neither can be cancelled.
         """
-        if ws in self._members:
+        return Member(self, ws, data)
+
+    # Membership is changed whole or not at all, Ctrl-C or not.
+    @trio.lowlevel.enable_ki_protection
+    def _enter(self, member: Member) -> None:
+        ws, engine, thread = member.ws, self._engine, get_ident()
+        subscription = self._subscribed()
+        if thread != ws._thread or (subscription is not None and thread != subscription.thread):
+            raise WrongThread("room.join")
+        if ws in self._members or (
+            subscription is not None and any(ws in room._members for room in subscription.rooms)
+        ):
             raise RuntimeError(f"{ws!r} is already a member of the room {self.name!r}")
-        member = Member(self, ws, data)
-        if not self._members:
-            self._engine.subscribe(self.name, self._deliver)
+        if subscription is None:
+            subscription = _Subscription(engine, self.name, ws._thread)
+            engine.subscribe(subscription.name, subscription.deliver)
+            _subscriptions[id(engine), subscription.name] = subscription
+        if self._subscription is None:
+            self._subscription = subscription
+            subscription.rooms += (self,)
         self._members[ws] = member
-        self._engine.enter(self.name, member.id, data)
         try:
-            yield member
+            engine.enter(subscription.name, member.id, member.data)
+        except BaseException:
+            self._forget(ws, subscription)
+            raise
+
+    @trio.lowlevel.enable_ki_protection
+    def _leave(self, member: Member) -> None:
+        ws, subscription = member.ws, self._subscription
+        if get_ident() != ws._thread:
+            raise WrongThread("leaving a room")
+        if subscription is None or self._members.get(ws) is not member:
+            return
+        try:
+            self._engine.leave(subscription.name, member.id)
         finally:
-            del self._members[ws]
-            self._engine.leave(self.name, member.id)
-            if not self._members:
-                self._engine.unsubscribe(self.name)
+            self._forget(ws, subscription)
+
+    def _update(self, member: Member, data: Any) -> None:
+        # One that has left stays so: a task of its may outlive the membership and know nothing of its end.
+        if self._subscription is not None and self._members.get(member.ws) is member:
+            self._engine.enter(self._subscription.name, member.id, data)
+
+    def _forget(self, ws: Connection, subscription: _Subscription) -> None:
+        del self._members[ws]
+        if not self._members:
+            self._subscription = None
+            subscription.rooms = tuple(room for room in subscription.rooms if room is not self)
+            if not subscription.rooms:
+                del _subscriptions[id(self._engine), subscription.name]
+                self._engine.unsubscribe(subscription.name)
+
+    def _subscribed(self) -> _Subscription | None:
+        """Return what the engine delivers to for rooms of this name, if one of them has members."""
+        return self._subscription or _subscriptions.get((id(self._engine), self.name))
 
     def broadcast(
         self, message: str | BytesLike, *, exclude: Connection | Member | Iterable[Connection | Member] = ()
@@ -326,36 +426,61 @@ class Room:
             How many members of this process it reached. Those that are closing or too slow are not counted.
 
         Raises:
-            TypeError: the message is neither `str` nor bytes-like.
+            TypeError: the message is neither `str` nor bytes-like, or what is excluded is no member.
             UnicodeEncodeError: the text holds a lone surrogate.
+            WrongThread: this is not the members' thread.
         """
+        subscription = self._subscribed()
+        if subscription is not None and get_ident() != subscription.thread:
+            raise WrongThread("room.broadcast")
         encoded = encode(message)
+        reached = self._engine.publish(self.name, encoded, _connections(exclude))
         self._broadcasts += 1
-        return self._engine.publish(self.name, encoded, _connections(exclude))
+        return reached
 
+    @trio.lowlevel.enable_ki_protection
     def _deliver(self, message: EncodedMessage, exclude: Collection[object]) -> int:
         reached = 0
         size = len(message.payload)
-        # A copy would cost as much as the deliveries: closing a slow member does not touch the dict, because
-        # membership ends in the member's own task.
+        refused: list[Member] = []
+        # A copy would cost as much as the deliveries. Nothing in this loop can change who is a member; what
+        # could, such as closing one, comes after it.
         for ws, member in self._members.items():
             if exclude and ws in exclude:
                 continue
-            # Nearly always the outbox has room; `_take` deals with the rest.
-            if (member._backlog is None and ws._offer(message, size)) or member._take(message):
+            # Nearly always the outbox has room.
+            if ws._offer(message, size):
                 reached += 1
+            else:
+                refused.append(member)
+        if refused:
+            due = trio.current_time() + self.slow.max_seconds
+            for member in refused:
+                if member._take(message, size, due):
+                    reached += 1
         self._deliveries += reached
         return reached
+
+    def _close(self, ws: Connection) -> None:
+        self._closed += 1
+        ws._start_close(CloseFrame(1013, "too slow for this room"), "a slow member of a room")
 
 
 def _connections(
     exclude: Connection | Member | Iterable[Connection | Member],
 ) -> Collection[Connection]:
+    if exclude == ():
+        return ()
     if isinstance(exclude, Connection):
         return (exclude,)
     if isinstance(exclude, Member):
         return (exclude.ws,)
-    return {entry.ws if isinstance(entry, Member) else entry for entry in exclude}
+    connections = set()
+    for entry in exclude:
+        if not isinstance(entry, Connection | Member):
+            raise TypeError(f"exclude takes connections and members, not {type(entry).__name__}")
+        connections.add(entry.ws if isinstance(entry, Member) else entry)
+    return connections
 
 
 class Rooms:
@@ -368,7 +493,7 @@ class Rooms:
 
     def __init__(self, *, slow: SlowPolicy | None = None, engine: Engine | None = None) -> None:
         self._slow = slow or SlowPolicy()
-        self._engine = engine or LocalEngine()
+        self._engine = LocalEngine() if engine is None else engine
         # A room lives as long as somebody holds it, which its members' scopes do.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
 

@@ -6,14 +6,16 @@ one whose socket is released.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import attrs
 
 from wsframework.errors import CloseFrame
+from wsframework.timers import Timer
 from wsframework.wire import Opcode, encode_message
 
-__all__ = ["BytesLike", "Backlog", "EncodedMessage", "GONE", "Transport", "encode", "to_bytes"]
+__all__ = ["BytesLike", "EncodedMessage", "GONE", "Transport", "encode", "to_bytes"]
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """What goes out as a Binary message."""
@@ -45,7 +47,8 @@ def encode(message: str | BytesLike) -> EncodedMessage:
         UnicodeEncodeError: the text holds a lone surrogate.
     """
     if isinstance(message, str):
-        opcode, payload = _TEXT, message.encode()
+        # Not `message.encode()`: a subclass may have one of its own, which returns anything.
+        opcode, payload = _TEXT, str.encode(message)
     else:
         opcode, payload = _BINARY, to_bytes(message)
     return EncodedMessage(opcode, payload, encode_message(opcode, payload))
@@ -92,12 +95,14 @@ class Transport(Protocol):
     def resume_reading(self) -> None:
         """Read on."""
 
+    def flush_now(self) -> None:
+        """Offer the outbox to the socket before its peer counts as slow, where that needs no waiting.
 
-class Backlog(Protocol):
-    """Messages that wait for room in a connection's outbox, besides those of waiting senders."""
+        It may make room, and it may find that the connection is lost.
+        """
 
-    def _made_room(self) -> bool:
-        """Move what fits into the outbox; True when nothing is left."""
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, `seconds` from now; time in which the server could not run does not count."""
 
 
 class _Gone:
@@ -120,6 +125,13 @@ class _Gone:
 
     def resume_reading(self) -> None:
         """Nothing to read."""
+
+    def flush_now(self) -> None:
+        """Nothing to write."""
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Nothing comes after the end."""
+        return Timer(seconds, callback)
 
 
 GONE = _Gone()

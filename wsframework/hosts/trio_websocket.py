@@ -19,6 +19,7 @@ the reading. It reports a connection lost in mid-message the same as one that wa
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import trio
 import trio_websocket
@@ -30,7 +31,7 @@ from wsframework.connection import Connection
 from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.session import Acceptance, Decide, Session
-from wsframework.timers import Timers
+from wsframework.timers import Timer, Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import Opcode
 
@@ -257,6 +258,12 @@ class _HostedConnection:
 
     def resume_reading(self) -> None:
         self._may_read.set()
+
+    def flush_now(self) -> None:
+        pass  # the writer is a task
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self._timers.after(seconds, callback)
 
 
 def _let_pings_cross_close(peer: trio_websocket.WebSocketConnection) -> None:

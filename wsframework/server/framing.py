@@ -198,6 +198,14 @@ class FrameTransport(ABC):
         if encoded is not None:
             self._commit(encoded)
 
+    def flush_now(self) -> None:
+        """Write what can be written without waiting: nothing, where the writer is a task."""
+        return
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, `seconds` from now."""
+        return self._timers.after(seconds, callback)
+
     def answer(self, data: bytes) -> None:
         """Write an HTTP answer instead of frames, then end the connection."""
         self.connection = NoReceiver()

@@ -290,6 +290,12 @@ class SocketTransport(FrameTransport):
         if sent:
             self._sent_some()
 
+    def flush_now(self) -> None:
+        """Write the outbox without waiting to be told that the socket takes something."""
+        if self._on_release is not None:
+            self._blocked = False
+            self.flush()
+
     def _flush_pieces(self) -> None:
         """Write a large outbox without joining it first."""
         outbox = self.outbox
