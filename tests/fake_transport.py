@@ -8,7 +8,7 @@ from wsframework.config import Limits
 from wsframework.connection import Connection
 from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Address, Request
-from wsframework.timers import Timers
+from wsframework.timers import Timer, Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import Opcode
 
@@ -25,7 +25,9 @@ class FakeTransport:
         closes: Close frames that were committed.
         log: the names of the calls that are no sends.
         on_send: called by `send`, after the message is committed.
+        on_flush_now: called by `flush_now`.
         timers: with them, the peer answers our Close `close_seconds` later; without, never.
+        pending: without `timers`, what was asked for with `after`, as (seconds, timer).
     """
 
     connection: Connection
@@ -39,7 +41,9 @@ class FakeTransport:
         self._reading = True
         self.log: list[str] = []
         self.on_send: Callable[[], None] = lambda: None
+        self.on_flush_now: Callable[[], None] = lambda: None
         self.timers: Timers | None = None
+        self.pending: list[tuple[float, Timer]] = []
         self.close_seconds = 0.125
 
     @property
@@ -86,6 +90,16 @@ class FakeTransport:
         assert not self._reading
         self._reading = True
         self.log.append("resume")
+
+    def flush_now(self) -> None:
+        self.on_flush_now()
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        if self.timers is not None:
+            return self.timers.after(seconds, callback)
+        timer = Timer(seconds, callback)
+        self.pending.append((seconds, timer))
+        return timer
 
 
 def connect(limits: Limits | None = None, *, subprotocol: str | None = None) -> FakeTransport:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,9 +11,10 @@ import trio_websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fake_transport import LOST, FakeTransport, connect
+from wsframework.backlog import WaitingBroadcast
 from wsframework.config import Limits
 from wsframework.connection import Connection
-from wsframework.errors import Closed, CloseFrame, ConnectionClosed
+from wsframework.errors import Closed, CloseFrame, ConnectionClosed, WrongThread
 from wsframework.transport import EncodedMessage, encode
 from wsframework.wire import Opcode, encode_message
 
@@ -913,62 +915,89 @@ async def test_a_broadcast_message_is_taken_only_if_there_is_room_now(nursery: t
     assert not offer(ws, encode("y"))
 
 
-class FakeBacklog:
-    def __init__(self, ws: Connection, *messages: str) -> None:
-        self.ws = ws
-        self.messages: list[EncodedMessage] = [encode(message) for message in messages]
-        ws._add_backlog(self)
+class Recipient:
+    """Stands in for a room's member."""
 
-    def _made_room(self) -> bool:
-        while self.messages and offer(self.ws, self.messages[0]):
-            del self.messages[0]
-        return not self.messages
+    room = "the room"
+
+    def _drop(self) -> None:
+        raise AssertionError("nothing is dropped here")
+
+    _overdue = _drop
 
 
-async def test_room_goes_to_waiting_senders_first_and_then_to_backlogs(nursery: trio.Nursery) -> None:
+def wait_in_line(ws: Connection, *messages: str) -> None:
+    for text in messages:
+        message = encode(text)
+        entry = WaitingBroadcast(Recipient(), message, len(message.payload), due=10)
+        ws._open_backlog().add_broadcast(entry, 10)
+
+
+async def test_room_goes_to_what_waits_in_the_order_of_the_calls(nursery: trio.Nursery) -> None:
     transport = full()
     ws = transport.connection
-    first, second = FakeBacklog(ws, "a" * 50, "b" * 50), FakeBacklog(ws, "c" * 10)
-    await start(nursery, ws, sending("s" * 90))
-    transport.take()
-    assert transport.texts == ["s" * 90, "c" * 10]
-    assert second.messages == []
+    wait_in_line(ws, "a" * 50)
+    sender = await start(nursery, ws, sending("s" * 40))
+    wait_in_line(ws, "b" * 50, "c" * 10)
     transport.take(60)
-    assert transport.texts[2:] == ["a" * 50]
+    assert transport.texts == ["a" * 50]
+    transport.take(30)
+    assert transport.texts[1:] == ["s" * 40]
+    await wait_all_tasks_blocked()
+    assert sender.finished()
     transport.take()
-    assert transport.texts[3:] == ["b" * 50]
-    assert first.messages == []
-    second.messages.append(encode("it is told no more"))
-    transport.take()
-    assert len(transport.sent) == 4
+    assert transport.texts[2:] == ["b" * 50, "c" * 10]
+    assert ws.statistics().messages_sent == 4
+    assert [name for name in transport.log if name == "send_encoded"] == ["send_encoded"] * 3
 
 
-async def test_a_backlog_that_closes_its_connection_is_told_no_more() -> None:
+async def test_nothing_overtakes_a_broadcast_that_waits(nursery: trio.Nursery) -> None:
     transport = full()
     ws = transport.connection
-    calls: list[str] = []
-
-    class Closing:
-        def _made_room(self) -> bool:
-            calls.append("made room")
-            ws._start_close(CloseFrame(1013))
-            return False
-
-    ws._add_backlog(Closing())
-    other = FakeBacklog(ws, "late")
-    transport.take()
-    transport.take()
-    assert calls == ["made room"]
+    wait_in_line(ws, "a" * 50)
+    transport.outbox_bytes = 60  # what is small would fit
+    with pytest.raises(trio.WouldBlock):
+        ws.send_nowait("s")
+    assert not offer(ws, encode("b"))
+    ping = await start(nursery, ws, pinging)
+    sender = await start(nursery, ws, sending("s"))
+    assert ws.statistics().waiting_senders == 2
     assert transport.sent == []
-    assert len(other.messages) == 1
-
-
-async def test_the_end_forgets_backlogs() -> None:
-    transport = full()
-    backlog = FakeBacklog(transport.connection, "a")
-    transport.connection._end(LOST)
     transport.take()
-    assert len(backlog.messages) == 1
+    assert transport.sent == [(Opcode.TEXT, b"a" * 50), (Opcode.PING, b"p"), (Opcode.TEXT, b"s")]
+    await wait_all_tasks_blocked()
+    assert sender.finished()
+    assert not ping.finished()
+    ping.scope.cancel()
+
+
+async def test_who_waits_behind_a_cancelled_send_between_broadcasts_gets_its_turn(
+    nursery: trio.Nursery,
+) -> None:
+    transport = full()
+    ws = transport.connection
+    transport.outbox_bytes = 60
+    large = await start(nursery, ws, sending("l" * 90))
+    wait_in_line(ws, "a" * 10)
+    large.scope.cancel()
+    await wait_all_tasks_blocked()
+    assert transport.texts == ["a" * 10]
+    assert ws.statistics().waiting_senders == 0
+
+
+async def test_the_end_forgets_what_waits(nursery: trio.Nursery) -> None:
+    transport = full()
+    ws = transport.connection
+    wait_in_line(ws, "a")
+    sender = await start(nursery, ws, sending("s"))
+    ws._end(LOST)
+    await wait_all_tasks_blocked()
+    assert isinstance(sender.error, ConnectionClosed)
+    transport.take()
+    assert transport.sent == []
+    ((_, timer),) = transport.pending
+    timer.fire()
+    assert ws._backlog is None
 
 
 async def test_a_transport_is_asked_to_tell_of_room_only_while_somebody_waits_for_it(
@@ -989,13 +1018,126 @@ async def test_a_transport_is_asked_to_tell_of_room_only_while_somebody_waits_fo
     assert wanted()  # for the second
     transport.take()
     assert not wanted()
-    FakeBacklog(ws, "a" * 60, "b" * 60)
+    wait_in_line(ws, "a" * 60, "b" * 60)
     assert wanted()
     transport.take()
     assert wanted()  # for the rest
     transport.take()
     assert not wanted()
     assert len(transport.sent) == 5
+
+
+# Other threads
+
+ASYNC_VERBS: dict[str, Operation] = {
+    "send": sending("x"),
+    "receive": receiving,
+    "loop": next_of_the_loop,
+    "ping": pinging,
+    "aclose": closing,
+    "wait_closed": Connection.wait_closed,
+    "wait_draining": Connection.wait_draining,
+}
+SYNC_VERBS: dict[str, Callable[[Connection], object]] = {
+    "send_nowait": lambda ws: ws.send_nowait("x"),
+    "nursery": lambda ws: ws.nursery,
+}
+
+
+def state(ws: Connection) -> list[object]:
+    return [getattr(ws, name) for name in Connection.__slots__ if name != "__weakref__"]
+
+
+def by_trio(ws: Connection, operation: Operation) -> None:
+    trio.run(operation, ws)
+
+
+def by_asyncio(ws: Connection, operation: Operation) -> None:
+    async def main() -> None:
+        await operation(ws)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("run", [by_trio, by_asyncio])
+@pytest.mark.parametrize("verb", ASYNC_VERBS)
+@pytest.mark.parametrize("unread", [False, True])
+async def test_an_async_verb_in_another_threads_event_loop_changes_nothing(
+    run: Callable[[Connection, Operation], None], verb: str, unread: bool
+) -> None:
+    transport = connect()
+    ws = transport.connection
+    if unread:
+        ws._deliver("a message")
+    before = state(ws)
+    with pytest.raises(WrongThread, match=r"trio_token=server\.trio_token"):
+        await trio.to_thread.run_sync(run, ws, ASYNC_VERBS[verb])
+    assert state(ws) == before
+    assert (transport.sent, transport.closes, transport.log) == ([], [], [])
+    await ws.send("it goes on")
+    assert transport.texts == ["it goes on"]
+
+
+@pytest.mark.parametrize("verb", SYNC_VERBS)
+async def test_a_synchronous_verb_in_another_thread_changes_nothing(verb: str, nursery: trio.Nursery) -> None:
+    transport = connect()
+    ws = transport.connection
+    ws._begin(FakeSession(nursery))
+    before = state(ws)
+    with pytest.raises(WrongThread, match=rf"ws\.{verb} in another thread"):
+        await trio.to_thread.run_sync(SYNC_VERBS[verb], ws)
+    assert state(ws) == before
+    assert transport.sent == []
+    SYNC_VERBS[verb](ws)  # in its own it works
+
+
+async def test_what_only_reads_may_be_read_in_any_thread() -> None:
+    ws = connect().connection
+
+    def read() -> tuple[object, ...]:
+        return ws.request, ws.subprotocol, ws.closed, ws.draining, ws.statistics(), repr(ws)
+
+    assert await trio.to_thread.run_sync(read) == read()
+
+
+async def test_host_code_of_the_same_thread_may_send_without_a_task() -> None:
+    transport = connect()
+    token = trio.lowlevel.current_trio_token()
+    token.run_sync_soon(transport.connection.send_nowait, "between two tasks")
+    await wait_all_tasks_blocked()
+    assert transport.texts == ["between two tasks"]
+
+
+async def test_a_thread_that_asks_the_event_loop_may_send() -> None:
+    transport = connect()
+    ws = transport.connection
+    token = trio.lowlevel.current_trio_token()
+
+    def elsewhere() -> None:
+        trio.from_thread.run_sync(ws.send_nowait, "one", trio_token=token)
+        trio.from_thread.run(ws.send, "two", trio_token=token)
+
+    await trio.to_thread.run_sync(elsewhere)
+    assert transport.texts == ["one", "two"]
+
+
+def test_connections_of_one_thread_share_its_number() -> None:
+    async def main() -> bool:
+        return connect().connection._thread is connect().connection._thread
+
+    assert trio.run(main)
+
+
+class OddText(str):
+    def encode(self, *_: object) -> Any:
+        return "this is no bytes"
+
+
+async def test_a_text_that_encodes_itself_oddly_goes_out_as_the_text_it_is() -> None:
+    transport = connect()
+    await transport.connection.send(OddText("a"))
+    transport.connection.send_nowait(OddText("b"))
+    assert transport.sent == [(Opcode.TEXT, b"a"), (Opcode.TEXT, b"b")]
 
 
 # Draining

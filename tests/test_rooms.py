@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -12,9 +12,26 @@ import trio
 import trio.testing
 
 from tests.chat.serving import Peer, connect, serving
-from wsframework import App, Close, Connection, Engine, Limits, Member, Room, Rooms, Server, SlowPolicy
+from tests.fake_transport import LOST, FakeTransport
+from tests.fake_transport import connect as fake_connect
+from wsframework import (
+    App,
+    Close,
+    CloseFrame,
+    Connection,
+    Engine,
+    Limits,
+    Member,
+    Room,
+    Rooms,
+    Server,
+    SlowPolicy,
+    WrongThread,
+)
 from wsframework.rooms import LocalEngine
+from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage, encode
+from wsframework.wire import Opcode
 
 
 class Stage:
@@ -555,6 +572,602 @@ async def test_an_engine_of_ones_own_carries_rooms_to_other_processes_without_a_
         await trio.testing.wait_all_tasks_blocked()
         assert there.calls == [("subscribe", "lobby"), ("unsubscribe", "lobby")]
         assert Room("lobby", engine=here).present() == ["ada"]
+
+
+# One connection, one account, one order
+
+
+def full(limits: Limits | None = None) -> FakeTransport:
+    """Return a transport whose outbox has no room for another byte."""
+    transport = fake_connect(limits)
+    transport.taking = False
+    transport.outbox_bytes = transport.connection._outbox_limit
+    return transport
+
+
+@asynccontextmanager
+async def ticking(*transports: FakeTransport) -> AsyncIterator[None]:
+    timers = Timers()
+    for transport in transports:
+        transport.timers = timers
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timers.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_leaves_and_comes_back_has_one_account() -> None:
+    transport = full()
+    ws = transport.connection
+    room = Room("lobby", slow=SlowPolicy(action="drop_newest", max_bytes=1000))
+    for number in range(300):
+        async with room.join(ws) as member:
+            room.broadcast(f"{number:100}")
+            assert member.backlog_bytes <= 1000
+    statistics = room.statistics()
+    assert (statistics.deliveries, statistics.dropped) == (10, 290)
+    transport.take()
+    assert transport.texts == [f"{number:100}" for number in range(1)]
+    for _ in range(20):
+        transport.take()
+    assert transport.texts == [f"{number:100}" for number in range(10)]
+
+
+async def test_who_leaves_and_comes_back_is_closed_when_that_is_too_much() -> None:
+    transport = full()
+    ws = transport.connection
+    room = Room("lobby", slow=SlowPolicy(max_bytes=1000))
+    for number in range(11):
+        async with room.join(ws):
+            assert room.broadcast("x" * 100) == (number < 10)
+    assert transport.closes == [CloseFrame(1013, "too slow for this room")]
+    assert room.statistics().closed == 1
+    assert ws._backlog is None
+
+
+async def test_many_rooms_share_the_account_of_their_member() -> None:
+    transport = full()
+    rooms = Rooms(slow=SlowPolicy(action="drop_newest", max_bytes=1000))
+    async with AsyncExitStack() as stack:
+        members = [
+            await stack.enter_async_context(rooms[f"room {number}"].join(transport.connection))
+            for number in range(300)
+        ]
+        reached = [member.room.broadcast("x" * 100) for member in members]
+        assert sum(reached) == 10
+        assert {member.backlog_bytes for member in members} == {1000}
+
+
+async def test_messages_of_several_rooms_and_of_the_handler_go_out_in_the_order_of_the_calls(
+    nursery: trio.Nursery,
+) -> None:
+    transport = full()
+    ws = transport.connection
+    one, two = Room("one"), Room("two")
+    expected = []
+    async with one.join(ws), two.join(ws):
+        for number in range(10):
+            for room in (one, two):
+                text = f"{room.name} {number}"
+                room.broadcast(text)
+                expected.append(text)
+            nursery.start_soon(ws.send, f"own {number}")
+            expected.append(f"own {number}")
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.WouldBlock):
+                ws.send_nowait("no")
+            # Room for one or two: whoever came last must not take it.
+            transport.take(15)
+            assert transport.texts == expected[: len(transport.sent)]
+    async with one.join(ws):
+        one.broadcast("back again")
+    while transport.outbox_bytes:
+        transport.take()
+    assert transport.texts == [*expected, "back again"]
+
+
+async def test_a_message_that_comes_after_a_return_does_not_overtake_what_waits() -> None:
+    transport = full()
+    ws = transport.connection
+    room = Room("lobby")
+    async with room.join(ws):
+        room.broadcast("1")
+        room.broadcast("2")
+    transport.outbox_bytes -= 1  # room for one, of which nobody has been told
+    async with room.join(ws):
+        room.broadcast("3")
+    transport.take()
+    assert transport.texts == ["1", "2", "3"]
+
+
+async def test_drop_oldest_forgets_only_the_rooms_own() -> None:
+    transport = full()
+    ws = transport.connection
+    log = Room("log", slow=SlowPolicy(max_bytes=100))
+    prices = Room("prices", slow=SlowPolicy(action="drop_oldest", max_bytes=100))
+    async with log.join(ws), prices.join(ws):
+        log.broadcast("l" * 60)
+        for number in range(10):
+            assert prices.broadcast(f"{number:20}") == 1
+        assert prices.broadcast("p" * 50) == 0  # even alone it is too much beside the log's
+        assert prices.statistics().dropped == 9
+        assert log.statistics().dropped == 0
+    transport.take()
+    assert transport.texts == ["l" * 60, f"{8:20}", f"{9:20}"]
+
+
+@pytest.mark.parametrize("action", ["close", "drop_newest", "drop_oldest"])
+async def test_what_waits_is_bounded_in_messages_too(action: Any) -> None:
+    transport = full()
+    transport.outbox_bytes += 1  # there is no room even for an empty one
+    room = Room("lobby", slow=SlowPolicy(action=action, max_messages=5))
+    async with room.join(transport.connection) as member:
+        for _ in range(8):
+            room.broadcast("")
+        assert member.backlog_bytes == 0
+    transport.take()
+    assert len(transport.texts) == (0 if action == "close" else 5)
+    statistics = room.statistics()
+    assert (statistics.dropped, statistics.closed) == ((0, 1) if action == "close" else (3, 0))
+
+
+async def test_a_burst_of_one_turn_makes_nobody_slow_whose_socket_takes_it() -> None:
+    transport = fake_connect()
+    transport.taking = False
+    transport.on_flush_now = transport.take
+    room = Room("lobby", slow=SlowPolicy(max_bytes=1000, max_seconds=1))
+    async with room.join(transport.connection) as member:
+        for number in range(100):
+            await trio.sleep(0.011)
+            assert room.broadcast(f"{number:100}") == 1
+        assert member.backlog_bytes <= 1000
+    while transport.outbox_bytes:
+        transport.take()
+    assert transport.texts == [f"{number:100}" for number in range(100)]
+
+
+async def test_a_member_whose_connection_turns_out_to_be_lost_is_not_reached() -> None:
+    transport = full()
+    transport.on_flush_now = lambda: transport.connection._end(LOST)
+    room = Room("lobby", slow=SlowPolicy(max_bytes=10))
+    async with room.join(transport.connection) as member:
+        assert room.broadcast("x" * 10) == 1
+        assert room.broadcast("y") == 0
+        assert member.backlog_bytes == 0
+    assert room.statistics().closed == 0
+
+
+# The clock
+
+
+async def test_a_slow_member_is_closed_on_time_without_another_broadcast(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    transport = full()
+    room = Room("lobby", slow=SlowPolicy(max_seconds=3))
+    async with ticking(transport), room.join(transport.connection):
+        room.broadcast("the only one")
+        await trio.sleep(2.9)
+        assert transport.closes == []
+        await trio.sleep(0.2)
+        assert transport.closes == [CloseFrame(1013, "too slow for this room")]
+        assert room.statistics().closed == 1
+
+
+@pytest.mark.parametrize("action", ["drop_newest", "drop_oldest"])
+async def test_what_has_waited_for_too_long_is_dropped_without_another_broadcast(
+    action: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = full()
+    room = Room("lobby", slow=SlowPolicy(action=action, max_seconds=3))
+    async with ticking(transport), room.join(transport.connection) as member:
+        room.broadcast("old")
+        await trio.sleep(2)
+        room.broadcast("young")
+        await trio.sleep(1.1)
+        assert (member.dropped, member.backlog_bytes) == (1, len("young"))
+        transport.take()
+        assert transport.texts == ["young"]
+        await trio.sleep(10)
+    assert room.statistics().dropped == 1
+
+
+async def test_what_was_left_behind_is_judged_as_if_the_member_had_stayed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    one, two = full(), full()
+    closing = Room("closing", slow=SlowPolicy(max_seconds=3))
+    dropping = Room("dropping", slow=SlowPolicy(action="drop_oldest", max_seconds=3))
+    async with ticking(one, two):
+        async with closing.join(one.connection), dropping.join(two.connection):
+            closing.broadcast("x")
+            dropping.broadcast("y")
+        await trio.sleep(3.1)
+        assert one.closes == [CloseFrame(1013, "too slow for this room")]
+        assert two.connection._waiting is None
+        assert dropping.statistics().dropped == 1
+
+
+async def test_each_room_has_its_own_seconds(autojump_clock: trio.testing.MockClock) -> None:
+    transport = full()
+    slow = Room("slow", slow=SlowPolicy(action="drop_oldest", max_seconds=9))
+    quick = Room("quick", slow=SlowPolicy(action="drop_oldest", max_seconds=2))
+    async with ticking(transport), slow.join(transport.connection), quick.join(transport.connection):
+        slow.broadcast("s")
+        quick.broadcast("q")
+        await trio.sleep(2.1)
+        assert (slow.statistics().dropped, quick.statistics().dropped) == (0, 1)
+        await trio.sleep(7)
+        assert slow.statistics().dropped == 1
+
+
+# Other threads
+
+
+async def test_a_broadcast_from_another_thread_is_refused_before_anything_changes() -> None:
+    async with staged() as stage:
+        peer = await stage.member()
+        with pytest.raises(WrongThread, match=r"trio_token=server\.trio_token") as caught:
+            await trio.to_thread.run_sync(stage.room.broadcast, "from a thread")
+        assert isinstance(caught.value, RuntimeError)
+        assert stage.room.statistics().broadcasts == 0
+        assert stage.room.broadcast("from here") == 1
+        assert await peer.receive() == "from here"
+
+
+async def test_a_thread_may_have_the_event_loop_broadcast() -> None:
+    async with staged() as stage:
+        peer = await stage.member()
+        token = trio.lowlevel.current_trio_token()
+
+        def elsewhere() -> int:
+            return trio.from_thread.run_sync(stage.room.broadcast, "by way of", trio_token=token)
+
+        assert await trio.to_thread.run_sync(elsewhere) == 1
+        assert await peer.receive() == "by way of"
+
+
+async def test_joining_leaving_and_presence_are_refused_in_another_thread() -> None:
+    transport, other = fake_connect(), fake_connect()
+    engine = LocalEngine()
+    room = Room("lobby", engine=engine)
+    membership = room.join(transport.connection, "ada")
+
+    async def enter(ws: Connection) -> None:
+        async with room.join(ws):
+            pytest.fail("joined in another thread")
+
+    async def leave() -> None:
+        await membership.__aexit__(None, None, None)
+
+    def set_data(member: Member) -> None:
+        member.data = "eve"
+
+    def check(*members: Member) -> None:
+        assert room.members == members
+        assert room.present() == [member.data for member in members]
+
+    with pytest.raises(WrongThread, match=r"room\.join"):
+        await trio.to_thread.run_sync(trio.run, enter, other.connection)
+    check()
+    async with membership as member:
+        for call in ((trio.run, enter, other.connection), (trio.run, leave), (set_data, member)):
+            with pytest.raises(WrongThread):
+                await trio.to_thread.run_sync(*call)
+            check(member)
+        assert member.data == "ada"
+        # An empty room of the same name publishes to the same members, and an engine may call from anywhere.
+        with pytest.raises(WrongThread):
+            await trio.to_thread.run_sync(Room("lobby", engine=engine).broadcast, "x")
+        with pytest.raises(WrongThread):
+            await trio.to_thread.run_sync(engine.publish, "lobby", encode("x"), ())
+        assert transport.sent == []
+    check()
+
+
+async def test_a_room_belongs_to_the_thread_of_its_members_wherever_it_was_made() -> None:
+    room = Room("made in the main thread")
+
+    async def serve() -> int:
+        async with room.join(fake_connect().connection):
+            return room.broadcast("x")
+
+    for _ in range(2):
+        assert await trio.to_thread.run_sync(trio.run, serve) == 1
+    assert room.broadcast("nobody is there any more") == 0
+    assert await serve() == 1
+
+
+async def test_members_of_two_threads_do_not_share_a_room() -> None:
+    room = Room("lobby")
+
+    async def join() -> None:
+        async with room.join(fake_connect().connection):
+            pytest.fail("joined")
+
+    async with room.join(fake_connect().connection) as member:
+        with pytest.raises(WrongThread, match=r"room\.join"):
+            await trio.to_thread.run_sync(trio.run, join)
+        assert room.members == (member,)
+
+
+# Rooms of one name
+
+
+async def test_two_rooms_of_one_name_on_one_engine_are_one_to_those_who_are_in_them() -> None:
+    engine = LocalEngine()
+    one, two = Room("lobby", engine=engine), Room("lobby", engine=engine)
+    first, second = fake_connect(), fake_connect()
+    async with one.join(first.connection, "first"):
+        async with two.join(second.connection, "second"):
+            assert one.broadcast("from one") == 2
+            assert two.broadcast("from two", exclude=first.connection) == 1
+            assert one.present() == two.present() == ["first", "second"]
+            assert [len(room.members) for room in (one, two)] == [1, 1]
+            assert [room.statistics().broadcasts for room in (one, two)] == [1, 1]
+            assert [room.statistics().deliveries for room in (one, two)] == [1, 2]
+        assert one.present() == two.present() == ["first"]
+        assert two.broadcast("after the second left") == 1
+        async with two.join(second.connection, "again"):
+            assert one.present() == ["first", "again"]
+    assert first.texts == ["from one", "after the second left"]
+    assert second.texts == ["from one", "from two"]
+    assert one.present() == two.present() == []
+    assert one.broadcast("anybody?") == two.broadcast("anybody?") == 0
+
+
+async def test_the_first_of_two_rooms_of_one_name_may_be_left_first() -> None:
+    engine = LocalEngine()
+    one, two = Room("lobby", engine=engine), Room("lobby", engine=engine)
+    first, second = fake_connect(), fake_connect()
+    async with two.join(second.connection, "second"):
+        async with one.join(first.connection, "first"):
+            pass
+        assert one.broadcast("x") == two.broadcast("y") == 1
+        assert one.present() == ["second"]
+    assert second.texts == ["x", "y"]
+
+
+async def test_a_connection_joins_rooms_of_one_name_once() -> None:
+    engine = LocalEngine()
+    one, two = Room("lobby", engine=engine), Room("lobby", engine=engine)
+    ws = fake_connect().connection
+    async with one.join(ws, "once"):
+        with pytest.raises(RuntimeError, match="already a member of the room 'lobby'"):
+            async with two.join(ws, "twice"):
+                pytest.fail("joined twice")
+        assert one.present() == ["once"]
+        assert two.members == ()
+
+
+async def test_an_engine_hears_of_a_name_once_however_many_rooms_have_it() -> None:
+    engine = Relay()
+    one, two = Room("lobby", engine=engine), Room("lobby", engine=engine)
+    async with one.join(fake_connect().connection), two.join(fake_connect().connection):
+        pass
+    async with two.join(fake_connect().connection):
+        pass
+    assert engine.calls == [("subscribe", "lobby"), ("unsubscribe", "lobby")] * 2
+
+
+async def test_rooms_of_one_name_on_two_engines_are_two() -> None:
+    one, two = Room("lobby"), Room("lobby")
+    async with one.join(fake_connect().connection), two.join(fake_connect().connection):
+        assert one.broadcast("x") == two.broadcast("x") == 1
+
+
+async def test_two_sets_of_rooms_on_one_engine_see_each_others_members() -> None:
+    engine = LocalEngine()
+    one, two = Rooms(engine=engine), Rooms(engine=engine)
+    transport = fake_connect()
+    async with one["tea"].join(transport.connection, "ada"):
+        gc.collect()
+        assert two["tea"].present() == ["ada"]
+        assert two["tea"].broadcast("sugar?") == 1
+        assert "tea" in one
+        assert "tea" not in two
+    assert one["tea"].broadcast("anybody?") == 0
+
+
+async def test_a_room_whose_name_was_changed_can_be_left() -> None:
+    room = Room("before")
+    async with room.join(fake_connect().connection):
+        room.name = "after"
+    assert room.members == ()
+    async with room.join(fake_connect().connection, "x"):
+        assert room.broadcast("x") == 1
+        assert room.present() == ["x"]
+
+
+class Unhashable(LocalEngine):
+    __hash__ = None  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return 0
+
+
+async def test_an_engine_need_be_neither_hashable_nor_true() -> None:
+    engine = Unhashable()
+    room, rooms = Room("lobby", engine=engine), Rooms(engine=engine)
+    async with room.join(fake_connect().connection, "x"):
+        assert rooms["lobby"].present() == ["x"]
+
+
+# Mistakes of others
+
+
+class Failing(LocalEngine):
+    """Raises where it is told to."""
+
+    where = ""
+
+    def _fail(self, where: str) -> None:
+        if where == self.where:
+            raise OSError(where)
+
+    def subscribe(self, room: str, deliver: Any) -> None:
+        self._fail("subscribe")
+        super().subscribe(room, deliver)
+
+    def unsubscribe(self, room: str) -> None:
+        super().unsubscribe(room)
+        self._fail("unsubscribe")
+
+    def publish(self, room: str, message: EncodedMessage, exclude: Collection[object]) -> int:
+        self._fail("publish")
+        return super().publish(room, message, exclude)
+
+    def enter(self, room: str, member: int, data: Any) -> None:
+        self._fail("enter")
+        super().enter(room, member, data)
+
+    def leave(self, room: str, member: int) -> None:
+        super().leave(room, member)
+        self._fail("leave")
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("where", ["subscribe", "enter", "leave", "unsubscribe"])
+async def test_an_engine_that_fails_leaves_no_half_a_member_behind(where: str, others: int) -> None:
+    engine = Failing()
+    room = Room("lobby", engine=engine)
+    transport = fake_connect()
+    async with AsyncExitStack() as stack:
+        for _ in range(others):
+            await stack.enter_async_context(room.join(fake_connect().connection, "other"))
+        engine.where = where
+        fails = not (others and where in ("subscribe", "unsubscribe"))
+        with pytest.raises(OSError, match=where) if fails else nullcontext():
+            async with room.join(transport.connection, "x"):
+                pass
+        engine.where = ""
+        assert len(room.members) == others
+        assert room.present() == ["other"] * others
+        assert room.broadcast("x") == others
+        async with room.join(transport.connection, "again"):
+            assert room.present() == ["other"] * others + ["again"]
+            assert room.broadcast("once") == others + 1
+    assert transport.texts == ["once"]
+
+
+async def test_a_broadcast_that_the_engine_refuses_is_not_counted() -> None:
+    engine = Failing()
+    engine.where = "publish"
+    room = Room("lobby", engine=engine)
+    with pytest.raises(OSError, match="publish"):
+        room.broadcast("x")
+    assert room.statistics().broadcasts == 0
+
+
+async def test_data_that_the_engine_refuses_change_nothing() -> None:
+    engine = Failing()
+    room = Room("lobby", engine=engine)
+    async with room.join(fake_connect().connection, "before") as member:
+        engine.where = "enter"
+        with pytest.raises(OSError, match="enter"):
+            member.data = "after"
+        assert member.data == "before"
+        assert room.present() == ["before"]
+
+
+class Welcoming(LocalEngine):
+    """Broadcasts from within `enter` and `leave`."""
+
+    def enter(self, room: str, member: int, data: Any) -> None:
+        super().enter(room, member, data)
+        self.publish(room, encode(f"{data} comes"), ())
+
+    def leave(self, room: str, member: int) -> None:
+        super().leave(room, member)
+        self.publish(room, encode("one goes"), ())
+
+
+async def test_an_engine_may_broadcast_while_members_come_and_go() -> None:
+    room = Room("lobby", engine=Welcoming())
+    one, two = fake_connect(), fake_connect()
+    async with room.join(one.connection, "one"), room.join(two.connection, "two"):
+        pass
+    assert one.texts == ["one comes", "two comes", "one goes", "one goes"]
+    assert two.texts == ["two comes", "one goes"]
+
+
+class Calling(str):
+    """Broadcasts while it is being encoded."""
+
+    room: Room
+
+    def encode(self, *_: object) -> Any:
+        self.room.broadcast("from within")
+        return 7
+
+
+async def test_a_message_cannot_call_back_while_it_is_encoded() -> None:
+    room = Room("lobby")
+    transport = fake_connect()
+    message = Calling("a text")
+    message.room = room
+    async with room.join(transport.connection):
+        room.broadcast(message)
+    assert transport.texts == ["a text"]
+
+
+async def test_whoever_is_excluded_may_come_from_a_generator_that_broadcasts() -> None:
+    room = Room("lobby")
+    one, two = fake_connect(), fake_connect()
+
+    def exclude() -> Iterator[Connection]:
+        room.broadcast("first")
+        yield one.connection
+
+    async with room.join(one.connection), room.join(two.connection):
+        assert room.broadcast("second", exclude=exclude()) == 1
+    assert one.texts == ["first"]
+    assert two.texts == ["first", "second"]
+
+
+@pytest.mark.parametrize("exclude", [7, None, [None], "a name", [{}], iter(["x"])])
+async def test_what_is_no_member_cannot_be_excluded(exclude: Any) -> None:
+    room = Room("lobby")
+    transport = fake_connect()
+    async with room.join(transport.connection):
+        with pytest.raises(TypeError):
+            room.broadcast("x", exclude=exclude)
+    assert transport.sent == []
+    assert room.statistics().broadcasts == 0
+
+
+async def test_a_buffer_may_be_reused_while_its_broadcast_waits() -> None:
+    transport = full()
+    room = Room("lobby")
+    buffer = bytearray(b"before")
+    async with room.join(transport.connection):
+        room.broadcast(memoryview(buffer))
+        buffer[:] = b"after!"
+    transport.take()
+    assert transport.sent == [(Opcode.BINARY, b"before")]
+
+
+async def test_slow_members_may_be_closed_in_the_middle_of_a_broadcast() -> None:
+    transports = [full() if number % 2 else fake_connect() for number in range(20)]
+    room = Room("lobby", slow=SlowPolicy(max_bytes=5))
+    async with AsyncExitStack() as stack:
+        for transport in transports:
+            await stack.enter_async_context(room.join(transport.connection))
+        assert [room.broadcast(text) for text in ("1234", "56", "78")] == [20, 10, 10]
+        assert room.statistics().closed == 10
+        assert all(len(transport.closes) == number % 2 for number, transport in enumerate(transports))
+
+
+async def test_a_membership_may_be_entered_again_after_it_was_left() -> None:
+    room = Room("lobby")
+    transport = fake_connect()
+    membership = room.join(transport.connection, "x")
+    for _ in range(2):
+        async with membership:
+            assert room.present() == ["x"]
+        await membership.__aexit__(None, None, None)  # leaving twice is leaving once
+        assert room.present() == []
+    assert room.broadcast("x") == 0
 
 
 def test_the_names_that_programs_need_are_public() -> None:

@@ -38,6 +38,15 @@ def test_a_lone_surrogate_cannot_be_sent() -> None:
         encode("\ud800")
 
 
+class OddText(str):
+    def encode(self, *_: object) -> Any:
+        return "this is no bytes"
+
+
+def test_a_text_that_encodes_itself_oddly_is_the_text_it_is() -> None:
+    assert encode(OddText("x")).payload == b"x"
+
+
 def test_bytes_that_their_owner_may_change_are_copied() -> None:
     buffer = bytearray(b"before")
     taken = to_bytes(buffer)
@@ -53,4 +62,6 @@ def test_a_transport_that_is_gone_takes_everything_and_does_nothing() -> None:
     GONE.close(CloseFrame(1000))
     GONE.pause_reading()
     GONE.resume_reading()
+    GONE.flush_now()
+    GONE.after(0, lambda: pytest.fail("called back")).cancel()
     assert (GONE.outbox_bytes, GONE.room_wanted) == (0, False)

@@ -49,13 +49,12 @@ from wsframework.errors import Closed, CloseFrame, ConnectionClosed, WrongThread
 from wsframework.parking import NEVER_PARKED, Handed, Parked
 from wsframework.pings import Pings
 from wsframework.request import Request
-from wsframework.transport import GONE, BytesLike, EncodedMessage, Transport, to_bytes
+from wsframework.transport import GONE, BytesLike, EncodedMessage, Transport, to_bytes, to_payload
 from wsframework.wire import Opcode
 
 __all__ = ["Connection", "ConnectionStatistics", "SessionHooks"]
 
 _TEXT = int(Opcode.TEXT)
-_BINARY = int(Opcode.BINARY)
 _PING = int(Opcode.PING)
 
 
@@ -364,11 +363,10 @@ class Connection:
         if get_ident() != self._thread:
             raise WrongThread("ws.send")
         await checkpoint_if_cancelled()
-        if isinstance(message, str):
-            # Not `message.encode()`: a subclass may have one of its own, which returns anything.
-            opcode, payload = _TEXT, str.encode(message)
+        if type(message) is str:
+            opcode, payload = _TEXT, message.encode()
         else:
-            opcode, payload = _BINARY, to_bytes(message)
+            opcode, payload = to_payload(message)
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
         # `_has_room`, without the call: this is the path of every message.
@@ -390,10 +388,7 @@ class Connection:
         """
         if get_ident() != self._thread:
             raise WrongThread("ws.send_nowait")
-        if isinstance(message, str):
-            opcode, payload = _TEXT, str.encode(message)
-        else:
-            opcode, payload = _BINARY, to_bytes(message)
+        opcode, payload = to_payload(message)
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
         if not self._has_room(len(payload)):

@@ -62,7 +62,7 @@ class SlowPolicy:
             larger message may wait alone. 1 MiB.
         max_seconds: how long a message may wait, not counting time in which the server did not run. 10 s: a
             page that comes back from the background has caught up by then.
-        max_messages: how many may wait. Each takes about 200 bytes besides its payload, so small ones would
+        max_messages: how many may wait. Each takes about 250 bytes besides its payload, so small ones would
             hold many times `max_bytes` without it, and empty ones any amount. 16,384; NATS clients have such
             a number beside their bytes too.
     """

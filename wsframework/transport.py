@@ -15,7 +15,7 @@ from wsframework.errors import CloseFrame
 from wsframework.timers import Timer
 from wsframework.wire import Opcode, encode_message
 
-__all__ = ["BytesLike", "EncodedMessage", "GONE", "Transport", "encode", "to_bytes"]
+__all__ = ["BytesLike", "EncodedMessage", "GONE", "Transport", "encode", "to_bytes", "to_payload"]
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """What goes out as a Binary message."""
@@ -46,12 +46,21 @@ def encode(message: str | BytesLike) -> EncodedMessage:
         TypeError: it is neither `str` nor bytes-like.
         UnicodeEncodeError: the text holds a lone surrogate.
     """
+    opcode, payload = to_payload(message)
+    return EncodedMessage(opcode, payload, encode_message(opcode, payload))
+
+
+def to_payload(message: str | BytesLike) -> tuple[int, bytes]:
+    """Return a message's opcode and its bytes.
+
+    Raises:
+        TypeError: it is neither `str` nor bytes-like.
+        UnicodeEncodeError: the text holds a lone surrogate.
+    """
     if isinstance(message, str):
         # Not `message.encode()`: a subclass may have one of its own, which returns anything.
-        opcode, payload = _TEXT, str.encode(message)
-    else:
-        opcode, payload = _BINARY, to_bytes(message)
-    return EncodedMessage(opcode, payload, encode_message(opcode, payload))
+        return _TEXT, str.encode(message)
+    return _BINARY, to_bytes(message)
 
 
 def to_bytes(message: BytesLike) -> bytes:
