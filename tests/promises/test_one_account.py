@@ -13,7 +13,6 @@ import trio
 import trio.testing
 
 from tests.fake_transport import LOST, FakeTransport, connect
-from tests.promises.rawclient import TEXT
 from tests.promises.stage import Stage, new_app
 from wsframework import CloseFrame, Connection, ConnectionClosed, Limits, Member, Room, Rooms, SlowPolicy
 from wsframework.rooms import LocalEngine, _subscriptions
@@ -79,8 +78,11 @@ async def test_what_waits_and_what_comes_after_a_return_arrives_in_the_order_of_
 
     server = await stage.serve(app)
     client = await stage.connect(server)
-    received = [found.payload.decode() for found in await client.read_to_end() if found.opcode == TEXT]
+    received = [await client.next_text()]
+    while received[-1] != "the last":
+        received.append(await client.next_text())
     assert received == calls
+    assert len(calls) == 81
 
 
 # Against a model
