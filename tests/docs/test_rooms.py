@@ -47,6 +47,14 @@ async def test_everybody_is_told_who_is_there(follow: Follow, autojump_clock: tr
         assert await ada.receive() == "here are: ada"
 
 
+@exercises(PAGE, "progress.py")
+async def test_a_thread_reports_its_progress(follow: Follow) -> None:
+    app = follow(PAGE).load("progress.py").app
+    async with serve(app) as server, server.connect("/compute") as client:
+        expected = ["0 %", "50 %", "100 %", "the answer is 42"]
+        assert [await client.receive() for _ in expected] == expected
+
+
 @exercises(PAGE, "two_houses.py")
 async def test_a_room_of_two_houses_is_one_room(
     follow: Follow, autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
