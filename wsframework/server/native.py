@@ -29,6 +29,7 @@ import random
 import socket as stdlib_socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Sequence
+from threading import get_ident
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -37,7 +38,7 @@ import trio
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled
-from wsframework.errors import CloseFrame, unwrap_group
+from wsframework.errors import CloseFrame, WrongThread, unwrap_group
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.admission import Admission
@@ -147,6 +148,7 @@ class Server:
         self._drain_limit = trio.CancelScope()
         self._interrupt: KeyboardInterrupt | None = None
         self._failure: BaseException | None = None
+        self._thread: int | None = None
 
     @property
     def port(self) -> int:
@@ -177,7 +179,12 @@ class Server:
         return ServerStatistics(counted.open, len(self._transports), counted.accepted, counted.refused)
 
     def stop(self) -> None:
-        """Begin to stop, as cancelling the server's task does; a second call cuts the drain short."""
+        """Begin to stop, as cancelling the server's task does; a second call cuts the drain short.
+
+        Raises:
+            WrongThread: this is not the server's thread.
+        """
+        self._check_thread("server.stop")
         if self._stopping.is_set():
             self._drain_limit.cancel(reason="the server was told twice to stop")
         self._stopping.set()
@@ -190,16 +197,29 @@ class Server:
     async def wait_stopping(self) -> None:
         """Wait until the server begins to stop.
 
+        Raises:
+            WrongThread: this is not the server's thread.
+
         Cancellation: nothing is left behind.
         """
+        self._check_thread("server.wait_stopping")
         await self._stopping.wait()
 
     async def wait_stopped(self) -> None:
         """Wait until every connection is closed and every handler has ended.
 
+        Raises:
+            WrongThread: this is not the server's thread.
+
         Cancellation: nothing is left behind.
         """
+        self._check_thread("server.wait_stopped")
         await self._stopped.wait()
+
+    def _check_thread(self, verb: str) -> None:
+        # None before it runs: then it has no thread yet, and nothing of it could break.
+        if self._thread is not None and get_ident() != self._thread:
+            raise WrongThread(verb)
 
     # The server's life
 
@@ -221,6 +241,7 @@ class Server:
             cancellation (a shield, a thread): then `run` waits for it, with every connection closed.
         """
         self.trio_token = trio.lowlevel.current_trio_token()
+        self._thread = get_ident()
         self.addresses = tuple(address_of(listener.getsockname()) for listener in listeners)
         try:
             async with trio.open_nursery() as watching:
@@ -509,7 +530,9 @@ class Server:
 
         Raises:
             RuntimeError: the server does not run yet, or has begun to stop.
+            WrongThread: this is not the server's thread.
         """
+        self._check_thread("server.serve_soon")
         if self._infrastructure is None or self._stopping.is_set():
             raise RuntimeError("this server does not run, so it can serve no stream")
         self._serve_stream_soon(stream, remote, local)
