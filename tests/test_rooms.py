@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
@@ -991,6 +992,64 @@ async def test_an_engine_need_be_neither_hashable_nor_true() -> None:
     room, rooms = Room("lobby", engine=engine), Rooms(engine=engine)
     async with room.join(fake_connect().connection, "x"):
         assert rooms["lobby"].present() == ["x"]
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("verb", ["broadcast", "send", "send_nowait"])
+def test_ctrl_c_in_the_middle_of_a_commit_tears_nothing(verb: str) -> None:
+    room = Room("lobby")
+    transports: list[FakeTransport] = []
+    calls: list[str] = []
+
+    async def main() -> None:
+        transports.extend(fake_connect() for _ in range(3))
+        transports[0].on_send = lambda: signal.raise_signal(signal.SIGINT)
+        async with AsyncExitStack() as stack:
+            for transport in transports:
+                await stack.enter_async_context(room.join(transport.connection))
+            if verb == "broadcast":
+                room.broadcast("x")
+            elif verb == "send":
+                await transports[0].connection.send("x")
+            else:
+                transports[0].connection.send_nowait("x")
+            calls.append("it has returned")
+            await trio.lowlevel.checkpoint()
+            calls.append("the next checkpoint has returned")
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert calls == ["it has returned"]
+    reached = [transport.texts for transport in transports]
+    assert reached == [["x"]] * 3 if verb == "broadcast" else [["x"], [], []]
+    assert room.members == ()
+
+
+def test_ctrl_c_while_a_member_comes_or_goes_leaves_no_half_a_member() -> None:
+    class Interrupted(LocalEngine):
+        def enter(self, room: str, member: int, data: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().enter(room, member, data)
+
+        def leave(self, room: str, member: int) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().leave(room, member)
+
+    room = Room("lobby", engine=Interrupted())
+    seen: list[object] = []
+
+    async def main() -> None:
+        async with room.join(fake_connect().connection, "x"):
+            seen.append(room.present())
+        seen.append(room.present())
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert seen == [["x"], []]
+    assert room.members == ()
 
 
 # Mistakes of others

@@ -20,6 +20,7 @@ it, and owns what both must agree on:
 Methods with a leading underscore are the host's side of the connection; handlers use the others. Those look
 first whether they are called in the connection's own thread: in another one, even `reschedule` would wake the
 task in the wrong run. They compare threads and not tasks, so host code of that thread may call them as well.
+And Ctrl-C is held back in them, which costs nothing: it comes between two messages, and tears none.
 """
 
 from __future__ import annotations
@@ -252,6 +253,7 @@ class Connection:
 
     # Receiving
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> str | bytes:
         """Receive the next message: `str` for Text, `bytes` for Binary.
 
@@ -288,6 +290,7 @@ class Connection:
     def __aiter__(self) -> Self:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> str | bytes:
         # `receive` again, without the coroutine: this is the loop nearly every handler is.
         if get_ident() != self._thread:
@@ -339,6 +342,7 @@ class Connection:
 
     # Sending
 
+    @trio.lowlevel.enable_ki_protection
     async def send(self, message: str | BytesLike) -> None:
         """Send one message as a single Text or Binary frame.
 
@@ -378,6 +382,7 @@ class Connection:
         else:
             await self._send_in_line(opcode, payload)
 
+    @trio.lowlevel.enable_ki_protection
     def send_nowait(self, message: str | BytesLike) -> None:
         """Send one message if the outbox has room for it now.
 
@@ -396,6 +401,7 @@ class Connection:
         self._messages_sent += 1
         self._transport.send(opcode, payload)
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self, payload: BytesLike | None = None) -> float:
         """Ask the peer for a sign of life and wait for its pong.
 
@@ -457,6 +463,7 @@ class Connection:
 
     # Closing
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection: Close frame, the peer's Close frame, the orderly end of TCP.
 

@@ -355,7 +355,7 @@ class Room:
         """
         return Member(self, ws, data)
 
-    # Membership is changed whole or not at all, Ctrl-C or not.
+    # Ctrl-C is held back here: a membership changes whole or not at all, and a broadcast reaches everybody.
     @trio.lowlevel.enable_ki_protection
     def _enter(self, member: Member) -> None:
         ws, engine, thread = member.ws, self._engine, get_ident()
@@ -410,6 +410,7 @@ class Room:
         """Return what the engine delivers to for rooms of this name, if one of them has members."""
         return self._subscription or _subscriptions.get((id(self._engine), self.name))
 
+    @trio.lowlevel.enable_ki_protection
     def broadcast(
         self, message: str | BytesLike, *, exclude: Connection | Member | Iterable[Connection | Member] = ()
     ) -> int:
@@ -438,7 +439,6 @@ class Room:
         self._broadcasts += 1
         return reached
 
-    @trio.lowlevel.enable_ki_protection
     def _deliver(self, message: EncodedMessage, exclude: Collection[object]) -> int:
         reached = 0
         size = len(message.payload)

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.fake_transport import LOST, FakeTransport, connect
-from tests.promises.stage import Stage, new_app
+from tests.promises.stage import Stage, new_app, until
 from wsframework import CloseFrame, Connection, ConnectionClosed, Limits, Member, Room, Rooms, SlowPolicy
 from wsframework.rooms import LocalEngine, _subscriptions
 from wsframework.timers import Timers
@@ -83,6 +83,28 @@ async def test_what_waits_and_what_comes_after_a_return_arrives_in_the_order_of_
         received.append(await client.next_text())
     assert received == calls
     assert len(calls) == 81
+
+
+async def test_a_member_that_does_not_read_is_closed_on_time_without_another_broadcast(stage: Stage) -> None:
+    room = Room("lobby", slow=SlowPolicy(max_seconds=0.3))
+    app = new_app(limits=Limits(outbox_bytes=1000))
+    waited: list[float] = []
+
+    @app.websocket("/")
+    async def hold(ws: Connection) -> None:
+        async with room.join(ws):
+            await ws.send(bytes(16 * 1024 * KIB))  # far more than the sockets' buffers take
+            assert room.broadcast("the only one") == 1
+            start = trio.current_time()
+            with pytest.raises(ConnectionClosed):
+                await ws.send("stands behind it")
+            waited.append(trio.current_time() - start)
+
+    server = await stage.serve(app)
+    await stage.connect(server, receive_buffer=4096)
+    await until(lambda: waited, what="the slow member is closed")
+    assert waited[0] >= 0.3
+    assert room.statistics().closed == 1
 
 
 # Against a model
