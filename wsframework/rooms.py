@@ -176,10 +176,10 @@ class _Subscription:
     def deliver(self, message: EncodedMessage, exclude: Collection[object]) -> int:
         if get_ident() != self.thread:
             raise WrongThread("room.broadcast")
-        reached = 0
-        for room in self.rooms:
-            reached += room._deliver(message, exclude)
-        return reached
+        rooms = self.rooms
+        if len(rooms) == 1:
+            return rooms[0]._deliver(message, exclude)
+        return sum([room._deliver(message, exclude) for room in rooms])
 
 
 _subscriptions: dict[tuple[int, str], _Subscription] = {}
@@ -431,7 +431,7 @@ class Room:
             UnicodeEncodeError: the text holds a lone surrogate.
             WrongThread: this is not the members' thread.
         """
-        subscription = self._subscribed()
+        subscription = self._subscription or self._subscribed()
         if subscription is not None and get_ident() != subscription.thread:
             raise WrongThread("room.broadcast")
         encoded = encode(message)
