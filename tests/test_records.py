@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from wsframework.records import JsonFormatter, record
+from wsframework.records import JsonFormatter, describe, record
 
 
 def fields_of(entry: logging.LogRecord) -> Any:
@@ -107,3 +109,148 @@ def test_json_takes_the_records_of_other_libraries_too() -> None:
     value = json.loads(JsonFormatter().format(entry))
     del value["time"]
     assert value == {"level": "info", "logger": "other", "message": "hello you"}
+
+
+# Bounds
+
+LONG = "x" * 1024 * 1024
+
+
+def lines_of(caplog: pytest.LogCaptureFixture, **fields: Any) -> tuple[str, str]:
+    """Return a record as text and as JSON."""
+    record(logging.ERROR, "event", **fields)
+    return caplog.records[-1].getMessage(), JsonFormatter().format(caplog.records[-1])
+
+
+class Raising:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+
+class Huge:
+    def __str__(self) -> str:
+        return LONG
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        LONG,
+        "\x00" * len(LONG),
+        LONG.encode(),
+        bytearray(LONG.encode()),
+        Huge(),
+        [LONG] * 100,
+        {LONG: {LONG: [LONG]}},
+        dict.fromkeys(range(100_000)),
+        set(range(100_000)),
+        10**100_000,
+        ValueError(LONG),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_field_has_a_bound(caplog: pytest.LogCaptureFixture, value: object) -> None:
+    text, line = lines_of(caplog, value=value)
+    assert len(text) < 16 * 1024
+    assert len(line) < 160 * 1024
+    json.loads(line)
+
+
+def test_what_is_cut_off_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    text, line = lines_of(caplog, value="x" * 2148)
+    assert text.endswith('x… (100 more characters)"')
+    assert json.loads(line)["value"] == "x" * 2048 + "… (100 more characters)"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), RecursionError()], ids=repr)
+def test_a_value_that_cannot_be_written_is_named(
+    caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    text, line = lines_of(caplog, value=Raising(error), deep=[Raising(error)], key={Raising(error): 1})
+    assert 'value="<Raising, whose str() fails>"' in text
+    assert json.loads(line)["value"] == "<Raising, whose str() fails>"
+
+
+def test_an_exception_whose_repr_fails_can_be_described() -> None:
+    class Broken(Exception):
+        def __repr__(self) -> str:
+            raise SystemExit
+
+    assert describe(Broken()).endswith("Broken, whose repr() fails>")
+    assert len(describe(ValueError(LONG))) < 3000
+
+
+def test_json_stays_json_whatever_the_fields_are(caplog: pytest.LogCaptureFixture) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    fields = {"nan": math.nan, "inf": -math.inf, "circle": circle, "keys": {(1, 2): 3}, "big": 2**80}
+    _, line = lines_of(caplog, **fields, time="mine", logger="mine", level="mine", message="mine")
+    value = json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    assert (value["nan"], value["inf"], value["keys"], value["big"]) == (
+        "nan",
+        "-inf",
+        {"(1, 2)": 3},
+        str(2**80),
+    )
+    assert (value["field.time"], value["logger"], value["message"]) == ("mine", "wsframework", "mine")
+
+
+def chained() -> BaseException:
+    error: BaseException = ValueError(LONG)
+    for _ in range(100):
+        try:
+            raise KeyError(LONG) from error
+        except KeyError as caught:
+            error = caught
+    return error
+
+
+def with_notes() -> BaseException:
+    error = ValueError(LONG)
+    for note in (LONG, "x\n" * len(LONG), "\u202e" * len(LONG)):
+        error.add_note(note)
+    return error
+
+
+def nested() -> BaseException:
+    error: Exception = with_notes()  # type: ignore[assignment]
+    for _ in range(20):
+        error = ExceptionGroup(LONG, [error, ValueError(LONG)])
+    return error
+
+
+@pytest.mark.parametrize("make", [chained, with_notes, nested], ids=lambda make: make.__name__)
+def test_a_traceback_has_a_bound(caplog: pytest.LogCaptureFixture, make: Callable[[], BaseException]) -> None:
+    record(logging.ERROR, "handler.crashed", exc_info=make())
+    traceback = json.loads(JsonFormatter().format(caplog.records[0]))["traceback"]
+    assert len(traceback) < 32 * 1024
+    assert "more characters)" in traceback
+
+
+def test_the_exception_itself_is_not_what_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("the one that matters") from chained()
+    except ValueError as error:
+        record(logging.ERROR, "handler.crashed", exc_info=error)
+    traceback = json.loads(JsonFormatter().format(caplog.records[0]))["traceback"]
+    assert traceback.endswith("ValueError: the one that matters")
+    assert "in test_the_exception_itself_is_not_what_is_cut_off" in traceback
+
+
+def test_a_message_that_does_not_fit_its_arguments_is_written_all_the_same() -> None:
+    entry = logging.LogRecord("other", logging.INFO, __file__, 1, "%d %s", ("you",), None)
+    assert json.loads(JsonFormatter().format(entry))["message"].startswith("%d %s (this message cannot")
+    entry = logging.LogRecord("other", logging.INFO, __file__, 1, LONG, (), None)
+    assert len(JsonFormatter().format(entry)) < 32 * 1024
+
+
+def test_another_librarys_event_needs_no_fields() -> None:
+    entry = logging.LogRecord("other", logging.INFO, __file__, 1, "hello", (), None)
+    entry.event, entry.fields = "greeting", "none"
+    value = json.loads(JsonFormatter().format(entry))
+    assert value["event"] == "greeting"
+    entry.event = 7
+    assert json.loads(JsonFormatter().format(entry))["message"] == "hello"

@@ -5,18 +5,44 @@
 reads `connection.opened path=/chat remote=127.0.0.1:5123` as text and one JSON object with `JsonFormatter`.
 Everything goes to the logger `wsframework` or one below it, and nothing is configured here: that is the
 program's business (`wsframework run` does it for its own process).
+
+Strangers choose what stands in a path, a close reason and often in an exception. So every field and every
+traceback has a bound, and what could move a terminal's cursor, hide or reorder text, or look like a line of
+its own is written as an escape.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import reprlib
+import traceback
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["JsonFormatter", "describe", "record"]
+__all__ = ["JsonFormatter", "describe", "escape", "message_of", "record", "traceback_of"]
 
 logger = logging.getLogger("wsframework")
+
+FIELD_CHARACTERS = 2 * 1024
+"""One field of a record, and the text of one exception in a traceback. nginx cuts a line of its error log at
+2 KiB, RFC 5424 asks receivers of syslog for as much."""
+
+MESSAGE_CHARACTERS = 16 * 1024
+"""The text of another library's record, where one field may be all there is."""
+
+_TRACEBACK_HEAD, _TRACEBACK_TAIL = 8 * 1024, 16 * 1024
+"""The start and the end of a traceback, which are kept: the end has the exception and where it was raised."""
+
+_NESTED_ITEMS, _NESTED_LEVELS = 32, 4
+"""What is written of a field that is a list or a mapping."""
+
+_NAME_CHARACTERS = 128
+
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
+"""Letters and marks that show nothing; Python counts them as printable."""
 
 
 def record(level: int, event: str, /, *, exc_info: BaseException | None = None, **fields: Any) -> None:
@@ -26,47 +52,192 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
         level: a `logging` level.
         event: the step's name, such as `connection.opened`.
         exc_info: an exception whose traceback belongs to the record.
-        fields: what is known about it; values that are None are left out.
+        fields: what is known about it; values that are None are left out, and long ones are cut. `stack` is
+            the one that has lines: they stand below the record, as a traceback does.
     """
     if not logger.isEnabledFor(level):
         return
-    known = {name: value for name, value in fields.items() if value is not None}
-    text = " ".join([event, *(f"{name}={_quoted(value)}" for name, value in known.items())])
-    logger.log(level, "%s", text, exc_info=exc_info, extra={"event": event, "fields": known}, stacklevel=2)
+    stack = fields.pop("stack", None)
+    known = {
+        name: cut(value) if type(value) is str else value
+        for name, value in fields.items()
+        if value is not None
+    }
+    text = " ".join([event, *(f"{_quoted(name)}={_quoted(value)}" for name, value in known.items())])
+    extra = {"event": event, "fields": known, "stack": stack}
+    logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=2)
 
 
 def describe(error: BaseException) -> str:
-    """Return `repr(error)`, or what can be said where that fails: many exceptions are of a user's making."""
+    """Return `repr(error)`, cut, or what can be said where that fails: many exceptions are a user's."""
+    return _text_of(error, repr)
+
+
+def cut(text: str, limit: int = FIELD_CHARACTERS) -> str:
+    """Return the text, or its start and how much is missing."""
+    # Not for a few characters, nor what has been cut already.
+    return text if len(text) <= limit + 64 else f"{text[:limit]}… ({len(text) - limit} more characters)"
+
+
+def escape(text: str) -> str:
+    r"""Return one line of text without a character that acts on a terminal or shows nothing.
+
+    Those are controls (C0, DEL, C1), whatever reorders or joins text (bidirectional overrides, zero-width
+    characters), line and paragraph separators, surrogates, and characters that are not assigned. Each becomes
+    what Python would write: `\n`, `\x1b`, `\u202e`.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join([c if _harmless(c) else c.encode("unicode_escape").decode() for c in text])
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback, each of its texts and the whole of bounded length, lines escaped."""
     try:
-        return repr(error)
+        # Each piece is a frame, or the text of one exception, or one line of a note.
+        pieces = list(traceback.TracebackException.from_exception(error).format())
+        text = "\n".join([cut(piece.rstrip("\n")) for piece in pieces])
     except Exception:
-        return f"<{type(error).__qualname__}, whose repr() fails>"
+        text = f"{describe(error)}\n(its traceback cannot be formatted)"
+    return bounded_lines(text)
+
+
+def bounded_lines(text: str) -> str:
+    """Return lines of bounded length together, each of them escaped."""
+    # Cut twice: escaping a mebibyte takes long, and makes it longer.
+    return _cut_middle("\n".join([escape(line) for line in _cut_middle(text).split("\n")]))
+
+
+def _cut_middle(text: str) -> str:
+    missing = len(text) - _TRACEBACK_HEAD - _TRACEBACK_TAIL
+    if missing <= 0:
+        return text
+    return f"{text[:_TRACEBACK_HEAD]}\n… ({missing} more characters) …\n{text[-_TRACEBACK_TAIL:]}"
+
+
+def message_of(entry: logging.LogRecord) -> str:
+    """Return a record's message, cut, even if it does not fit its arguments."""
+    try:
+        return cut(entry.getMessage(), MESSAGE_CHARACTERS)
+    except Exception:
+        return f"{_text_of(entry.msg)} (this message cannot be formatted with its arguments)"
+
+
+def details_of(entry: logging.LogRecord) -> dict[str, str]:
+    """Return what stands below a record: its `traceback` and its `stack`, as far as it has them."""
+    details = {}
+    if entry.exc_info and (error := entry.exc_info[1]) is not None:
+        details["traceback"] = traceback_of(error)
+    stack = entry.__dict__.get("stack") or entry.stack_info
+    if isinstance(stack, str):
+        details["stack"] = bounded_lines(stack)
+    return details
+
+
+class _BoundedRepr(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = _NESTED_LEVELS
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = _NESTED_ITEMS
+        self.maxdict = self.maxdeque = self.maxarray = _NESTED_ITEMS
+        self.maxstring = self.maxother = self.maxlong = FIELD_CHARACTERS
+
+
+_bounded_repr = _BoundedRepr().repr
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
+
+
+def _text_of(value: object, render: Callable[[object], str] = str) -> str:
+    """Return what a field says, cut; values may be a user's objects, or a stranger's million items."""
+    try:
+        if isinstance(value, bytes | bytearray):
+            missing = len(value) - FIELD_CHARACTERS
+            text = repr(value[:FIELD_CHARACTERS])
+            return cut(f"{text}… ({missing} more bytes)" if missing > 0 else text)
+        return cut(_bounded_repr(value) if type(value) in _CONTAINERS else render(value))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        # SystemExit too: a user's method that fails while we write about its object ends nothing.
+        return f"<{type(value).__qualname__}, whose {render.__name__}() fails>"
+
+
+def _harmless(character: str) -> bool:
+    return character.isprintable() and character not in _INVISIBLE
 
 
 def _quoted(value: object) -> str:
-    text = str(value)
-    printable = text.isprintable()
-    if text and printable and " " not in text and '"' not in text:
+    text = value if type(value) is str else _text_of(value)
+    if text.isascii() and text.isprintable():
+        plain = bool(text) and " " not in text and '"' not in text
+        return text if plain else json.dumps(text)
+    harmless = all(map(_harmless, text))
+    if harmless and " " not in text and '"' not in text:
         return text
     # The peer chooses some of these values, so none may break its line or speak to the reader's terminal.
-    return json.dumps(text, ensure_ascii=not printable)
+    return escape_json(json.dumps(text, ensure_ascii=False))
+
+
+def escape_json(line: str) -> str:
+    r"""Return JSON in one line with every character as `\uXXXX` that `escape` would not let through."""
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join([c if _harmless(c) else json.dumps(c)[1:-1] for c in line])
 
 
 class JsonFormatter(logging.Formatter):
-    """Format every record as one JSON object a line: time, level, event, and the event's own fields."""
+    """Format every record as one JSON object a line: time, level, event, and the event's own fields.
+
+    Args:
+        ascii_only: write every other character as an escape, for a stream that is not UTF-8.
+    """
+
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        super().__init__()
+        self._ascii_only = ascii_only
 
     def format(self, entry: logging.LogRecord) -> str:
         """Return one line of JSON."""
-        fields: dict[str, Any] = {
+        ours: dict[str, Any] = {
             "time": datetime.fromtimestamp(entry.created, UTC).isoformat(timespec="milliseconds"),
             "level": entry.levelname.lower(),
-            "logger": entry.name,
+            "logger": cut(entry.name, _NAME_CHARACTERS),
         }
-        if (event := getattr(entry, "event", None)) is not None:
-            fields["event"] = event
-            fields |= entry.__dict__.get("fields", {})
+        event, fields = getattr(entry, "event", None), entry.__dict__.get("fields")
+        if isinstance(event, str):
+            ours["event"] = cut(event, _NAME_CHARACTERS)
         else:
-            fields["message"] = entry.getMessage()
-        if entry.exc_info:
-            fields["traceback"] = self.formatException(entry.exc_info)
-        return json.dumps(fields, ensure_ascii=False, default=str)
+            ours["message"] = message_of(entry)
+        if isinstance(event, str) and isinstance(fields, Mapping):
+            for name, value in _plain(fields).items():
+                # What the record says about itself stands, whatever a field is called.
+                ours[f"field.{name}" if name in ours else name] = value
+        ours |= details_of(entry)
+        return escape_json(json.dumps(ours, ensure_ascii=self._ascii_only))
+
+
+def _plain(value: Any, level: int = _NESTED_LEVELS) -> Any:
+    """Return a field as what JSON knows, of bounded size and depth."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, int) and value.bit_length() <= 64:
+        return int(value)
+    if isinstance(value, Mapping | list | tuple) and level:
+        try:
+            return _plain_items(value, level - 1)
+        except Exception:
+            pass  # a mapping of a user's
+    return _text_of(value)
+
+
+def _plain_items(value: Any, level: int) -> Any:
+    missing = len(value) - _NESTED_ITEMS
+    if isinstance(value, Mapping):
+        pairs = zip(range(_NESTED_ITEMS), value.items(), strict=False)
+        plain = {cut(_text_of(name), _NAME_CHARACTERS): _plain(item, level) for _, (name, item) in pairs}
+        return plain | ({"…": f"{missing} more"} if missing > 0 else {})
+    return [_plain(item, level) for item in value[:_NESTED_ITEMS]] + (
+        [f"… ({missing} more)"] if missing > 0 else []
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
-import re
 import sys
 from enum import StrEnum
+from typing import TextIO
 
+from wsframework.cli.background import BackgroundHandler
 from wsframework.cli.output import make_console
-from wsframework.records import JsonFormatter
+from wsframework.records import JsonFormatter, details_of, escape, message_of
 
 __all__ = ["LogFormat", "LogLevel", "TextFormatter", "set_up_logging"]
 
@@ -31,7 +33,9 @@ class LogFormat(StrEnum):
 
 _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+_INDENT = "  "
+"""Before every line that is not the start of a record, so that no line of a traceback can look like one."""
 
 
 class TextFormatter(logging.Formatter):
@@ -42,24 +46,38 @@ class TextFormatter(logging.Formatter):
         self._colour = colour
 
     def format(self, entry: logging.LogRecord) -> str:
-        """Return the record's line, with its traceback behind it."""
+        """Return the record's line, with its traceback or stack indented below it."""
         time = f"{self.formatTime(entry, '%H:%M:%S')}.{int(entry.msecs):03}"
-        level, text = entry.levelname.lower(), entry.getMessage()
-        lines = [text, *([self.formatException(entry.exc_info)] if entry.exc_info else [])]
         # Paths and close reasons are the peer's words: they must not move the cursor of who reads the log.
-        text, *traceback = [_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line) for line in lines]
+        level, text = escape(entry.levelname.lower()), escape(message_of(entry))
         if self._colour:
             event, space, fields = text.partition(" ")
             time, text = f"{_DIM}{time}{_RESET}", f"{_BOLD}{event}{_RESET}{space}{fields}"
             level = f"{_COLOURS.get(entry.levelname, _DIM)}{level}{_RESET}"
-        return "\n".join([f"{time} {level} {text}", *traceback])
+        below = [f"{_INDENT}{line}" for part in details_of(entry).values() for line in part.split("\n")]
+        return "\n".join([f"{time} {level} {text}", *below])
 
 
 def set_up_logging(level: LogLevel, form: LogFormat) -> None:
-    """Send the records of the whole process to stderr, in place of what was set up before."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the records of the whole process to stderr, in place of what was set up before.
+
+    A thread of its own writes them: a reader of stderr that does not read must not stop the server.
+    """
+    handler = _handler(sys.stderr)
     if form is LogFormat.JSON:
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(ascii_only=not _is_utf8(sys.stderr)))
     else:
         handler.setFormatter(TextFormatter(colour=make_console(stderr=True).color_system is not None))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _handler(stream: TextIO) -> logging.Handler:
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError):
+        return logging.StreamHandler(stream)  # an object in memory, which nobody has to read
+    return BackgroundHandler(descriptor, stream.encoding)
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return codecs.lookup(stream.encoding or "ascii").name == "utf-8"

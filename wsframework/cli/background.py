@@ -1,0 +1,236 @@
+"""A logging handler that holds up nobody: a thread writes what is logged.
+
+Theory of operation
+-------------------
+Whoever logs formats the record, so that it says what was true then, and appends the line to a queue of
+bounded size. The writer, a daemon thread that starts with the first record, takes all that is in the queue
+and writes it to the descriptor, however long that takes. What does not fit into the queue is dropped and
+counted; the writer says so in a record of its own, at the place of the gap.
+
+Nothing here uses Python's buffered streams. A thread that blocks inside one holds its lock, and then a print
+to stderr and the interpreter's own end would wait for it.
+
+In a forked child there is no thread. The child, and whoever logs after `close`, writes by itself, and does
+not wait for long either.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+
+__all__ = ["BackgroundHandler"]
+
+_QUEUE_BYTES = 1024 * 1024
+"""Some 8,000 records: what a busy server logs in a second or so, and too little to be missed."""
+
+_QUEUE_BYTES_FOR_ERRORS = _QUEUE_BYTES + _QUEUE_BYTES // 4
+"""Errors still fit when a flood of lesser records has filled the queue."""
+
+_FLUSH_SECONDS = 1.0
+"""How long the program's end waits for a reader."""
+
+_ERROR_SECONDS = 0.05
+"""How long an error waits to be written: the process may be about to die of it."""
+
+_PIPE_BYTES = 4096
+"""What a pipe takes in one piece, and without blocking when it says it is writable (PIPE_BUF on Linux)."""
+
+
+class BackgroundHandler(logging.Handler):
+    """Write formatted records to a descriptor, in order, without making the caller wait.
+
+    `flush` waits until everything is written, for a second at most; `logging.shutdown` calls it at the end
+    of the program.
+    """
+
+    def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._encoding = encoding
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._dropped = 0
+        self._dropped_errors = 0
+        self._stuck = False
+        self._patient_at = 0.0
+        self._direct = False
+        self._thread: threading.Thread | None = None
+        self._start_over()
+        _handlers.add(self)
+
+    def _start_over(self) -> None:
+        # Reentrant, because a finalizer may log while its thread is in here.
+        self._changed = threading.Condition(threading.RLock())
+        self._writing = False
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        """Put a record into the queue, or count it as dropped."""
+        error = entry.levelno >= logging.ERROR
+        line = self._encode(entry)
+        if self._direct:
+            self._write_soon(line)
+            return
+        with self._changed:
+            room = _QUEUE_BYTES_FOR_ERRORS if error else _QUEUE_BYTES
+            if not line or self._queued_bytes + len(line) > room:
+                self._dropped += 1
+                self._dropped_errors += error
+                return
+            self._queue.append(line)
+            self._queued_bytes += len(line)
+            if self._thread is None:
+                self._start()
+            self._changed.notify_all()
+        if error and (start := time.monotonic()) >= self._patient_at:
+            self._wait_until_written(_ERROR_SECONDS)
+            # A flood of errors and a slow reader together may take a twentieth of the caller's time.
+            now = time.monotonic()
+            self._patient_at = now + 20 * (now - start)
+
+    def flush(self) -> None:
+        """Wait until everything is written, or for a second."""
+        self._wait_until_written(_FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """Write what is left, as `flush` does; what is logged afterwards is written at once or not at all."""
+        self.flush()
+        self._direct = True
+        with self._changed:
+            self._changed.notify_all()
+        _handlers.discard(self)
+        super().close()
+
+    def _encode(self, entry: logging.LogRecord) -> bytes:
+        try:
+            return f"{self.format(entry)}\n".encode(self._encoding, "backslashreplace")
+        except Exception:
+            # Not `handleError`: it prints to stderr, at once and at any length.
+            return b""
+
+    def _wait_until_written(self, seconds: float) -> None:
+        if self._thread is None or self._thread is threading.current_thread():
+            return
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            # Once is enough for a reader that does not read; the writer says when it does again.
+            while (self._queue or self._writing) and not self._stuck:
+                if not self._changed.wait(deadline - time.monotonic()):
+                    self._stuck = True
+
+    # The thread
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._write_for_ever, name="log writer", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # No more threads, or the interpreter is about to end.
+            self._thread, self._direct = None, True
+            while self._queue:
+                self._write_soon(self._queue.popleft())
+
+    def _write_for_ever(self) -> None:
+        while True:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                while not self._queue:
+                    if self._direct:
+                        return
+                    self._changed.wait()
+                lines = list(self._queue)
+                self._queue.clear()
+                self._queued_bytes = 0
+                dropped, errors = self._dropped, self._dropped_errors
+                self._dropped = self._dropped_errors = 0
+                self._writing = True
+            if dropped:
+                lines.append(self._encode(_dropped_entry(dropped, errors)))
+            for piece in _whole_lines(lines):
+                self._write(piece)
+
+    def _write(self, piece: bytes) -> None:
+        while piece:
+            try:
+                piece = piece[os.write(self._descriptor, piece) :]
+            except BlockingIOError:
+                # Somebody has made it non-blocking for every process that shares it.
+                _wait_writable(self._descriptor, None)
+            except OSError:
+                return  # its reader is gone, or the disk is full: there is nobody to tell
+            self._stuck = False
+
+    # Without the thread
+
+    def _write_soon(self, line: bytes) -> None:
+        deadline = time.monotonic() + (0 if self._stuck else _FLUSH_SECONDS)
+        while line:
+            seconds = deadline - time.monotonic()
+            if not _wait_writable(self._descriptor, max(0.0, seconds)):
+                self._stuck = True
+                return
+            try:
+                line = line[os.write(self._descriptor, line[:_PIPE_BYTES]) :]
+            except BlockingIOError:
+                if seconds < 0:
+                    return
+            except OSError:
+                return
+            else:
+                self._stuck = False
+
+    def _forked(self) -> None:
+        self._start_over()
+        # The parent writes those.
+        self._queue.clear()
+        self._queued_bytes = self._dropped = self._dropped_errors = 0
+        self._stuck, self._direct, self._thread = False, True, None
+
+
+def _entry(level: int, text: str, **extra: object) -> logging.LogRecord:
+    content = {"name": "wsframework", "levelno": level, "levelname": logging.getLevelName(level)}
+    return logging.makeLogRecord({**content, "msg": text, **extra})
+
+
+def _dropped_entry(records: int, errors: int) -> logging.LogRecord:
+    text = f"log.dropped records={records} errors={errors}"
+    fields = {"records": records, "errors": errors}
+    return _entry(logging.WARNING, text, event="log.dropped", fields=fields)
+
+
+def _whole_lines(lines: list[bytes]) -> Iterator[bytes]:
+    """Join lines as far as they reach a pipe's other end in one piece, whoever else writes to it."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > _PIPE_BYTES:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
+
+
+def _wait_writable(descriptor: int, seconds: float | None) -> bool:
+    if not hasattr(select, "poll"):
+        return True  # Windows
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
+_handlers: weakref.WeakSet[BackgroundHandler] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for handler in list(_handlers):
+        handler._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
