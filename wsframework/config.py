@@ -7,6 +7,7 @@ means "no limit" wherever it is allowed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -33,6 +34,14 @@ def _finite(instance: object, attribute: attrs.Attribute[Any], value: float | No
         )
 
 
+def _bits(most: int) -> Callable[[object, attrs.Attribute[Any], int], None]:
+    def check(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+        if not 1 <= value <= most:
+            raise ValueError(f"Limits.{attribute.name} must be from 1 to {most}, not {value!r}")
+
+    return check
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """How much one server, and one connection, may hold.
@@ -51,9 +60,19 @@ class Limits:
             flood of empty ones is bounded too; what one read brought in may be held beyond it.
         outbox_bytes: encoded frames the socket has not taken yet. `send` waits for room below it; a single
             message larger than this is taken when the outbox is empty. 64 KiB, as asyncio's high-water mark.
-        connections: open connections in all, those still in their handshake included. Past it: 503.
-        connections_per_address: the same for one remote address, or None for no limit, which is the default
-            because behind a reverse proxy all clients share one address. Past it: 503.
+        connections: open connections in all, those still in their handshake included, or None. Past it: 503.
+            A server takes fewer where the process may not have as many file descriptors, and logs
+            `server.connections_limited` then.
+        connections_per_address: the same for the addresses of one network, or None for no limit, which is the
+            default because behind a reverse proxy all clients share one address. Past it: 503. Over a unix
+            socket there are no addresses, and nothing is counted.
+        ipv6_prefix_bits: how much of an IPv6 address says whose it is, 1 to 128. A provider gives each
+            customer at least a network of 64 bits (RFC 6177), which is 2**64 addresses. An address that
+            carries an IPv4 address (mapped, NAT64, 6to4, Teredo) counts as that one.
+        ipv4_prefix_bits: the same of an IPv4 address, 1 to 32.
+        tls_handshakes: TLS handshakes in flight, from the client's first byte on, or None. Past it the oldest
+            of them is closed for the newest: two round trips are enough for a client of good faith, and each
+            that is held open takes some 45 KiB, so 1,000 take 45 MB.
         message_fragments: fragments of one message, or None. Autobahn sends 65,536; each costs the peer at
             least two bytes, so `message_bytes` alone bounds memory and this only bounds time.
     """
@@ -65,6 +84,9 @@ class Limits:
     outbox_bytes: int = attrs.field(default=64 * 1024, validator=_positive)
     connections: int | None = attrs.field(default=20_000, validator=_positive)
     connections_per_address: int | None = attrs.field(default=None, validator=_positive)
+    ipv6_prefix_bits: int = attrs.field(default=64, validator=_bits(128))
+    ipv4_prefix_bits: int = attrs.field(default=32, validator=_bits(32))
+    tls_handshakes: int | None = attrs.field(default=1000, validator=_positive)
     message_fragments: int | None = attrs.field(default=None, validator=_positive)
 
 

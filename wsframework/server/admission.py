@@ -1,19 +1,56 @@
-"""Who may come in: every connection is counted here, from the accepted socket to the end of its handler."""
+"""Who may come in: every connection is counted here, from the accepted socket to the end of its handler.
+
+A connection over a limit is refused, and those are bounded in their turn. Of TLS handshakes in flight, which
+cost a stranger nothing and us 45 KiB each, the oldest makes room for the newest: a client of good faith needs
+two round trips, and one that holds a handshake open has had more time than that. Not to accept, or to refuse
+the newest, would let whoever holds all of them shut out everybody else.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
 
 import trio
 
 from wsframework.config import Limits
+from wsframework.records import record
 from wsframework.request import Address
+from wsframework.server.descriptors import descriptor_limit, room_for_connections
+from wsframework.server.heap import give_back_memory
+from wsframework.server.networks import network_of
+from wsframework.server.rated import RatedRecord
+from wsframework.timers import Timers
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "Handshake"]
 
 _REFUSALS_AT_ONCE = 64
 """Connections over the limit that are told so at the same time: each may take the close timeout, so without a
 limit of their own they would be a way around the other. More are closed without a word."""
+
+_STORM = 200
+"""Fewer connections leave less than 10 MB behind, which is not worth looking for."""
+
+_CALM_SECONDS = 2.0
+"""How long after three quarters of a storm's connections are gone their memory is given back."""
+
+
+class Handshake(Protocol):
+    """A TLS handshake in flight."""
+
+    def make_room(self) -> None:
+        """End, unless what the client has sent by now completes it; `end_handshake` is called either way."""
+
+
+class _InScope:
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def make_room(self) -> None:
+        self._scope.cancel(reason="there are too many TLS handshakes")
 
 
 class Admission:
@@ -22,40 +59,73 @@ class Admission:
     Attributes:
         open: connections now, those in their handshake and handlers in their grace included.
         accepted: connections since the start, those that were refused included.
-        refused: of those, closed because there were too many.
+        refused: of those, closed because there were too many, or no descriptors.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, timers: Timers) -> None:
         self.open = 0
         self.accepted = 0
         self.refused = 0
         self._limits = limits
-        self._open_by_address: Counter[str] = Counter()
+        self._timers = timers
+        self._connections = limits.connections
+        self._by_network: Counter[str | bytes] = Counter()
         self._refusing = 0
+        self._handshakes: dict[Handshake, None] = {}
         self._empty: trio.Event | None = None
+        self._peak = 0
+        self._giving_back = False
+        self._refusals = RatedRecord(timers, logging.WARNING, "connection.refused")
+        self._shortages = RatedRecord(timers, logging.ERROR, "server.out_of_resources")
+
+    def fit_descriptors(self) -> None:
+        """Take no more connections than there are file descriptors for, and say so where that is fewer."""
+        wanted, room = self._limits.connections, room_for_connections()
+        if room is None or (wanted is not None and wanted <= room):
+            return
+        self._connections = room
+        # A default that is a little more than fits is no reason to be alarmed.
+        slight = wanted is not None and room >= 0.9 * wanted
+        record(
+            logging.DEBUG if slight else logging.WARNING,
+            "server.connections_limited",
+            connections=room,
+            wanted="no limit" if wanted is None else wanted,
+            descriptors=descriptor_limit(),
+        )
+
+    # Connections
 
     def admit(self, remote: Address) -> bool:
         """Count a connection in, unless there are too many."""
         self.accepted += 1
-        limits = self._limits
-        crowded = limits.connections_per_address
-        if (limits.connections is not None and self.open >= limits.connections) or (
-            crowded is not None and self._open_by_address[remote.host] >= crowded
-        ):
+        if self._connections is not None and self.open >= self._connections:
             self.refused += 1
             return False
+        crowded = self._limits.connections_per_address
+        if crowded is not None and remote.port is not None:
+            network = network_of(remote.host, self._limits)
+            if self._by_network[network] >= crowded:
+                self.refused += 1
+                return False
+            self._by_network[network] += 1
         self.open += 1
-        self._open_by_address[remote.host] += 1
+        if self.open > self._peak:
+            self._peak = self.open
         return True
 
     def depart(self, remote: Address) -> None:
         """Count a connection out again that was admitted."""
         self.open -= 1
-        self._open_by_address[remote.host] -= 1
-        if not self._open_by_address[remote.host]:
-            del self._open_by_address[remote.host]
+        if self._limits.connections_per_address is not None and remote.port is not None:
+            network = network_of(remote.host, self._limits)
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
         if not self.open and self._empty is not None:
             self._empty.set()
+        if self.open * 4 < self._peak:
+            self._storm_is_over()
 
     async def wait_empty(self) -> None:
         """Wait until no connection is open; for one task at a time."""
@@ -63,8 +133,17 @@ class Admission:
             self._empty = trio.Event()
             await self._empty.wait()
 
-    def begin_refusal(self) -> bool:
-        """Whether one more connection that was not admitted may be told so."""
+    # Those that are too many
+
+    def turn_away(self) -> Literal[False]:
+        """Count a connection that cannot be admitted, whatever the limits say."""
+        self.accepted += 1
+        self.refused += 1
+        return False
+
+    def begin_refusal(self, remote: Address) -> bool:
+        """Log a connection that was not admitted; return whether it may be told so."""
+        self._refusals.write(remote=remote)
         if self._refusing >= _REFUSALS_AT_ONCE:
             return False
         self._refusing += 1
@@ -73,3 +152,47 @@ class Admission:
     def end_refusal(self) -> None:
         """It has been told, and is closed."""
         self._refusing -= 1
+
+    def short_of(self, error: OSError | MemoryError) -> None:
+        """Log that the system had no room for a connection."""
+        text = error.strerror if isinstance(error, OSError) else "out of memory"
+        self._shortages.write(error=text, connections=self.open)
+
+    # TLS handshakes in flight
+
+    def begin_handshake(self, handshake: Handshake) -> None:
+        """Count a TLS handshake whose first bytes have come; the oldest may have to go for it."""
+        limit = self._limits.tls_handshakes
+        while limit is not None and len(self._handshakes) >= limit:
+            oldest = next(iter(self._handshakes))
+            oldest.make_room()
+            self._handshakes.pop(oldest, None)
+        self._handshakes[handshake] = None
+
+    def end_handshake(self, handshake: Handshake) -> None:
+        """It is complete, or its connection is gone; harmless when it was never counted."""
+        self._handshakes.pop(handshake, None)
+
+    @contextmanager
+    def handshaking(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Count the block as a TLS handshake; `scope`, which is around it, is cancelled to make room."""
+        handshake = _InScope(scope)
+        self.begin_handshake(handshake)
+        try:
+            yield
+        finally:
+            self.end_handshake(handshake)
+
+    # Memory
+
+    def _storm_is_over(self) -> None:
+        if self._peak >= _STORM and not self._giving_back:
+            self._giving_back = True
+            self._timers.after(_CALM_SECONDS, self._give_back)
+        elif self._peak < _STORM:
+            self._peak = self.open
+
+    def _give_back(self) -> None:
+        self._giving_back = False
+        self._peak = self.open
+        give_back_memory()

@@ -1,12 +1,12 @@
 """Sockets before they are connections: listeners, TLS handshakes and request heads, in the hub.
 
 No task belongs to a socket until its request's head is whole; a port scan or a health probe costs one object
-and no line in the log. One timer bounds TLS and head together.
+and no line in the log. One timer bounds TLS and head together. What OpenSSL needs for a connection is made
+when its first bytes are there, so a client that says nothing costs as little with TLS as without.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket as stdlib_socket
 import ssl
@@ -17,9 +17,10 @@ from wsframework.config import Limits, Timeouts
 from wsframework.errors import HandshakeError
 from wsframework.records import record
 from wsframework.request import Address, Response
+from wsframework.server.accepting import PAUSE_SECONDS, Acceptor
 from wsframework.server.admission import Admission
 from wsframework.server.http import Head, HeadReader, encode_response
-from wsframework.server.hub import HANGUP, READ, WRITE, Hub, tune
+from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, tune
 from wsframework.server.listeners import address_of
 from wsframework.server.logged import socket_transport
 from wsframework.server.opening import crowded_response, draining_response
@@ -27,15 +28,17 @@ from wsframework.server.socket import NOT_NOW, SocketTransport
 from wsframework.timers import Timer, Timers
 from wsframework.wire import Deflater, Inflater
 
-__all__ = ["Incoming", "ListenerPollee", "OUT_OF_RESOURCES"]
+__all__ = ["Incoming", "ListenerPollee"]
 
-OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-RESOURCE_PAUSE_SECONDS = 0.1
-"""How long to stop accepting when there are no file descriptors left; Trio's own loop waits as long."""
-
-_ACCEPTS_PER_TURN = 64
 _HEAD_READ_BYTES = 16 * 1024
+
+_LATE_READS = 64
+"""Pieces of a head that are read at once when its time is up."""
+
+_LATE_SECONDS = 1.0
+"""What a client gets in addition whose bytes had come in time and waited for us."""
+
+_READ_ONLY_METHODS = frozenset({"GET", "HEAD"})
 
 
 class Host(Protocol):
@@ -53,7 +56,7 @@ class Host(Protocol):
         """End the server with a mistake of ours that is not about a single connection."""
 
 
-class ListenerPollee:
+class ListenerPollee(Acceptor[SocketTransport]):
     """A listening socket in the hub."""
 
     dirty = False
@@ -66,67 +69,47 @@ class ListenerPollee:
         tls: ssl.SSLContext | None,
         waiting: set[Incoming],
     ) -> None:
-        self._listener = listener
+        super().__init__(listener, host.admission)
         self._hub = hub
         self._host = host
         self._tls = tls
         self._waiting = waiting
         self._closed = False
-        listener.setblocking(False)
         hub.add(listener.fileno(), self, READ)
 
     def on_ready(self, events: int, now: float) -> None:
         """Accept what is there, a bounded number a turn."""
         try:
-            self._accept()
+            if not self._accept():
+                # A listener whose connections cannot be accepted stays ready for ever.
+                self._hub.ask(self._listener.fileno(), 0)
+                self._host.timers.after(PAUSE_SECONDS, self._ask_again)
         except Exception as error:
             # A mistake of ours, and not in one connection: a server that cannot accept is none.
             self._host.fail(error)
 
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
-            try:
-                socket, peer = self._listener.accept()
-            except NOT_NOW:
-                return
-            except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
-                    record(logging.ERROR, "server.out_of_resources", error=error.strerror)
-                    self._hub.ask(self._listener.fileno(), 0)
-                    self._host.timers.after(RESOURCE_PAUSE_SECONDS, self._ask_again)
-                    return
-                continue  # about a connection that is gone already: ECONNABORTED and its like
-            try:
-                self._take(socket, address_of(peer))
-            except BaseException:
-                socket.close()
-                raise
-
-    def _take(self, socket: stdlib_socket.socket, remote: Address) -> None:
-        try:
-            tune(socket)
-            if self._tls is not None:
-                # Python forgets to close a socket that it finds reset while it wraps it.
-                socket.getpeername()
-                socket = self._tls.wrap_socket(socket, server_side=True, do_handshake_on_connect=False)
-            incoming = Incoming(socket, remote, self._hub, self._host, self._waiting)
-        except OSError:
-            socket.close()  # the peer has reset it in the meantime
-            return
-        if self._host.admission.admit(remote):
+    def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:
+        tune(socket)
+        incoming = Incoming(socket, remote, self._hub, self._host, self._tls, self._waiting)
+        if short:
+            self._admission.turn_away()
+            incoming.refuse(self._told, self._spare.refill)
+        elif self._admission.admit(remote):
             incoming.begin()
         else:
             incoming.refuse()
 
     def _ask_again(self) -> None:
         if not self._closed:
+            self._spare.refill()
             self._hub.ask(self._listener.fileno(), READ)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; take those that have connected by now."""
         self._closed = True
+        self._accept_last()
         self._hub.remove(self._listener.fileno())
-        self._listener.close()
+        self._close()
 
     def flush(self) -> None:
         """Nothing is written to a listener."""
@@ -136,56 +119,133 @@ class ListenerPollee:
 
 
 class Incoming:
-    """A socket whose opening handshake is not complete."""
+    """A socket whose opening handshake is not complete.
 
-    dirty = False
+    Attributes:
+        remote: the client's address.
+        local: ours.
+        secure: whether it speaks TLS.
+        on_left: called when the client leaves while the application decides about its GET or HEAD; the
+            socket is closed then. A request of another method is not given up halfway, and its client may
+            have closed one direction only, so its socket stays open for the answer.
+    """
+
+    __slots__ = (
+        "_admitted",
+        "_asked",
+        "_early",
+        "_extended",
+        "_handshaking",
+        "_head",
+        "_host",
+        "_hub",
+        "_reader",
+        "_socket",
+        "_timer",
+        "_tls",
+        "_upgraded",
+        "_waiting",
+        "dirty",
+        "local",
+        "on_left",
+        "remote",
+        "secure",
+    )
 
     def __init__(
-        self, socket: stdlib_socket.socket, remote: Address, hub: Hub, host: Host, waiting: set[Incoming]
+        self,
+        socket: stdlib_socket.socket,
+        remote: Address,
+        hub: Hub,
+        host: Host,
+        tls: ssl.SSLContext | None,
+        waiting: set[Incoming],
     ) -> None:
         self.remote = remote
         self.local = address_of(socket.getsockname())
-        self.secure = isinstance(socket, ssl.SSLSocket)
+        self.secure = tls is not None
+        self.on_left: Callable[[], None] | None = None
+        self.dirty = False
         self._socket = socket
         self._hub = hub
         self._host = host
+        self._tls = tls
         self._waiting = waiting
         self._reader = HeadReader(host.limits.head_bytes, host.limits.head_fields)
         self._handshaking = self.secure
         self._admitted = False
         self._head: Head | None = None
+        self._early = b""
         self._upgraded: SocketTransport | None = None
-        self.on_left: Callable[[], None] | None = None
         self._asked = READ
+        self._extended = False
         self._timer: Timer | None = None
 
     def begin(self) -> None:
-        """Wait for the head."""
+        """Wait for the head.
+
+        Raises:
+            OSError: the hub cannot watch the socket; it is closed, and counted out.
+        """
         self._admitted = True
         self._waiting.add(self)
         self._timer = self._host.timers.after(self._host.timeouts.handshake, self._time_out)
-        self._hub.add(self._socket.fileno(), self, READ)
+        try:
+            self._hub.add(self._socket.fileno(), self, READ)
+        except BaseException:
+            self.abort()
+            raise
 
-    def refuse(self) -> None:
-        """Say that there are too many; over TLS that would cost a handshake, so just leave."""
-        record(logging.WARNING, "connection.refused", remote=self.remote)
-        if self.secure or not self._host.admission.begin_refusal():
+    def refuse(
+        self, told: dict[SocketTransport, None] | None = None, on_closed: Callable[[], object] | None = None
+    ) -> None:
+        """Say that there are too many; over TLS that would cost a handshake, so just leave.
+
+        Args:
+            told: where who is being told stands for so long, in that order.
+            on_closed: called when its descriptor is free again.
+
+        Raises:
+            OSError: the hub cannot watch the socket; it is closed.
+        """
+        admission = self._host.admission
+        may_tell = admission.begin_refusal(self.remote)
+
+        def end() -> None:
+            if may_tell:
+                admission.end_refusal()
+            if told is not None and transport is not None:
+                told.pop(transport, None)
+            if on_closed is not None:
+                on_closed()
+
+        transport: SocketTransport | None = None
+        if may_tell and not self.secure:
+            try:
+                self._hub.add(self._socket.fileno(), self, READ)
+            except BaseException:
+                self._close()
+                end()
+                raise
+            transport = self._answer(crowded_response(), end)
+            if told is not None:
+                told[transport] = None
+        else:
             self._socket.close()
-            return
-        self._hub.add(self._socket.fileno(), self, READ)
-        self.answer(crowded_response())
+            end()
 
     def on_ready(self, events: int, now: float) -> None:
         """Go on with TLS or the head."""
-        if self._head is not None:
-            if events & HANGUP:
-                # Reported for ever, and there is nobody to answer any more. The decision is still being made,
-                # so it still counts: else a flood of resets would be a way around the limit.
-                self._close()
-            else:
-                # The application is deciding. What comes now stays in the kernel.
-                self._ask(0)
-            return
+        if self._head is None:
+            self._go_on()
+        elif events & HANGUP:
+            self._hung_up(self._head.method)
+        elif self._head.method not in _READ_ONLY_METHODS:
+            self._ask(0)
+        elif self._has_finished():
+            self._leave()
+
+    def _go_on(self) -> None:
         try:
             if self._handshaking and not self._go_on_with_tls():
                 return
@@ -201,7 +261,7 @@ class Incoming:
             self.abort()
             return
         if not data:
-            self.abort()  # a probe: it connected and left, and that is nobody's business
+            self.abort()  # a probe: it connected and left, and there is nobody to tell
             return
         if not self.secure and not self._reader.started:
             record(logging.DEBUG, "connection.accepted", remote=self.remote, local=self.local)
@@ -216,45 +276,139 @@ class Incoming:
             self._host.head_complete(self, head)
 
     def _go_on_with_tls(self) -> bool:
-        assert isinstance(self._socket, ssl.SSLSocket)
-        self._socket.do_handshake()
+        socket = self._socket
+        if not isinstance(socket, ssl.SSLSocket):
+            if not self._unread():
+                self.abort()
+                return False
+            socket = self._begin_tls(socket)
+        socket.do_handshake()
         self._handshaking = False
+        self._host.admission.end_handshake(self)
         record(
             logging.DEBUG,
             "connection.accepted",
             remote=self.remote,
             local=self.local,
-            tls=self._socket.version(),
+            tls=socket.version(),
         )
         self._ask(READ)
         return True
+
+    def _begin_tls(self, socket: stdlib_socket.socket) -> ssl.SSLSocket:
+        assert self._tls is not None
+        # Python forgets to close a socket that it finds reset while it wraps it.
+        socket.getpeername()
+        self._host.admission.begin_handshake(self)
+        self._socket = wrapped = self._tls.wrap_socket(
+            socket, server_side=True, do_handshake_on_connect=False
+        )
+        return wrapped
+
+    def make_room(self) -> None:
+        """Give up a TLS handshake for a newer one, unless what has come by now completes it."""
+        self._read_what_waits()
+        if self._handshaking:
+            self.abort()
 
     def _ask(self, events: int) -> None:
         if events != self._asked:
             self._asked = events
             self._hub.ask(self._socket.fileno(), events)
 
+    def _unread(self) -> bool:
+        """Whether bytes wait in the kernel. FIN is none, nor is a reset; `recv` tells of those."""
+        try:
+            # As the plain socket that it is: OpenSSL would take them.
+            return bool(stdlib_socket.socket.recv(self._socket, 1, stdlib_socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def _read_what_waits(self) -> bool:
+        """Read what came while something else held us up; return whether there was anything."""
+        anything = False
+        for _ in range(_LATE_READS):
+            if self not in self._waiting or not self._unread():
+                break
+            anything = True
+            self._go_on()
+        return anything
+
     def _time_out(self) -> None:
+        late = self._read_what_waits()
+        if self not in self._waiting:
+            return
         limit = self._host.timeouts.handshake
-        if self._reader.started:
+        if late and not self._extended:
+            # We read nothing for a while, or an answer of ours came late. Once: it may be on purpose.
+            self._extended = True
+            self._timer = self._host.timers.after(min(limit, _LATE_SECONDS), self._time_out)
+        elif self._reader.started:
             self.answer(Response.error(408, f"the request's head was not complete within {limit:g} s"))
         else:
             self.abort()
 
     def drain(self) -> None:
         """The server is stopping: do not wait for the rest."""
+        self._read_what_waits()
+        if self not in self._waiting:
+            return
         if self._reader.started:
             self.answer(draining_response())
         else:
             self.abort()
 
+    # While the application decides
+
+    def _hung_up(self, method: str) -> None:
+        if method in _READ_ONLY_METHODS:
+            # Reported for ever, and there is nobody to answer any more. The decision is still being made,
+            # so it still counts: else a flood of resets would be a way around the limit.
+            self._leave()
+        else:
+            self._ask(QUIET)
+
+    def _has_finished(self) -> bool:
+        """Look at what came behind the head: whether it is the end, without anything before it."""
+        if self._trailing:
+            self._ask(0)
+            return False
+        try:
+            if self.secure:
+                # Only OpenSSL can tell bytes from the end. One record at most: then we ask for no more.
+                self._early = data = self._socket.recv(_HEAD_READ_BYTES)
+            else:
+                # What comes now stays in the kernel.
+                data = self._socket.recv(1, stdlib_socket.MSG_PEEK)
+        except NOT_NOW:
+            self._ask(READ)
+            return False
+        except OSError:
+            return True
+        if data:
+            self._ask(0)
+        return not data
+
+    def _leave(self) -> None:
+        self._close()
+        if self.on_left is not None:
+            self.on_left()
+
+    # The end
+
     def answer(self, response: Response) -> None:
         """Answer in HTTP and end the connection."""
+        admission, remote = self._host.admission, self.remote
+        self._answer(response, lambda: admission.depart(remote))
+        self._admitted = False
+
+    def _answer(self, response: Response, on_release: Callable[[], None]) -> SocketTransport:
         self._stop_waiting()
         head_only = self._head is not None and self._head.method == "HEAD"
-        transport = self._transport(None, self._release_callback())
+        transport = self._transport(None, on_release)
         transport.answer(encode_response(response, head_only=head_only))
         transport.begin(b"")
+        return transport
 
     def upgrade(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
@@ -270,12 +424,15 @@ class Incoming:
     def hand_over(self) -> None:
         """Let the transport move bytes, the first of which came right behind the head."""
         assert self._upgraded is not None
-        assert self._head is not None
         # The answer leaves before the handler runs: one that blocks the event loop keeps nobody from knowing
         # that the connection is open. A handler that waits for a message first, as nearly all do, costs no
         # more.
         self._upgraded.flush()
-        self._upgraded.begin(self._head.trailing)
+        self._upgraded.begin(self._trailing)
+
+    @property
+    def _trailing(self) -> bytes:
+        return b"" if self._head is None else self._head.trailing + self._early
 
     def _transport(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
@@ -293,14 +450,10 @@ class Incoming:
             on_release=on_release,
         )
 
-    def _release_callback(self) -> Callable[[], None]:
-        if not self._admitted:
-            return self._host.admission.end_refusal
-        admission, remote = self._host.admission, self.remote
-        return lambda: admission.depart(remote)
-
     def _stop_waiting(self) -> None:
         self._waiting.discard(self)
+        if self._handshaking:
+            self._host.admission.end_handshake(self)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -41,12 +41,13 @@ from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import CloseFrame, WrongThread, unwrap_group
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
+from wsframework.server.accepting import Accepted, StreamListener
 from wsframework.server.admission import Admission
 from wsframework.server.blocking import LoopWatch
 from wsframework.server.framing import FrameTransport
 from wsframework.server.http import Head
 from wsframework.server.hub import Hub, Poller, hub_is_possible
-from wsframework.server.incoming import OUT_OF_RESOURCES, RESOURCE_PAUSE_SECONDS, Incoming, ListenerPollee
+from wsframework.server.incoming import Incoming, ListenerPollee
 from wsframework.server.listeners import address_of, unix_socket_file
 from wsframework.server.opening import Opening, consider, draining_response
 from wsframework.server.streams import StreamIncoming
@@ -127,7 +128,7 @@ class Server:
         self.limits = limits
         self.timeouts = timeouts
         self.timers = Timers(on_blocked=self._blocked)
-        self.admission = Admission(limits)
+        self.admission = Admission(limits, self.timers)
         self._hub: Hub | None = None
         self._make_hub: Callable[[], Hub] | None = None
         if transport == "hub" or (transport == "auto" and hub_is_possible()):
@@ -284,6 +285,8 @@ class Server:
                 close_listeners = self._listen(listeners, ssl, watching, infrastructure)
                 watching.start_soon(self._watch_caller)
                 record(logging.INFO, "server.listening", on=", ".join(map(str, self.addresses)))
+                if listeners:
+                    self.admission.fit_descriptors()
                 task_status.started(self)
                 try:
                     await self._outlast_interrupts(self._stopping.wait)
@@ -367,30 +370,14 @@ class Server:
             infrastructure.start_soon(self._run_vital, hub.run)
             pollees = [ListenerPollee(listener, hub, self, ssl, self._incoming) for listener in listeners]
             return lambda: _close_all(pollees)
-        trio_listeners = [trio.socket.from_stdlib_socket(listener) for listener in listeners]
-        for listener in trio_listeners:
-            watching.start_soon(self._run_vital, lambda listener=listener: self._accept(listener, ssl))
-        return lambda: _close_all(trio_listeners)
 
-    async def _accept(self, listener: trio.socket.SocketType, ssl: ssl_module.SSLContext | None) -> None:
-        while True:
-            try:
-                socket, peer = await listener.accept()
-            except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
-                    record(logging.ERROR, "server.out_of_resources", error=error.strerror)
-                    await trio.sleep(RESOURCE_PAUSE_SECONDS)
-                # Everything else (ECONNABORTED and its like) is about a connection that is gone already.
-                continue
-            try:
-                stream: trio.abc.Stream = trio.SocketStream(socket)
-                remote, local = address_of(peer), address_of(socket.getsockname())
-                if ssl is not None:
-                    stream = trio.SSLStream(stream, ssl, server_side=True)
-                self._serve_stream_soon(stream, remote, local)
-            except BaseException:
-                socket.close()
-                raise
+        def start(accepted: Accepted) -> None:
+            infrastructure.start_soon(self._serve_accepted, accepted)
+
+        stream_listeners = [StreamListener(listener, ssl, self.admission, start) for listener in listeners]
+        for accepting in stream_listeners:
+            watching.start_soon(self._run_vital, accepting.run)
+        return lambda: _close_all(stream_listeners)
 
     async def _keep_alive(self) -> None:
         """Look after all quiet connections at once: one task, not one a connection."""
@@ -535,11 +522,15 @@ class Server:
         self._check_thread("server.serve_soon")
         if self._infrastructure is None or self._stopping.is_set():
             raise RuntimeError("this server does not run, so it can serve no stream")
-        self._serve_stream_soon(stream, remote, local)
-
-    def _serve_stream_soon(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
-        assert self._infrastructure is not None
         self._infrastructure.start_soon(StreamIncoming(stream, remote, local, self).serve)
+
+    async def _serve_accepted(self, accepted: Accepted) -> None:
+        incoming = StreamIncoming(accepted.stream, accepted.remote, accepted.local, self)
+        try:
+            with accepted.scope:
+                await incoming.serve(refuse=accepted.on_spare)
+        finally:
+            accepted.closed()
 
     def begin_handshake(self) -> trio.CancelScope:
         """Return a scope for reading a head over a stream; the drain cancels it."""

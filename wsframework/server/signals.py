@@ -19,6 +19,7 @@ from wsframework.config import Timeouts
 from wsframework.crashes import interrupt_in
 from wsframework.errors import unwrap_group
 from wsframework.records import record
+from wsframework.server.descriptors import raise_descriptor_limit
 from wsframework.server.leaving import LastResort
 from wsframework.server.native import Server
 
@@ -39,6 +40,7 @@ async def run_server(
         on_listening: called with it once it listens.
         timeouts: how long the drain and the lifespans' end may take before the process is left with status 1.
     """
+    raise_descriptor_limit()
     timeouts = timeouts or Timeouts()
     last_resort = LastResort(timeouts)
     everything = trio.CancelScope()

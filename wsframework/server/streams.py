@@ -113,12 +113,16 @@ class StreamIncoming:
 
     # The connection's task
 
-    async def serve(self) -> None:
+    async def serve(self, *, refuse: bool = False) -> None:
         """Serve the connection from its first byte to its last; the stream is always closed.
 
         No exception comes out but cancellation.
+
+        Args:
+            refuse: only tell the client that there are too many.
         """
-        self._admitted = self._host.admission.admit(self.remote)
+        admission = self._host.admission
+        self._admitted = admission.admit(self.remote) if not refuse else admission.turn_away()
         try:
             if self._admitted:
                 await self._serve_admitted()
@@ -145,13 +149,14 @@ class StreamIncoming:
                 self._host.admission.depart(self.remote)
 
     async def _refuse(self) -> None:
-        record(logging.WARNING, "connection.refused", remote=self.remote)
         admission = self._host.admission
-        if isinstance(self._stream, trio.SSLStream) or not admission.begin_refusal():
+        if not admission.begin_refusal(self.remote):
             return
         try:
-            self.answer(crowded_response())
-            await self._move_bytes()
+            # Over TLS an answer would cost a handshake.
+            if not isinstance(self._stream, trio.SSLStream):
+                self.answer(crowded_response())
+                await self._move_bytes()
         finally:
             admission.end_refusal()
 
@@ -185,7 +190,8 @@ class StreamIncoming:
         try:
             with scope:
                 if isinstance(self._stream, trio.SSLStream):
-                    await self._stream.do_handshake()
+                    with host.admission.handshaking(scope):
+                        await self._stream.do_handshake()
                 return await read_head(self._stream, reader)
         except HandshakeError as error:
             return Response.error(error.status, str(error), error.headers)
