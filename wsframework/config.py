@@ -36,8 +36,8 @@ def _finite(instance: object, attribute: attrs.Attribute[Any], value: float | No
 
 def _bits(most: int) -> Callable[[object, attrs.Attribute[Any], int], None]:
     def check(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
-        if not 1 <= value <= most:
-            raise ValueError(f"Limits.{attribute.name} must be from 1 to {most}, not {value!r}")
+        if value > most:
+            raise ValueError(f"Limits.{attribute.name} must be {most} or less, not {value!r}")
 
     return check
 
@@ -84,8 +84,8 @@ class Limits:
     outbox_bytes: int = attrs.field(default=64 * 1024, validator=_positive)
     connections: int | None = attrs.field(default=20_000, validator=_positive)
     connections_per_address: int | None = attrs.field(default=None, validator=_positive)
-    ipv6_prefix_bits: int = attrs.field(default=64, validator=_bits(128))
-    ipv4_prefix_bits: int = attrs.field(default=32, validator=_bits(32))
+    ipv6_prefix_bits: int = attrs.field(default=64, validator=[_positive, _bits(128)])
+    ipv4_prefix_bits: int = attrs.field(default=32, validator=[_positive, _bits(32)])
     tls_handshakes: int | None = attrs.field(default=1000, validator=_positive)
     message_fragments: int | None = attrs.field(default=None, validator=_positive)
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -332,3 +335,69 @@ def test_options_that_make_no_sense_are_one_line_and_exit_code_2(
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
+
+
+LOUD = (
+    ECHO
+    + """
+import os, resource
+
+@app.http("/descriptors")
+async def descriptors(request):
+    return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+)
+
+
+def test_a_reader_of_stderr_that_sleeps_does_not_stop_the_server(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    command = [sys.executable, "-m", "wsframework", "run", "echo:app", "--port", "0", "--log-level", "debug"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().split()[2]
+
+        async def many() -> None:
+            for _ in range(400):  # some 15 lines each: several times what a pipe holds
+                with trio.fail_after(30):
+                    assert await ask(url) == "hi"
+
+        trio.run(many)
+        process.terminate()
+        process.wait(30)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_limit_of_descriptors_is_raised_and_connections_fit_it(write: Write, tmp_path: Path) -> None:
+    write("echo.py", LOUD)
+    command = [sys.executable, "-m", "wsframework", "run", "echo:app", "--port", "0"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 400)),
+    )
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().decode().split()[2].rpartition(":")[2].strip("/"))
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /descriptors HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.makefile("rb").read().endswith(b"\r\n\r\n400")
+        clients = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(320)]
+        over = clients.pop()
+        assert over.recv(1000).startswith(b"HTTP/1.1 503 ")
+        for client in (over, *clients):
+            client.close()
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    (line,) = [line for line in errors.decode().splitlines() if "server.connections_limited" in line]
+    fields = dict(field.split("=") for field in line.split()[3:])
+    assert fields["wanted"] == "20000"
+    assert fields["descriptors"] == "400"
+    assert 200 < int(fields["connections"]) < 300
