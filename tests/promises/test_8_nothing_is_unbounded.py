@@ -23,8 +23,9 @@ from tests.promises.rawclient import (
     parse_answer,
     upgrade_request,
 )
-from tests.promises.stage import PATIENT, QUICK, SILENT, Stage, new_app, until
-from wsframework import App, Connection, Deflate, Limits, Request, Timeouts
+from tests.promises.stage import PATIENT, QUICK, SILENT, Journal, Stage, new_app, until
+from wsframework import App, Connection, Deflate, JsonFormatter, Limits, Request, Timeouts
+from wsframework.cli.logs import TextFormatter
 
 MIB = 1024 * 1024
 
@@ -266,6 +267,34 @@ async def test_connections_over_the_limit_are_no_way_around_it(stage: Stage) -> 
     # And there is room for telling others.
     answer = await stage.ask(server, upgrade_request())
     assert answer.status == 503
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["x" * MIB, "\x00" * MIB, "\u202e" * (MIB // 3), "x\n" * (MIB // 2)],
+    ids=["plain", "C0", "bidi", "lines"],
+)
+async def test_what_a_stranger_says_makes_no_megabytes_of_log(
+    stage: Stage, journal: Journal, said: str
+) -> None:
+    app = new_app()
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        message = await ws.receive()
+        error = ExceptionGroup(str(message), [ValueError(message), KeyError(message)])
+        error.add_note(str(message))
+        raise error
+
+    server = await stage.serve(app)
+    client = await stage.connect(server)
+    await client.send(frame(TEXT, said))
+    await until(lambda: "handler.crashed" in journal.events())
+    for formatter in (TextFormatter(colour=False), JsonFormatter()):
+        lines = [formatter.format(entry) for entry in journal.caplog.records]
+        assert sum(map(len, lines)) < 100 * 1024
+        assert any("more characters)" in line for line in lines)
+    client.vanish()
 
 
 def descriptors() -> int:

@@ -32,6 +32,8 @@ PAUSE_SECONDS = 0.1
 
 _ACCEPTS_PER_TURN = 64
 
+_STREAMS_PER_TURN = 8
+
 _LAST_ACCEPTS = 4096
 """The most that a listener's queue has where we ask for 1,024; see `listeners`."""
 
@@ -76,7 +78,7 @@ class Acceptor(Generic[ToldT]):
                     self._admission.short_of(error)
                     continue
                 failures += 1
-                if number not in ABOUT_THE_PEER or failures == _ACCEPTS_PER_TURN:
+                if number not in ABOUT_THE_PEER or failures == most:
                     self._admission.short_of(error)
                     return False
             else:
@@ -157,7 +159,8 @@ class StreamListener(Acceptor[Accepted]):
         """Accept for ever; call `close` when this is cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._listener)
-            if not self._accept():
+            # Few at a time: each is a task, whose time for the handshake begins now.
+            if not self._accept(_STREAMS_PER_TURN):
                 await trio.sleep(PAUSE_SECONDS)
                 self._spare.refill()
 
