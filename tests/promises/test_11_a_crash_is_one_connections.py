@@ -21,6 +21,7 @@ from tests.promises.rawclient import Client, close_frame, upgrade_request
 from tests.promises.stage import Journal, Stage, new_app, serve_by, tasks_alive, until
 from wsframework import App, Connection, Keepalive, Request, Timeouts
 from wsframework.server import Server
+from wsframework.server.accepting import StreamListener
 from wsframework.server.incoming import ListenerPollee
 from wsframework.timers import Timers
 
@@ -402,7 +403,7 @@ def break_the_keepalive(patch: pytest.MonkeyPatch) -> None:
 
 def break_the_listener(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ListenerPollee, "_take", fail)
-    patch.setattr(Server, "_serve_stream_soon", fail)
+    patch.setattr(StreamListener, "_take", fail)
 
 
 MISTAKES = {

@@ -418,33 +418,43 @@ async def test_what_came_in_time_and_waits_in_the_kernel_counts(desk: Desk) -> N
         await until(lambda: desk.host.heads)
 
 
+async def begun(desk: Desk) -> tuple[stdlib_socket.socket, Incoming]:
+    """Return a client whose bytes are in the kernel before the hub runs again."""
+    desk.host.timeouts = Timeouts(handshake=10)
+    client = stdlib_socket.create_connection(desk.address, timeout=5)
+    await until(lambda: desk.waiting)
+    (incoming,) = desk.waiting
+    return client, incoming
+
+
 async def test_the_rest_of_a_head_that_waited_for_us_gets_its_time(desk: Desk) -> None:
-    async with await desk.connect() as client:
-        await until(lambda: desk.waiting)
-        (incoming,) = desk.waiting
-        await client.send_all(REQUEST[:10])
-        time.sleep(0.2)  # noqa: ASYNC251
+    client, incoming = await begun(desk)
+    with client:
+        client.send(REQUEST[:10])
         incoming._time_out()
-        await client.send_all(REQUEST[10:])
-        await until(lambda: desk.host.heads)
+        assert desk.waiting
+        client.send(REQUEST[10:])
+        incoming._read_what_waits()
+        assert desk.host.heads
 
 
 async def test_time_is_extended_once(desk: Desk) -> None:
-    async with await desk.connect() as client:
-        await until(lambda: desk.waiting)
-        (incoming,) = desk.waiting
-        for byte in (b"G", b"E"):
-            await client.send_all(byte)
-            incoming._time_out()
+    client, incoming = await begun(desk)
+    with client:
+        client.send(b"G")
+        incoming._time_out()
+        assert desk.waiting
+        client.send(b"E")
+        incoming._time_out()
         assert not desk.waiting
-        assert (await receive_all(client)).startswith(b"HTTP/1.1 408 ")
+        await until(lambda: not incoming._hub._dirty)
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_a_head_that_waits_in_the_kernel_is_read_before_draining(desk: Desk) -> None:
-    async with await desk.connect() as client:
-        await until(lambda: desk.waiting)
-        (incoming,) = desk.waiting
-        await client.send_all(REQUEST)
+    client, incoming = await begun(desk)
+    with client:
+        client.send(REQUEST)
         incoming.drain()
         assert desk.host.heads
 
