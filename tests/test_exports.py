@@ -40,8 +40,6 @@ TESTED_BY = {
     "wsframework/__main__.py": "tests/cli/test_main.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",
     "wsframework/cli/program.py": "tests/cli/test_main.py",
-    # The contract suite runs every test on both hosts.
-    "wsframework/hosts/trio_websocket.py": "tests/contract/test_ending.py",
     "wsframework/server/serving.py": "tests/server/test_native.py",
     "wsframework/server/streams.py": "tests/server/test_native.py",
     # The two commands are tested as their users see them: one test file for many small modules.

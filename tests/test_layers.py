@@ -20,7 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backlog",),
     ("connection",),
     ("session", "rooms"),
-    ("server", "hosts"),
+    ("server",),
+    ("hosts",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py
     ("chat", "testing"),

@@ -540,7 +540,7 @@ class App:
 
     async def __call__(self, request: trio_websocket.WebSocketRequest) -> None:
         """Serve one connection of a trio-websocket server: an App is a handler for `serve_websocket`."""
-        await serve_request(request, self.decide, limits=self.limits, timeouts=self.timeouts)
+        await serve_request(request, self)
 
 
 def _host_list(hosts: str | Iterable[str] | None) -> tuple[str, ...] | None:

@@ -66,7 +66,7 @@ class Timer:
 
 
 class Timers:
-    """All deadlines of one server, or of one connection on a foreign host.
+    """All deadlines of one server.
 
     Args:
         on_blocked: called with the seconds for which the event loop, or the process, stood still.

@@ -278,13 +278,14 @@ class Server:
                 if listeners:
                     # In memory there is no kernel that could hold an answer back, and time may be virtual.
                     self.timers.beating = True
+                if self.timers.beating:
                     self._loop_watch = LoopWatch(self.timers)
                 infrastructure.start_soon(self._run_vital, self.timers.run)
                 if self._keepalive.interval is not None:
                     infrastructure.start_soon(self._run_vital, self._keep_alive)
                 close_listeners = self._listen(listeners, ssl, watching, infrastructure)
                 watching.start_soon(self._watch_caller)
-                record(logging.INFO, "server.listening", on=", ".join(map(str, self.addresses)))
+                record(logging.INFO, "server.listening", on=", ".join(map(str, self.addresses)) or None)
                 if listeners:
                     self.admission.fit_descriptors()
                 task_status.started(self)

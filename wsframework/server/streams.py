@@ -58,6 +58,13 @@ class Host(Protocol):
 class StreamIncoming:
     """One connection over a Trio stream: its opening handshake, and then its bytes.
 
+    Args:
+        stream: both directions of its bytes.
+        remote: what the application shall see as the peer's address.
+        local: what it shall see as ours.
+        host: the server.
+        received: what was read from the stream already.
+
     Attributes:
         remote: the peer's address.
         local: ours.
@@ -66,7 +73,9 @@ class StreamIncoming:
         on_left: called when it does, if nobody can need the decision any more.
     """
 
-    def __init__(self, stream: trio.abc.Stream, remote: Address, local: Address, host: Host) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, remote: Address, local: Address, host: Host, received: bytes = b""
+    ) -> None:
         self.remote = remote
         self.local = local
         self.secure = host.secure or isinstance(stream, trio.SSLStream)
@@ -76,7 +85,7 @@ class StreamIncoming:
         self._host = host
         self._admitted = False
         self._method = ""
-        self._trailing = b""
+        self._trailing = received
         self._transport: StreamTransport | None = None
         self._on_release: Callable[[], None] = _nothing
         self._decided = trio.Event()
@@ -186,12 +195,15 @@ class StreamIncoming:
         """Read a request's head; a Response when it is none, None when the peer left or said nothing."""
         host = self._host
         reader = HeadReader(host.limits.head_bytes, host.limits.head_fields)
+        received = self._trailing
         scope = host.begin_handshake()
         try:
             with scope:
                 if isinstance(self._stream, trio.SSLStream):
                     with host.admission.handshaking(scope):
                         await self._stream.do_handshake()
+                if received and (head := reader.feed(received)) is not None:
+                    return head
                 return await read_head(self._stream, reader)
         except HandshakeError as error:
             return Response.error(error.status, str(error), error.headers)
