@@ -1,4 +1,4 @@
-"""What the trio-websocket host cannot do, by name.
+"""What a plain `trio_websocket.serve_websocket(app, …)` cannot do, by name.
 
 No contract test is skipped for a host. Where a host differs, the test says `host.differs(Difference.X)` and
 checks what that host does instead, so a difference that goes away fails a test and leaves this list.
@@ -14,10 +14,10 @@ __all__ = ["Difference"]
 class Difference(Enum):
     """A promise that a host does not keep, and what it does instead."""
 
-    ANSWERS_CLOSE_AT_ONCE = "the peer's Close is answered before unread messages are handled"
-    DRAINS_DEAF = "a stopping server sends Close 1001 and does not read the peers' answers"
+    ENDS_WITH_A_BAD_HEAD = "one request that trio-websocket's parser fails on ends the whole server"
     SPEAKS_NO_HTTP = "a request that is no opening handshake gets a bare 400, not a page, 404, 405 or 426"
-    BOUNDS_NO_HEAD = "the request's head has no limit of bytes"
-    COMPRESSES_NOTHING = "permessage-deflate is never agreed to"
-    SENDS_NO_KEEPALIVE = "a quiet peer is never pinged"
-    COUNTS_CODE_POINTS = "a text's size is counted in code points, not in bytes"
+    CAPS_HEADS = "a head past 16 KiB gets a bare 400 or a reset, though Limits.head_bytes allows more"
+    COUNTS_NO_HANDSHAKES = (
+        "a client whose request has not come is not counted, and is waited for for 60 seconds"
+    )
+    DROPS_HANDSHAKES = "a stopping server drops clients whose request has not come, without an answer"

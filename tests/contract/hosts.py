@@ -19,6 +19,7 @@ import trustme
 
 from tests.contract.differences import Difference
 from wsframework import App, Limits, Server, Timeouts
+from wsframework.hosts.trio_websocket import serve_websocket
 from wsframework.server import serve as server_serve
 from wsframework.server.native import TransportChoice
 from wsframework.testing import Client, ClientSettings, MemoryServer, open_client, serve
@@ -175,32 +176,44 @@ class NativeOnSockets(Host):
 
 
 class TrioWebsocketHost(Host):
-    """A server of trio-websocket's, with the App for its handler."""
+    """trio-websocket's server, which listens for the App: our `serve_websocket`.
 
-    name = "trio-websocket"
+    Args:
+        kind: what it listens on: "tcp" or "tls".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.name = "trio-websocket" if kind == "tcp" else f"trio-websocket-{kind}"
+
+    @asynccontextmanager
+    async def serve(self, app: App) -> AsyncIterator[Served]:
+        tls = _server_tls() if self.kind == "tls" else None
+        async with _serving(functools.partial(serve_websocket, app, "127.0.0.1", 0, tls)) as started:
+            yield _at_port_of(*started, tls=tls is not None)
+
+
+class PlainTrioWebsocketHost(Host):
+    """A server of trio-websocket's, with the App for its handler and nothing of ours around it."""
+
+    name = "trio-websocket-plain"
     differences = frozenset(Difference)
 
     @asynccontextmanager
     async def serve(self, app: App) -> AsyncIterator[Served]:
         async def start(*, task_status: trio.TaskStatus[object]) -> None:
             async with app.running():
-                await trio_websocket.serve_websocket(
-                    app,
-                    "127.0.0.1",
-                    0,
-                    None,
-                    # What stays the business of whoever starts a trio-websocket server.
-                    max_message_size=app.limits.message_bytes,
-                    connect_timeout=app.timeouts.handshake,
-                    disconnect_timeout=app.timeouts.close,
-                    task_status=task_status,
-                )
+                await trio_websocket.serve_websocket(app, "127.0.0.1", 0, None, task_status=task_status)
 
-        async with _serving(start) as (server, served):
-            assert isinstance(server, trio_websocket.WebSocketServer)
-            served.authority = f"127.0.0.1:{server.port}"
-            served.open_stream = functools.partial(_open_tcp, server.port, False)
-            yield served
+        async with _serving(start) as started:
+            yield _at_port_of(*started, tls=False)
+
+
+def _at_port_of(server: object, served: Served, *, tls: bool) -> Served:
+    assert isinstance(server, trio_websocket.WebSocketServer)
+    served.authority = f"127.0.0.1:{server.port}"
+    served.open_stream = functools.partial(_open_tcp, server.port, tls)
+    return served
 
 
 @asynccontextmanager
@@ -260,5 +273,7 @@ HOSTS: tuple[Host, ...] = (
     NativeOnSockets("tcp", "stream"),
     NativeOnSockets("tls", "stream"),
     NativeOnSockets("unix", "stream"),
-    TrioWebsocketHost(),
+    TrioWebsocketHost("tcp"),
+    TrioWebsocketHost("tls"),
+    PlainTrioWebsocketHost(),
 )

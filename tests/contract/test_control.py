@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.contract.differences import Difference
 from tests.contract.hosts import TIMEOUTS, Host, new_app
 from tests.contract.lending import lend
 from wsframework import App, Connection, ConnectionClosed, Keepalive, Limits
@@ -96,12 +95,10 @@ async def test_a_quiet_peer_that_is_gone_is_noticed(host: Host) -> None:
         client.vanish()
         with trio.move_on_after(1.0) as limit:
             await ws.wait_closed()
-        if host.differs(Difference.SENDS_NO_KEEPALIVE):
-            assert limit.cancelled_caught
-        else:
-            assert ws.closed is not None
-            assert ws.closed.sent_first is None
-            assert "ping" in ws.closed.cause
+        assert not limit.cancelled_caught
+        assert ws.closed is not None
+        assert ws.closed.sent_first is None
+        assert "ping" in ws.closed.cause
 
 
 async def test_a_quiet_peer_that_answers_pings_is_kept(host: Host) -> None:
@@ -115,4 +112,4 @@ async def test_a_quiet_peer_that_answers_pings_is_kept(host: Host) -> None:
         await trio.sleep(0.35)
         assert client.closed is None
         pings = [frame for frame in client.recorder.frames if frame.opcode == Opcode.PING]
-        assert bool(pings) is not host.differs(Difference.SENDS_NO_KEEPALIVE)
+        assert pings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 import trio_websocket
@@ -241,11 +243,20 @@ async def test_a_head_past_the_limit_is_431(host: Host) -> None:
     named("any", app, "/")
     async with host.serve(app) as served:
         opening = handshake(served, "/", f"X-Long: {'x' * 8192}")
-        if host.differs(Difference.BOUNDS_NO_HEAD):
-            async with served.connect(headers=[("X-Long", "x" * 8192)]) as client:
-                assert await client.receive() == "any: None"
+        assert (await served.exchange(opening)).startswith(b"HTTP/1.1 431")
+
+
+async def test_the_limit_of_a_head_may_be_raised(host: Host) -> None:
+    app = new_app(limits=Limits(head_bytes=64 * 1024))
+    named("any", app, "/")
+    async with host.serve(app) as served:
+        opening = handshake(served, "/", f"X-Long: {'x' * 30_000}")
+        if host.differs(Difference.CAPS_HEADS):
+            # It does not read what it refuses, and the reset that this makes may overtake the 400.
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert (await served.exchange(opening)).startswith(b"HTTP/1.1 400 ")
         else:
-            assert (await served.exchange(opening)).startswith(b"HTTP/1.1 431")
+            assert (await served.exchange(opening)).startswith(b"HTTP/1.1 101 ")
 
 
 async def test_compression_is_agreed_to_when_the_app_wants_it(host: Host) -> None:
@@ -258,5 +269,4 @@ async def test_compression_is_agreed_to_when_the_app_wants_it(host: Host) -> Non
         with trio.fail_after(5):
             while b"\r\n\r\n" not in answer:
                 answer += await stream.receive_some()
-    agreed = b"permessage-deflate" in answer
-    assert agreed is not host.differs(Difference.COMPRESSES_NOTHING)
+    assert b"permessage-deflate" in answer
