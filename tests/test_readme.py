@@ -19,6 +19,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected
 from tests.cli.process import ROOT, running, serving
 from tests.docs.snippets import commands, files, outputs, snippets
 from tests.examples.conftest import connect
+from wsframework.hosts.trio_websocket import serve_websocket
 
 PAGE = ROOT / "README.md"
 README = PAGE.read_text()
@@ -242,25 +243,13 @@ def test_the_test_passes_and_can_fail(folder: Path) -> None:
 
 
 async def test_trio_websocket_can_host_the_app(folder: Path, nursery: trio.Nursery) -> None:
-    import trio_websocket
-
     module = load("moving")
-    listening = trio.Event()
-    urls: list[str] = []
-
-    async def serve_on_a_free_port(app: object, host: str, port: int, ssl_context: None) -> None:
-        async with trio.open_nursery() as inner:
-            server = await inner.start(trio_websocket.serve_websocket, app, host, 0, ssl_context)
-            urls.append(f"ws://{host}:{server.port}")
-            listening.set()
-
-    assert (module.serve_websocket, port_of(PROGRAMS["moving.py"])) == (trio_websocket.serve_websocket, 8000)
-    module.serve_websocket = serve_on_a_free_port  # type: ignore[attr-defined]
-    nursery.start_soon(module.main)
-    await listening.wait()
-    async with connect(f"{urls[0]}/rooms/tea") as ws:
+    assert (module.serve_websocket, port_of(PROGRAMS["moving.py"])) == (serve_websocket, 8000)
+    server = await nursery.start(module.serve_websocket, module.app, "127.0.0.1", 0, None)
+    async with connect(f"ws://127.0.0.1:{server.port}/rooms/tea") as ws:
         await ws.send_message("hello")
         assert await ws.get_message() == "tea: hello"
+    nursery.cancel_scope.cancel()
 
 
 def port_of(program: str) -> int:

@@ -11,6 +11,7 @@ from tests.docs.conftest import Follow
 from tests.docs.following import exercises, refusal
 from tests.docs.snippets import DOCS
 from tests.examples.conftest import connect
+from wsframework.hosts.trio_websocket import serve_websocket
 
 PAGE = DOCS / "moving.md"
 
@@ -33,14 +34,23 @@ async def test_before_and_after_do_the_same(follow: Follow, nursery: trio.Nurser
 
 
 @exercises("moving.md", "halfway.py")
-async def test_halfway_is_the_app_on_the_other_server(follow: Follow, nursery: trio.Nursery) -> None:
+async def test_halfway_is_the_app_on_our_serve_websocket(follow: Follow, nursery: trio.Nursery) -> None:
     module = follow("moving.md").load("halfway.py")
+    assert module.serve_websocket is serve_websocket
+    server = await nursery.start(module.serve_websocket, module.app, "127.0.0.1", 0, None)
+    await check_echo(f"ws://127.0.0.1:{server.port}")
+    nursery.cancel_scope.cancel()
+
+
+@exercises("moving.md", "plain.py")
+async def test_plain_is_the_app_on_the_other_server(follow: Follow, nursery: trio.Nursery) -> None:
+    module = follow("moving.md").load("plain.py")
     started: list[str] = []
     listening = trio.Event()
 
-    async def serve_on_a_free_port(app: object, host: str, port: int, ssl_context: None) -> None:
+    async def serve_on_a_free_port(handler: object, host: str, port: int, ssl_context: None) -> None:
         async with trio.open_nursery() as inner:
-            server = await inner.start(trio_websocket.serve_websocket, app, host, 0, ssl_context)
+            server = await inner.start(trio_websocket.serve_websocket, handler, host, 0, ssl_context)
             started.append(f"ws://{host}:{server.port}")
             listening.set()
 
@@ -49,6 +59,7 @@ async def test_halfway_is_the_app_on_the_other_server(follow: Follow, nursery: t
     nursery.start_soon(module.main)
     await listening.wait()
     await check_echo(started[0])
+    assert await refusal(f"{started[0]}/old") == 410
     nursery.cancel_scope.cancel()
 
 
