@@ -15,6 +15,7 @@ class Difference(Enum):
     """A promise that a host does not keep, and what it does instead."""
 
     ENDS_WITH_A_BAD_HEAD = "one request that trio-websocket's parser fails on ends the whole server"
+    STANDS_STILL_FOR_A_HEAD = "one head of 16 KiB can take a second or more of everybody's time"
     SPEAKS_NO_HTTP = "a request that is no opening handshake gets a bare 400, not a page, 404, 405 or 426"
     CAPS_HEADS = "a head past 16 KiB gets a bare 400 or a reset, though Limits.head_bytes allows more"
     COUNTS_NO_HANDSHAKES = (

@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -299,3 +300,12 @@ async def test_cancelled_pings_leave_no_task(host: Host) -> None:
                 await ws.ping()
         await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks)
         client.gate.release()
+
+
+async def test_a_head_that_is_hard_to_read_costs_the_others_nothing(host: Host) -> None:
+    hard = opening(X=b" " * 15_000 + b"\x0b")
+    async with host.serve(echo_app()) as served:
+        started = time.process_time()
+        await attack(served, hard)
+        seconds = time.process_time() - started
+    assert (seconds > 0.25) is host.differs(Difference.STANDS_STILL_FOR_A_HEAD)
