@@ -67,4 +67,5 @@ clean: ## Remove what the targets made
 
 -include benchmarks/bench.mk
 -include tests/conformance/conformance.mk
+-include tests/hostile/attack.mk
 -include docs/docs.mk

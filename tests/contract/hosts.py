@@ -52,6 +52,8 @@ class Served:
         self.open_stream = open_stream
         self.stop = stop
         self.stopped = trio.Event()
+        self.server: object = None
+        """What the host calls its server, for what only some of them count."""
 
     @asynccontextmanager
     async def connect(
@@ -234,7 +236,7 @@ async def _serving(start: Callable[..., Awaitable[object]]) -> AsyncIterator[tup
             served.stopped.set()
 
     async with open_background() as nursery:
-        server = await nursery.start(run)
+        server = served.server = await nursery.start(run)
         yield server, served
         scope.cancel()
 

@@ -1,0 +1,56 @@
+"""Random handlers and clients on every host: a few rounds here, as many as one likes with `make attack`."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests.contract.hosts import HOSTS
+from tests.hostile.labels import Label, Torn, label, parse
+from tests.hostile.peers import write_life
+from tests.hostile.programs import FAMILIES, Author
+
+SEED = os.environ.get("HOSTILE_SEED", "2026")
+ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "1"))
+MANY_ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "40"))
+
+
+def run(host: str, rounds: int) -> None:
+    command = [sys.executable, "-m", "tests.hostile", "--host", host, "--seed", SEED, "--rounds", str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 30 * rounds, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("host", [host.name for host in HOSTS])
+def test_random_handlers_and_clients_leave_the_server_as_it_was(host: str) -> None:
+    run(host, ROUNDS)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("host", [host.name for host in HOSTS])
+def test_many_rounds_of_random_handlers_and_clients_leave_the_server_as_it_was(host: str) -> None:
+    run(host, MANY_ROUNDS)
+
+
+def test_a_seed_writes_the_same_programs_again() -> None:
+    def write(seed: int) -> str:
+        chance = random.Random(seed)
+        author = Author(chance, frozenset(FAMILIES), threads=True)
+        return " ".join(map(str, [*author.handler(), *author.guard(), *author.page(), write_life(chance)]))
+
+    assert write(1) == write(1)
+    assert len({write(seed) for seed in range(50)}) == 50
+
+
+def test_a_label_tells_what_is_not_whole() -> None:
+    for number in range(4):
+        assert parse(label("close", number, 10 * number)) == Label("close", number)
+    whole = label(">", 1, 100)
+    assert isinstance(whole, str)
+    for torn in (whole[:-1], whole + "x", whole.encode(), whole[:50] + whole, "", "> 1", "> one 1 x"):
+        with pytest.raises(Torn):
+            parse(torn)
