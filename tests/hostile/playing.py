@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakSet
@@ -171,7 +170,7 @@ class Play:
         self.connections: WeakSet[Connection] = WeakSet()
         self.left: list[object] = []
         """What was entered and never left, kept from being collected."""
-        self.left_closed: Counter[str] = Counter()
+        self._leavers: set[str] = set()
         self._numbers = {name: itertools.count(1) for name in ROOMS}
         self._register()
 
@@ -235,6 +234,10 @@ class Play:
                 case _:
                     part.raised += 1
                     return object()
+
+    def is_left(self, ws: Connection) -> bool:
+        """Whether what its handler has left entered may keep the connection alive."""
+        return ws.request.path.rpartition("/")[2] in self._leavers
 
     def _part(self, request: Request) -> Part | None:
         kind, _, number = request.path.lstrip("/").partition("/")
@@ -434,6 +437,7 @@ class Play:
 
     async def _leave(self, part: Part, ws: object, step: Step) -> None:
         part.corrupted = True
+        self._leavers.add(str(part.number))
         match step.values[0]:
             case "generator_nursery":
                 await self._break_out_of(ticks())
