@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
 
-from tests.hostile.process import serving
-from tests.hostile.raw import Ended, connect
+from tests.hostile.process import Target, serving
+from tests.hostile.raw import Ended, connect, request
 
 DRAIN = {"drain": 1.0}
 WAYS = ("shield", "thread", "swallow", "block", "sleep")
@@ -30,13 +31,23 @@ def end_by_signals(process: subprocess.Popen[str], pauses: list[float]) -> float
     return time.monotonic() - began
 
 
+def begin(target: Target, how: str) -> socket.socket:
+    """Open a WebSocket whose handler is stuck; one that blocks says nothing before."""
+    sock = connect(target.port)
+    sock.sendall(request(f"/stuck/{how}"))
+    if how != "block":
+        while b"stuck" not in sock.recv(4096):
+            pass
+    time.sleep(0.2)
+    return sock
+
+
 @pytest.mark.parametrize("how", WAYS)
 def test_three_signals_end_a_process_whose_handler_is_stuck(how: str) -> None:
     with serving(timeouts=DRAIN) as target:
-        peer = target.connect(f"/stuck/{how}")
-        if how != "block":
-            peer.message()
+        sock = begin(target, how)
         end_by_signals(target.process, [0.4, 0.4, 10])
+        sock.close()
         if how in ("shield", "thread", "swallow", "block"):
             assert "be_stuck" in target.log, "the record says where it is stuck"
             assert target.process.returncode == 1
@@ -46,10 +57,9 @@ def test_three_signals_end_a_process_whose_handler_is_stuck(how: str) -> None:
 @pytest.mark.parametrize("how", WAYS)
 def test_one_signal_ends_a_process_whose_handler_is_stuck_some_seconds_after_the_drain(how: str) -> None:
     with serving(timeouts=DRAIN) as target:
-        peer = target.connect(f"/stuck/{how}")
-        if how != "block":
-            peer.message()
+        sock = begin(target, how)
         end_by_signals(target.process, [20])
+        sock.close()
 
 
 @pytest.mark.parametrize("how", ["shield", "sleep"])
