@@ -4,8 +4,8 @@
     python -m tests.hostile --host native-tcp --seed 7 --round 3 --clients 4,11
     python -m tests.hostile --host native-memory --without base,corrupt --shrink
 
-Each host runs in a process of its own, which is ended when it hangs; what it was doing is printed then. The exit
-code is 0 when every round of every host passed.
+Each host runs in a process of its own, which is ended when it hangs; what it was doing is printed then. The
+exit code is 0 when every round of every host passed.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def _tell(options: argparse.Namespace, current: int, error: BaseException) -> No
     others = [leaf for leaf in _leaves(error) if not isinstance(leaf, Failure | trio.Cancelled)]
     for other in others[:3]:
         text = "".join(traceback.format_exception(other, chain=False))
-        print(f"- came out of the server: {text if len(text) < 4000 else text[:1000] + ' … ' + text[-3000:]}")
+        print(
+            f"- came out of the server: {text if len(text) < 4000 else text[:1000] + ' ... ' + text[-3000:]}"
+        )
     sys.stdout.flush()
 
 

@@ -1,6 +1,7 @@
-"""Many clients that send one kind of frame for ever: `python -m tests.hostile.flooder PORT KIND CLIENTS SECONDS [tls]`.
+"""Many clients that send one kind of frame for ever.
 
-Prints "flooding" once all of them send. They never wait for anything, and read only if their kind says so.
+`python -m tests.hostile.flooder PORT KIND CLIENTS SECONDS [tls]` prints "flooding" once all of them send. They
+never wait for anything, and read only if their kind says so.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ __all__ = ["KINDS"]
 
 DEFLATE = ("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover",)
 
+START = frame(TEXT, b"a", fin=False)
+
 KINDS: dict[str, tuple[str, bytes, bytes, bool]] = {
-    "empty fragments": ("/echo", frame(TEXT, b"a", fin=False), frame(CONTINUATION, fin=False) * 20_000, False),
-    "small fragments": ("/echo", frame(TEXT, b"a", fin=False), frame(CONTINUATION, b"b", fin=False) * 20_000, False),
+    "empty fragments": ("/echo", START, frame(CONTINUATION, fin=False) * 20_000, False),
+    "small fragments": ("/echo", START, frame(CONTINUATION, b"b", fin=False) * 20_000, False),
     "pings": ("/echo", b"", frame(PING) * 20_000, True),
     "pings, pongs unread": ("/echo", b"", frame(PING, b"p" * 125) * 5000, False),
     "pongs": ("/echo", b"", frame(PONG) * 20_000, False),

@@ -87,9 +87,7 @@ def _crashes(part: Part, crashes: Sequence[str]) -> list[str]:
     most = part.raised + part.corrupted
     least = 1 if part.raised and not (part.masked or part.corrupted) else 0
     if not least <= len(crashes) <= most:
-        return [
-            f"{part.raised} raised, {'something' if part.corrupted else 'nothing'} left: records of {list(crashes)}"
-        ]
+        return [f"{part.raised} raised, {'something' if part.corrupted else 'nothing'} left: {list(crashes)}"]
     return []
 
 

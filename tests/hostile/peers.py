@@ -1,8 +1,8 @@
 """Random clients, on any stream that a host gives: good ones, bad ones and such as leave in the middle.
 
-A client's life is written before it is lived, as a handler's is, so that it can be printed. `Peer` keeps what it
-saw: every byte that came passes `FrameRecorder`, which knows nothing of the server, and labelled messages are
-noted for `judging.py`.
+A client's life is written before it is lived, as a handler's is, so that it can be printed. `Peer` keeps what
+it saw: every byte that came passes `FrameRecorder`, which knows nothing of the server, and labelled messages
+are noted for `judging.py`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class Life:
         return self.opening in ("upgrade", "upgrade_at_once")
 
     def __str__(self) -> str:
-        reads = {None: "never reads", 0: "reads"}.get(self.reads, f"reads every {self.reads} s")
+        reads = (
+            "never reads" if self.reads is None else f"reads every {self.reads} s" if self.reads else "reads"
+        )
         how = f"{self.opening}{', compressed' if self.compressed else ''}, {reads}"
         return f"client: {how}: {'; '.join(map(str, self.steps))}; then {self.leaving}"
 
@@ -151,7 +153,7 @@ class Peer:
     _fragments: list[bytes] = attrs.field(factory=list)
     _over: trio.Event = attrs.field(factory=trio.Event)
     _pings: list[bytes] = attrs.field(factory=list)
-    _sending: bool = False
+    _turn: trio.Lock = attrs.field(factory=trio.Lock)
     _cut: bool = False
     _answered: bool = False
 
@@ -297,11 +299,12 @@ class Peer:
                 await self._wait_over()
 
     async def _say_goodbye(self, code: int) -> None:
-        while self._sending:
-            await trio.sleep(0.001)
+        async with self._turn:
+            pass  # a frame that is being sent is whole before the next
         if not (self._over.is_set() or self._cut) and self.close is None:
             self.closed_first = True
-            await self._write(close_frame(code))
+            async with self._turn:
+                await self._write(close_frame(code))
         await self._wait_over()
 
     async def _wait_over(self) -> None:
@@ -325,8 +328,8 @@ class Peer:
             self._over.set()
 
     async def _answer(self) -> None:
-        """Answer pings and the server's Close, unless a frame is just being sent: then whoever sends does it."""
-        if self._sending:
+        """Answer pings and the server's Close; while a frame is being sent, whoever sends it does so."""
+        if self._turn.locked():
             return
         pings, self._pings = self._pings, []
         answers = b"".join(frame(PONG, payload) for payload in pings)
@@ -334,7 +337,8 @@ class Peer:
             self._answered = True
             answers += frame(CLOSE, self.close.payload)
         if answers:
-            await self._write(answers)
+            async with self._turn:
+                await self._write(answers)
 
     def _take(self, data: bytes) -> None:
         try:
@@ -390,23 +394,19 @@ class Peer:
         await self._send(data)
 
     async def _send(self, data: bytes) -> None:
-        while self._sending:
-            await trio.sleep(0.001)
-        if self.close is not None:
-            return  # "MUST NOT send any more data frames after sending a Close frame" (RFC 6455 §5.5.1)
-        await self._write(data)
+        async with self._turn:
+            if self.close is not None:
+                return  # "MUST NOT send any more data frames after sending a Close frame" (RFC 6455 §5.5.1)
+            await self._write(data)
         await self._answer()
 
     async def _write(self, data: bytes) -> None:
-        self._sending = True
         try:
             with trio.move_on_after(PATIENCE_SECONDS) as limit:
                 await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._cut = True
             return
-        finally:
-            self._sending = False
         if limit.cancelled_caught:
             self._cut = True
             self.stuck = f"the server did not read {len(data)} bytes in {PATIENCE_SECONDS} s"

@@ -1,8 +1,8 @@
 """The App whose handlers play random programs, and what each of them did.
 
-Every client has a `Part`: the number in its path. The part holds what its handler, guards and pages shall do,
-and notes what they did: which sends returned, what they received, which broadcasts they were a member for, and
-which exceptions they raised. `judging.py` compares that with what the client saw.
+Every client has a `Part`: the number in its path. The part holds what its handler, guards and pages shall
+do, and notes what they did: which sends returned, what they received, which broadcasts they were a member
+for, and which exceptions they raised. `judging.py` compares that with what the client saw.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ LIMITS = Limits(
 )
 TIMEOUTS = Timeouts(handshake=1.0, guard=1.0, close=1.0, disconnect_grace=0.2, last_words=0.3, drain=1.0)
 KEEPALIVE = Keepalive(interval=0.4, timeout=2.0)
-BACKLOG_BYTES = 50_000
+POLICIES = (
+    SlowPolicy(action="close", max_bytes=50_000, max_seconds=5.0),
+    SlowPolicy(action="drop_newest", max_bytes=50_000, max_seconds=5.0),
+    SlowPolicy(action="drop_oldest", max_bytes=50_000, max_seconds=5.0),
+)
 
 
 class Own(BaseException):
@@ -163,10 +167,7 @@ class Play:
     def __init__(self) -> None:
         self.app = App(limits=LIMITS, timeouts=TIMEOUTS, keepalive=KEEPALIVE, compression=Deflate())
         self.parts: dict[int, Part] = {}
-        self.rooms = {
-            action: Room(action, slow=SlowPolicy(action=action, max_bytes=BACKLOG_BYTES, max_seconds=5.0))
-            for action in ROOMS
-        }
+        self.rooms = {policy.action: Room(policy.action, slow=policy) for policy in POLICIES}
         self.connections: WeakSet[Connection] = WeakSet()
         self.left: list[object] = []
         """What was entered and never left, kept from being collected."""

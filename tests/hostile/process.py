@@ -1,7 +1,7 @@
-"""The server in a process of its own, so that what belongs to a process can be measured: CPU, memory, descriptors.
+"""The server in a process of its own, so that what belongs to a process can be measured: CPU, memory, files.
 
-CPU time does not depend on what else the machine does, so costs are measured in it; where a wait is what counts,
-`in_peace` says what the machine manages while nobody attacks.
+CPU time does not depend on what else the machine does, so costs are measured in it. Where a wait is what
+counts, `bar_seconds` gives it in units of what the machine manages while nobody attacks.
 """
 
 from __future__ import annotations
@@ -177,8 +177,9 @@ def serving(*, tls: bool = False, descriptors: int | None = None, **settings: An
 @contextmanager
 def flooding(target: Target, kind: str, clients: int, seconds: float) -> Iterator[None]:
     """Have a process flood the target: see `flooder.py`."""
-    command = [sys.executable, "-m", "tests.hostile.flooder", str(target.port), kind, str(clients), str(seconds)]
-    with subprocess.Popen(command + (["tls"] if target.tls else []), cwd=ROOT, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-m", "tests.hostile.flooder", str(target.port), kind, str(clients)]
+    command += [str(seconds), *(["tls"] if target.tls else [])]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"flooding\n"

@@ -1,7 +1,7 @@
 """Random handlers: small programs that a seed writes and that print as what they are.
 
-A program is a tuple of `Step`s. `Author` writes one from a `random.Random`, `perform` in `playing.py` plays it.
-Steps belong to families, so that a round can leave one out while its fault is known:
+A program is a tuple of `Step`s. `Author` writes one from a `random.Random`, `playing.Play` plays it. Steps
+belong to families, so that a round can leave one out while its fault is known:
 
     calm     receive, send, ping, rooms, nurseries, cancel scopes
     closing  aclose, Close, return
@@ -28,8 +28,8 @@ ROOMS = ("close", "drop_newest", "drop_oldest")
 CRASHES = ("value", "loud", "huge", "stop", "memory", "group", "nested")
 BASES = ("own", "asyncio", "generator", "exit", "base_group", "mixed_group")
 UNPRINTABLE = {"crash": ("unprintable", "deep"), "base": ("unprintable_base",)}
-"""Exceptions whose repr() raises. Out of a child of a nursery they end Trio itself, which calls repr() for the
-reason of the cancellation, so a program raises them outside of one only."""
+"""Exceptions whose repr() raises. Out of a child of a nursery they end Trio itself, which calls repr() for
+the reason of the cancellation, so a program raises them outside of one only."""
 CORRUPTIONS = (
     "generator_nursery",
     "generator_scope",

@@ -57,7 +57,9 @@ def compress(payload: bytes) -> bytes:
     return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-def connect(port: int, *, tls: bool = False, seconds: float = 10.0, receive_buffer: int | None = None) -> socket.socket:
+def connect(
+    port: int, *, tls: bool = False, seconds: float = 10.0, receive_buffer: int | None = None
+) -> socket.socket:
     """Open a connection; over TLS without looking at the certificate."""
     sock = socket.socket()
     if receive_buffer is not None:

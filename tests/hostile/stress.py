@@ -2,14 +2,15 @@
 
 Theory of operation
 -------------------
-One server serves all rounds. An innocent echoes all the time, a quiet one only answers pings; both were there
-before the first round. A round opens its clients all at once, each with a part of its own (`playing.Part`), and
-waits until they are gone. Then the server must be as it was: its counters, its tasks, its rooms, descriptors
-and memory, and it must serve a newcomer. What each client saw is judged against what its handler did.
+One server serves all rounds. An innocent echoes all the time, a quiet one only answers pings; both were
+there before the first round. A round opens its clients all at once, each with a part of its own
+(`playing.Part`), and waits until they are gone. Then the server must be as it was: its counters, its tasks,
+its rooms, descriptors and memory, and it must serve a newcomer. What each client saw is judged against what
+its handler did.
 
 Everything is drawn from `seed round number`, so a client of a round can be had again without the others. In
-memory, on a virtual clock and with Trio's scheduling seeded, a round happens the same way each time; on sockets
-the kernel and the clock have their say.
+memory, on a virtual clock and with Trio's scheduling seeded, a round happens the same way each time; on
+sockets the kernel and the clock have their say.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ CLIENTS = 24
 SETTLE_SECONDS = 8.0
 """How long the server may take to be as it was: grace, close timeout and shields are over far sooner."""
 ECHO_SECONDS = 5.0
-"""An innocent's echo may take that long beside a stress on a busy machine. Beyond it is not slow but stuck."""
+"""An innocent's echo may take that long beside a stress on a busy machine; beyond, it is stuck."""
 
 MISTAKES = frozenset({"connection.failed", "timer.failed", "hub.failed", "server.failed"})
 CRASHES = frozenset({"handler.crashed", "guard.crashed"})
@@ -95,7 +96,7 @@ class Plan:
 
 
 class Journal(logging.Handler):
-    """What was logged at WARNING and above, without the exceptions, which would keep what they came through."""
+    """What was logged from WARNING up, without the exceptions, which would keep what they came through."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -153,7 +154,7 @@ def run_rounds(
     warnings.showwarning = noise.warned  # type: ignore[assignment]
     clock = trio.testing.MockClock(autojump_threshold=0) if plan.host.virtual_time else None
     if plan.host.virtual_time:
-        trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True
+        trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     stress = Stress(plan, journal, noise, report)
 
     async def run() -> None:

@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import attrs
 import trio
+import trio.lowlevel
 
 from tests.hostile.playing import make_error
 from wsframework import (
@@ -46,6 +48,7 @@ rooms = {
     for action in ("close", "drop_newest", "drop_oldest")
 }
 servers: list[Server] = []
+pools: list[object] = []
 
 
 def raise_if_asked(request: Request, place: str) -> None:
@@ -88,15 +91,15 @@ async def deaf(ws: Connection) -> None:
 async def raise_in_handler(ws: Connection) -> None:
     """Raise where the query says: in the handler, in a child, in a thread, in a nursery's child."""
     if (kind := ws.request.query.get("child")) is not None:
-
-        async def child() -> None:
-            raise make_error(kind)
-
-        ws.nursery.start_soon(child)
+        ws.nursery.start_soon(raise_soon, kind)
         await trio.sleep_forever()
     if (kind := ws.request.query.get("thread")) is not None:
         await trio.to_thread.run_sync(lambda: raise_if_asked(ws.request, "thread"))
     raise_if_asked(ws.request, "handler")
+
+
+async def raise_soon(kind: str) -> None:
+    raise make_error(kind)
 
 
 @app.http("/raise-page")
@@ -121,8 +124,8 @@ async def pool(ws: Connection) -> None:
     """Start a process pool by fork, as a handler may."""
     import multiprocessing
 
-    global executor
     executor = concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+    pools.append(executor)
     await ws.send(str(await trio.to_thread.run_sync(executor.submit(abs, -1).result)))
 
 
@@ -139,7 +142,7 @@ async def come_and_go(ws: Connection, action: str, count: int) -> None:
     for _ in range(count):
         async with rooms[action].join(ws):
             rooms[action].broadcast(b"x" * 60_000)
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
     await trio.sleep_forever()
 
 
@@ -188,10 +191,8 @@ async def be_stuck(how: str) -> None:
             await trio.to_thread.run_sync(time.sleep, 3600)
         case "swallow":
             while True:
-                try:
+                with suppress(trio.Cancelled):  # the mistake
                     await trio.sleep_forever()
-                except trio.Cancelled:
-                    pass
         case "block":
             time.sleep(3600)  # noqa: ASYNC251 - the mistake
         case "sleep":

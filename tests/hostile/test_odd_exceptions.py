@@ -20,10 +20,9 @@ PLACES: dict[str, str] = {
     "page": "/raise-page?page={kind}",
 }
 
-# Trio calls repr() for the reason of a cancellation when a nursery's child has raised, and ends if that raises.
+# Trio calls repr() for the reason of a cancellation when a nursery's child has raised, and ends if it raises.
 TRIO_ENDS = {(place, kind) for place in ("child",) for kind in ("unprintable", "unprintable_base", "deep")}
 
-# A thread's function cannot raise StopIteration, and this is its asynchronous sister: Trio lets it through.
 KINDS = tuple(ERRORS)
 
 
