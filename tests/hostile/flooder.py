@@ -1,7 +1,7 @@
 """Many clients that send one kind of frame for ever.
 
-`python -m tests.hostile.flooder PORT KIND CLIENTS SECONDS [tls]` prints "flooding" once all of them send. They
-never wait for anything, and read only if their kind says so.
+`python -m tests.hostile.flooder PORT KIND CLIENTS SECONDS [tls]` prints "flooding" once all of them send.
+They never wait for anything, and read only if their kind says so.
 """
 
 from __future__ import annotations

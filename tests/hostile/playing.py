@@ -167,7 +167,7 @@ class Play:
     def __init__(self) -> None:
         self.app = App(limits=LIMITS, timeouts=TIMEOUTS, keepalive=KEEPALIVE, compression=Deflate())
         self.parts: dict[int, Part] = {}
-        self.rooms = {policy.action: Room(policy.action, slow=policy) for policy in POLICIES}
+        self.rooms: dict[str, Room] = {policy.action: Room(policy.action, slow=policy) for policy in POLICIES}
         self.connections: WeakSet[Connection] = WeakSet()
         self.left: list[object] = []
         """What was entered and never left, kept from being collected."""
