@@ -13,7 +13,7 @@ from tests.hostile.process import Target, bar_seconds, eventually, flooding, lin
 from tests.hostile.raw import PING, PONG, Client, Ended, frame
 
 FLOODERS = 20
-QUICK = ("empty fragments", "pings", "tiny messages", "compressed")
+QUICK = ("empty fragments", "compressed")
 
 
 class Quiet:
