@@ -56,8 +56,9 @@ class Limits:
         message_bytes: one message, in bytes on the wire and again after inflating (never code points).
             Past it: Close 1009. 1 MiB, as trio-websocket and websockets have it.
         unread_bytes: messages that arrived and that the handler has not received yet. Past it the
-            transport stops reading and TCP holds the peer back. A message counts as the memory it takes, so a
-            flood of empty ones is bounded too; what one read brought in may be held beyond it.
+            transport stops reading and TCP holds the peer back. A message counts as the memory it takes,
+            after inflating, so a flood of empty ones is bounded too. One message may be held beyond it, and
+            what one read of at most 64 KiB brought in.
         outbox_bytes: encoded frames the socket has not taken yet. `send` waits for room below it; a single
             message larger than this is taken when the outbox is empty. 64 KiB, as asyncio's high-water mark.
         connections: open connections in all, those still in their handshake included, or None. Past it: 503.
@@ -75,6 +76,13 @@ class Limits:
             that is held open takes some 45 KiB, so 1,000 take 45 MB.
         message_fragments: fragments of one message, or None. Autobahn sends 65,536; each costs the peer at
             least two bytes, so `message_bytes` alone bounds memory and this only bounds time.
+        unpaid_frames: how many frames that carry nothing a peer may be ahead: empty and tiny fragments,
+            pings, pongs, empty messages, and reads that bring a few bytes of a frame. Each costs us as much
+            work as one with a payload, and its sender next to nothing. Frames with 16 bytes of payload pay
+            for themselves, more payload pays for others, and a 64th of the number is forgiven every second:
+            a thousand a second for ever. 65,536 are a message in Autobahn's most fragments, whatever they
+            carry. Past it: Close 1008. None for no limit. Servers of HTTP/2, where such floods were found
+            first (CVE-2019-9512, -9518), allow far fewer.
     """
 
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
@@ -88,6 +96,7 @@ class Limits:
     ipv4_prefix_bits: int = attrs.field(default=32, validator=[_positive, _bits(32)])
     tls_handshakes: int | None = attrs.field(default=1000, validator=_positive)
     message_fragments: int | None = attrs.field(default=None, validator=_positive)
+    unpaid_frames: int | None = attrs.field(default=65_536, validator=_positive)
 
 
 @attrs.frozen(kw_only=True)
@@ -102,7 +111,11 @@ class Timeouts:
             reader waits, and shorter than a proxy does (nginx: 60 s). A client that leaves cancels guards,
             and handlers of GET and HEAD; a handler of another method goes on up to this limit, because a
             webhook that is cancelled halfway has written half.
-        close: the closing handshake and the end of TCP together. Past it the transport is aborted.
+        close: how long the end of a connection may stand still: the closing handshake and the end of TCP
+            together. Past it the transport is aborted, unless the peer has taken 240 bytes a second of what
+            was sent before, a message or an HTTP answer, in this time: then it gets the time again. So a slow
+            reader gets a whole page, and one byte every four seconds holds nothing. Kestrel and IIS ask for
+            the same rate.
             websockets waits 10 s for each of the two, browsers 2 s (Firefox: 10 s).
         disconnect_grace: how long a handler may go on after its connection ended before its scope is
             cancelled; 0 cancels at once.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from wsframework.wire.closing import CloseState, ClosingHandshake
 from wsframework.wire.compression import Deflater, Inflater
-from wsframework.wire.decoder import Decoder
+from wsframework.wire.decoder import Budget, Decoder
 from wsframework.wire.deflate import (
     DeflateParameters,
     agreed_deflate,
@@ -53,6 +53,7 @@ __all__ = [
     "CloseReceived",
     "CloseState",
     "ClosingHandshake",
+    "Budget",
     "Decoder",
     "DeflateParameters",
     "Deflater",

@@ -127,6 +127,11 @@ class Assembly:
             return "".join(self._pieces)  # type: ignore[arg-type]  # all of them are str
         return b"".join(self._pieces)  # type: ignore[arg-type]  # all of them are bytes
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the message is being inflated."""
+        return self._inflater is not None
+
     def _room(self) -> int | None:
         return None if self._max_message_bytes is None else self._max_message_bytes - self.size
 
