@@ -84,7 +84,7 @@ class Watcher:
         if self.mistake is not None:
             raise self.mistake
 
-    def abort(self) -> None:
+    def abort(self, cause: str) -> None:
         self.aborted = True
         self._hub.remove(self._socket.fileno())
         self._socket.close()
@@ -293,7 +293,7 @@ async def test_a_mistake_in_a_flush_is_logged_and_the_others_are_flushed(
 async def test_thousands_of_flushes_let_other_tasks_have_their_turn(
     hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "_FLUSHES_PER_STEP", 10)
+    monkeypatch.setattr(hub_module, "_TURN_SECONDS", 0)
     watchers = [Watcher(hub, pair[0]) for _ in range(100)]
     for watcher in watchers:
         hub.mark_dirty(watcher)

@@ -11,6 +11,19 @@ flusher, the hub's second task, flushes all that are dirty at its next step, whe
 this turn has run. So frames that were committed in one turn leave in one system call, and system calls run
 back to back: flushing each connection when its handler parked cost a fifth more Python a message.
 
+A turn has a time budget, so that nobody waits for whoever sends most. What was ready and not served in it is
+served in the next turn, before the kernel is asked again. A pollee does a bounded step in `on_ready`; one
+that has more to do gets the rest of its steps through `again`, from the hub's third task, which serves such
+pollees in turn and has less time than the others, because each step makes work for a handler as well.
+
+A number is not a socket: it is free the moment its socket is closed, and the next accepted one gets it. So a
+number is taken off the kernel's list before it is closed, always, and what was ready before `remove` is not
+told to whoever has the number now. A forked child shares the list and holds the sockets; closing ours without
+taking it off would leave an event that never ends, under a number that belongs to nobody or to somebody else.
+
+Mistakes: an `Exception` of a pollee ends that pollee. Everything else comes out of `run`: without a hub there
+is no server.
+
 Nothing here knows of frames, handshakes or TLS.
 """
 
@@ -21,12 +34,19 @@ import select
 import selectors
 import socket as stdlib_socket
 import sys
+import time
+from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_readable, wait_task_rescheduled
 
 from wsframework.records import describe, record
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 __all__ = [
     "READ",
@@ -39,6 +59,7 @@ __all__ = [
     "Poller",
     "SelectorPoller",
     "hub_is_possible",
+    "unsent_bytes",
 ]
 
 # epoll's own bits, so that on Linux nothing is translated for every event.
@@ -52,8 +73,21 @@ QUIET = 0x80000000
 to hear of, is reported once and not for ever. A unix socket is there as soon as its peer has closed it."""
 
 _EVENTS_PER_TURN = 512
-_FLUSHES_PER_STEP = 512
-"""About 5 ms of system calls; then other tasks get their turn."""
+
+_TURN_SECONDS = 0.004
+"""How long the hub reads, or writes, before other tasks get their turn. With what the handlers then do an
+echo waits about 10 ms beside any number of connections that want more than their share."""
+
+_AGAIN_SECONDS = 0.001
+"""The same for what one step was not enough for."""
+
+_FLUSHES_OF_ONE = 4
+"""In `flush_now`: what makes room may let another message in."""
+
+_PER_LOOK = 8
+"""How many pollees are served between two looks at the clock; a look costs 0.1 µs, a pollee 10 µs or more."""
+
+_clock = time.perf_counter
 
 
 class Pollee(Protocol):
@@ -73,8 +107,18 @@ class Pollee(Protocol):
     def flush(self) -> None:
         """Write what is in the outbox, as far as the socket takes it."""
 
-    def abort(self) -> None:
-        """Drop the connection: something went wrong in one of the other methods."""
+    def abort(self, cause: str) -> None:
+        """Drop the connection: something went wrong in one of the other methods, or the server has ended."""
+
+
+class Patient(Pollee, Protocol):
+    """A pollee whose work may take more than one step."""
+
+    queued: bool
+    """The hub's: whether it is going to call `go_on`."""
+
+    def go_on(self, now: float) -> None:
+        """Take the next step; call `Hub.again` if there is more to do."""
 
 
 class Poller(Protocol):
@@ -86,8 +130,15 @@ class Poller(Protocol):
     def set(self, fd: int, events: int) -> None:
         """Ask for these events of `fd` from now on."""
 
-    def forget(self, fd: int) -> None:
-        """Ask for nothing of `fd` any more; call it before the descriptor is closed."""
+    def forget(self, fd: int) -> bool:
+        """Ask for nothing of `fd` any more; call it before the descriptor is closed. It never raises.
+
+        Returns:
+            False when the kernel does not know the number.
+        """
+
+    def renew(self) -> None:
+        """Begin a new list with what is asked for; `fileno` changes."""
 
     def poll(self) -> list[tuple[int, int]]:
         """Return what is ready now, as (fd, events)."""
@@ -101,7 +152,7 @@ class EpollPoller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._known: set[int] = set()
+        self._asked: dict[int, int] = {}
 
     def fileno(self) -> int:
         """The list's own descriptor."""
@@ -109,16 +160,30 @@ class EpollPoller:
 
     def set(self, fd: int, events: int) -> None:
         """Ask for these events, and no others."""
-        if fd in self._known:
+        if fd in self._asked:
             self._epoll.modify(fd, events)
         else:
             self._epoll.register(fd, events)
-            self._known.add(fd)
+        self._asked[fd] = events
 
-    def forget(self, fd: int) -> None:
+    def forget(self, fd: int) -> bool:
         """Take the descriptor off the list."""
-        # Closing the descriptor takes it off the kernel's list: nothing of ours duplicates it.
-        self._known.discard(fd)
+        # Closing a descriptor takes it off the kernel's list only if nobody else has the socket: a process
+        # that a handler has forked has all of them.
+        self._asked.pop(fd, None)
+        try:
+            self._epoll.unregister(fd)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def renew(self) -> None:
+        """Begin a new list with what is asked for."""
+        self._epoll.close()
+        self._epoll = select.epoll()
+        for fd, events in self._asked.items():
+            with suppress(OSError):
+                self._epoll.register(fd, events)
 
     def poll(self) -> list[tuple[int, int]]:
         """Look without waiting."""
@@ -161,10 +226,16 @@ class SelectorPoller:
         else:
             self._selector.register(fd, mask)
 
-    def forget(self, fd: int) -> None:
+    def forget(self, fd: int) -> bool:
         """Take the descriptor off the list."""
-        if fd in self._selector.get_map():
+        try:
             self._selector.unregister(fd)
+        except (KeyError, ValueError, OSError, RuntimeError):
+            return False
+        return True
+
+    def renew(self) -> None:
+        """Keep the list: a forked child gets no kqueue."""
 
     def poll(self) -> list[tuple[int, int]]:
         """Look without waiting."""
@@ -188,8 +259,12 @@ class Hub:
             poller = EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
         self._poller = poller
         self._pollees: dict[int, Pollee] = {}
+        self._removed: set[int] = set()  # since the kernel was asked last
         self._dirty: list[Pollee] = []
         self._flusher: Task | None = None
+        self._unfinished: deque[Patient] = deque()
+        self._finisher: Task | None = None
+        self._strangers: set[int] = set()
 
     def add(self, fd: int, pollee: Pollee, events: int) -> None:
         """Watch a socket, or hand one that is watched to another pollee."""
@@ -205,9 +280,10 @@ class Hub:
         self._poller.set(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Watch it no more; call it before the socket is closed."""
+        """Watch it no more; call it before the socket is closed, never after."""
         if self._pollees.pop(fd, None) is not None:
             self._poller.forget(fd)
+            self._removed.add(fd)
 
     def mark_dirty(self, pollee: Pollee) -> None:
         """See to it that `pollee.flush` is called at the end of the scheduler's turn."""
@@ -220,55 +296,135 @@ class Hub:
             self._flusher = None
             reschedule(flusher)
 
-    def flush_now(self) -> None:
-        """Flush what is dirty without waiting for the flusher, which may be dead."""
-        dirty, self._dirty[:] = list(self._dirty), []
-        for pollee in dirty:
-            pollee.dirty = False
-            try:
-                pollee.flush()
-            except Exception as error:
-                _fail(pollee, error)
+    def again(self, pollee: Patient) -> None:
+        """See to it that `pollee.go_on` is called when others have had their turn."""
+        if pollee.queued:
+            return
+        pollee.queued = True
+        self._unfinished.append(pollee)
+        finisher = self._finisher
+        if finisher is not None:
+            self._finisher = None
+            reschedule(finisher)
 
     async def run(self) -> None:
-        """Wait and dispatch for ever, until cancelled; call `close` afterwards."""
+        """Wait and dispatch for ever, until cancelled; call `close` afterwards.
+
+        Raises:
+            BaseException: what is not about a single pollee: a mistake of ours, or a poller that fails.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush)
+            nursery.start_soon(self._finish)
             await self._dispatch()
 
-    def close(self) -> None:
-        """Drop every connection that is left, and give the kernel its list back."""
-        for pollee in list(self._pollees.values()):
-            pollee.abort()
-        self._poller.close()
-
-    async def _dispatch(self) -> None:
-        poller, pollees = self._poller, self._pollees
-        fd = poller.fileno()
-        while True:
-            await wait_readable(fd)
-            now = trio.current_time()
-            for ready, events in poller.poll():
-                try:
-                    pollees[ready].on_ready(events, now)
-                except Exception as error:
-                    pollee = pollees.get(ready)
-                    if pollee is not None:  # else closed by one of those before it
-                        _fail(pollee, error)
-
-    async def _flush(self) -> None:
-        while True:
-            if not self._dirty:
-                self._flusher = current_task()
-                await wait_task_rescheduled(self._stop_flusher)
-            dirty = self._dirty[:_FLUSHES_PER_STEP]
-            del self._dirty[:_FLUSHES_PER_STEP]
+    def flush_now(self) -> None:
+        """Flush what is dirty at once, as far as the sockets take it; the hub's tasks need not run for it."""
+        for _ in range(_FLUSHES_OF_ONE):
+            dirty, self._dirty = self._dirty, []
             for pollee in dirty:
                 pollee.dirty = False
                 try:
                     pollee.flush()
                 except Exception as error:
-                    _fail(pollee, error)
+                    self._fail(pollee, error)
+
+    def close(self) -> None:
+        """Drop every connection that is left, and give the kernel its list back."""
+        for pollee in list(self._pollees.values()):
+            self._abort(pollee, "the server has ended")
+        self._unfinished.clear()
+        self._poller.close()
+
+    # A Ctrl-C must not strike between a socket's state and the hub's. Trio raises it elsewhere then.
+    @trio.lowlevel.enable_ki_protection
+    async def _dispatch(self) -> None:
+        poller, pollees, removed = self._poller, self._pollees, self._removed
+        ready: list[tuple[int, int]] = []
+        done = 0
+        while True:
+            if done < len(ready):
+                await trio.lowlevel.checkpoint()
+            else:
+                await wait_readable(poller.fileno())
+                if removed:
+                    removed.clear()
+                ready, done = poller.poll(), 0
+            now = trio.current_time()
+            end = 0.0
+            while done < len(ready):
+                for fd, events in ready[done : done + _PER_LOOK]:
+                    if removed and fd in removed:
+                        continue  # closed since it was ready, and the number may be somebody else's already
+                    pollee = pollees.get(fd)
+                    if pollee is None:
+                        self._forget_stranger(fd)
+                        continue
+                    try:
+                        pollee.on_ready(events, now)
+                    except Exception as error:
+                        self._fail(pollee, error)
+                done += _PER_LOOK
+                if done < len(ready):
+                    looked = _clock()
+                    end = end or looked + _TURN_SECONDS
+                    if looked > end:
+                        break
+
+    def _forget_stranger(self, fd: int) -> None:
+        """Take a number off the kernel's list that nobody here has asked for."""
+        if not self._poller.forget(fd):
+            # Closed, and held open by a child: the kernel does not know it by this number any more.
+            self._poller.renew()
+        if fd not in self._strangers:
+            self._strangers.add(fd)
+            record(logging.ERROR, "hub.unknown_descriptor", descriptor=fd)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _finish(self) -> None:
+        while True:
+            if not self._unfinished:
+                self._finisher = current_task()
+                await wait_task_rescheduled(self._stop_finisher)
+            now = trio.current_time()
+            end = _clock() + _AGAIN_SECONDS
+            # Those that are there now: whoever needs another step waits until its handler had its turn.
+            for _ in range(len(self._unfinished)):
+                pollee = self._unfinished.popleft()
+                pollee.queued = False
+                try:
+                    pollee.go_on(now)
+                except Exception as error:
+                    self._fail(pollee, error)
+                if _clock() > end:
+                    break
+            if self._unfinished:
+                await trio.lowlevel.checkpoint()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _flush(self) -> None:
+        while True:
+            if not self._dirty:
+                self._flusher = current_task()
+                await wait_task_rescheduled(self._stop_flusher)
+            dirty, self._dirty = self._dirty, []
+            done = 0
+            end = 0.0
+            while done < len(dirty):
+                for pollee in dirty[done : done + _PER_LOOK]:
+                    pollee.dirty = False
+                    try:
+                        pollee.flush()
+                    except Exception as error:
+                        self._fail(pollee, error)
+                done += _PER_LOOK
+                if done < len(dirty):
+                    looked = _clock()
+                    end = end or looked + _TURN_SECONDS
+                    if looked > end:
+                        break
+            if done < len(dirty):
+                self._dirty[:0] = dirty[done:]
             if self._dirty:
                 await trio.lowlevel.checkpoint()
 
@@ -276,11 +432,23 @@ class Hub:
         self._flusher = None
         return Abort.SUCCEEDED
 
+    def _stop_finisher(self, _: object) -> Abort:
+        self._finisher = None
+        return Abort.SUCCEEDED
 
-def _fail(pollee: Pollee, error: Exception) -> None:
-    """A mistake of ours in one connection must not stop the others."""
-    record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
-    pollee.abort()
+    def _fail(self, pollee: Pollee, error: Exception) -> None:
+        """A mistake of ours in one connection must not stop the others."""
+        record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
+        self._abort(pollee, f"a mistake in the server: {describe(error)}")
+
+    def _abort(self, pollee: Pollee, cause: str) -> None:
+        try:
+            pollee.abort(cause)
+        except Exception as error:
+            record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
+            # It cannot even be dropped. Nothing may be heard of it again.
+            for fd in [fd for fd, other in self._pollees.items() if other is pollee]:
+                self.remove(fd)
 
 
 def tune(socket: stdlib_socket.socket) -> None:
@@ -289,3 +457,13 @@ def tune(socket: stdlib_socket.socket) -> None:
     if socket.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
         # We batch by ourselves; Nagle's algorithm would only hold back what we have decided to send.
         socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+
+
+def unsent_bytes(fd: int) -> int:
+    """Return how many bytes a socket's kernel has taken and the peer's has not; 0 where it does not tell."""
+    if sys.platform == "win32":
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0

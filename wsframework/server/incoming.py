@@ -114,7 +114,7 @@ class ListenerPollee(Acceptor[SocketTransport]):
     def flush(self) -> None:
         """Nothing is written to a listener."""
 
-    def abort(self) -> None:
+    def abort(self, cause: str) -> None:
         """Go on: a connection that could not be accepted is no reason to stop listening."""
 
 
@@ -465,7 +465,7 @@ class Incoming:
         """Whether the peer left while the application was deciding."""
         return self._socket.fileno() < 0
 
-    def abort(self) -> None:
+    def abort(self, cause: str = "") -> None:
         """Close the socket without a word, and count it out."""
         self._close()
         if self._admitted:
