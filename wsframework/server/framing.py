@@ -10,20 +10,26 @@ The end of a connection always takes the same road, from wherever it was entered
     our Close frame or our answer to the peer's is the last thing that enters the outbox (`_end_sending`)
     -> the outbox is flushed -> FIN -> what the peer still sends is read and dropped until its FIN -> released
 
-and one timer, `Timeouts.close`, cuts it short by `abort` wherever it stands. The subclass calls
+and one timer, `Timeouts.close`, cuts it short by `abort` where it stands still. The subclass calls
 `_peer_closed` or `_broken` when the peer's bytes come to an end, sends FIN once `_sending_ended` is set and
 the outbox is empty, and calls `_released` when its socket is closed, which tells the Connection.
 
 The answer to the peer's Close, and the Close that fails the connection after a protocol error, are held back
 while messages that came before them are still to be received: the handler may answer those first. Everything
 is delivered in the order in which the peer sent it (RFC 6455 §5.5.1 allows to "delay sending a Close frame").
+
+One read is decoded in steps (see `wire.decoder`). Between two of them the connection may say that it is
+enough: `pause_reading`. What was not decoded then waits, at most one read, as if it were still in the kernel;
+pings, the peer's Close and its FIN behind it wait too. While the decoder is `stopped` the subclass reads no
+more; it goes on with `_decode_on` in a turn of its own (`_decode_soon`), so that others come first.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 import trio
 
@@ -32,6 +38,8 @@ from wsframework.errors import Closed, CloseFrame
 from wsframework.timers import Timer, Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import (
+    Budget,
+    CloseCode,
     CloseReceived,
     CloseState,
     ClosingHandshake,
@@ -49,6 +57,21 @@ from wsframework.wire import (
 )
 
 __all__ = ["FrameTransport", "NoReceiver", "Receiver"]
+
+_INFLATED_BYTES = 64 * 1024
+"""What one step of decoding may inflate before the receiver is asked: as much as any other read brings."""
+
+_FORGIVEN_IN_SECONDS = 64
+"""A debt of `Limits.unpaid_frames` is forgiven in this time."""
+
+_SLOWEST_BYTES_PER_SECOND = 240
+"""What a peer must take of our last bytes: Kestrel's MinResponseDataRate and IIS's minBytesPerSecond."""
+
+_MOMENT_SECONDS = 0.001
+"""Enough for tasks that can run to have run."""
+
+_SMALL_FRAMES = 64
+"""So many frames below as many bytes are joined while they wait: each is an object of 40 bytes besides."""
 
 
 class Receiver(Protocol):
@@ -93,6 +116,11 @@ class NoReceiver:
     _deliver = _deliver_pong = _call_when_idle = _made_room = _end = _finish = _ignore
 
 
+@cache
+def _budget(inflated_bytes: int, unpaid_frames: int | None) -> Budget:
+    return Budget(inflated_bytes=inflated_bytes, unpaid_frames=unpaid_frames)
+
+
 class FrameTransport(ABC):
     """One connection's frames; subclasses move its bytes."""
 
@@ -103,6 +131,8 @@ class FrameTransport(ABC):
         "_decoder",
         "_deferred",
         "_deflater",
+        "_forgiven_at",
+        "_joined",
         "_limits",
         "_pending_pong",
         "_pinged_at",
@@ -129,6 +159,7 @@ class FrameTransport(ABC):
     ) -> None:
         self.outbox: list[bytes | memoryview] = []
         self.outbox_bytes = 0
+        self._joined = 0  # so many pieces of the outbox need not be looked at for small ones
         self.room_wanted = False
         self.heard_at = trio.current_time()
         self._limits = limits
@@ -138,9 +169,13 @@ class FrameTransport(ABC):
         inflater: Inflater | None = None
         if codecs is not None:
             self._deflater, inflater = codecs
-        self._decoder = Decoder(
-            max_message_bytes=limits.message_bytes, max_fragments=limits.message_fragments, inflater=inflater
+        self._decoder = self._make_decoder(
+            max_message_bytes=limits.message_bytes,
+            max_fragments=limits.message_fragments,
+            inflater=inflater,
+            budget=_budget(min(_INFLATED_BYTES, limits.unread_bytes), limits.unpaid_frames),
         )
+        self._forgiven_at = self.heard_at
         self._closing = ClosingHandshake()
         self._deferred: Callable[[], None] | None = None
         self._pending_pong: bytes | None = None
@@ -149,6 +184,9 @@ class FrameTransport(ABC):
         self._sending_ended = False
         self._close_timer: Timer | None = None
         self._cause = ""
+
+    def _make_decoder(self, **settings: Any) -> Decoder:
+        return Decoder(**settings)
 
     # What subclasses do
 
@@ -167,6 +205,24 @@ class FrameTransport(ABC):
     @abstractmethod
     def resume_reading(self) -> None:
         """Read on."""
+
+    def _decode_soon(self) -> None:  # noqa: B027
+        """Call `_decode_on` when others have had their turn."""
+
+    def _reading_changed(self) -> None:  # noqa: B027
+        """Read or do not: the decoder has stopped, or holds nothing any more."""
+
+    def _read_waiting(self) -> bool:
+        """Read what the peer has sent and we have not read, without blocking, before it is judged.
+
+        Returns:
+            False when that takes a moment, so that the judgement has to wait for it.
+        """
+        return True
+
+    def _untaken_bytes(self) -> int:
+        """Return how many of the bytes that we have sent the peer has not taken, as far as we can tell."""
+        return self.outbox_bytes
 
     # The connection's side
 
@@ -212,9 +268,13 @@ class FrameTransport(ABC):
         self._commit(data)
         self._end_sending()
 
-    def abort(self) -> None:
-        """Drop the connection without another word."""
-        self._cause = self._cause or "the close timeout was over"
+    def abort(self, cause: str = "the server dropped the connection") -> None:
+        """Drop the connection without another word.
+
+        Args:
+            cause: why, as one plain sentence for `Closed.cause`.
+        """
+        self._cause = self._cause or cause
         self._closing.lost()
         self._release()
 
@@ -240,6 +300,28 @@ class FrameTransport(ABC):
                 delivered = True
             else:
                 self._control(event, delivered)
+        if self._decoder.stopped:
+            self._decoder_stopped(delivered)
+
+    def _decode_on(self) -> None:
+        """Take the next step with the bytes that the decoder has kept."""
+        if self._decoder.stopped and not self._reading_paused:
+            self._received(b"")
+            self._reading_changed()
+
+    def _decoder_stopped(self, delivered: bool) -> None:
+        """See why the decoder has stopped: it has done enough for one step, or the peer owes too much."""
+        decoder, allowed = self._decoder, self._limits.unpaid_frames
+        if allowed is not None and decoder.unpaid_frames >= allowed:
+            now = trio.current_time()
+            decoder.forgive(int((now - self._forgiven_at) * allowed / _FORGIVEN_IN_SECONDS))
+            self._forgiven_at = now
+            if decoder.unpaid_frames >= allowed:
+                reason = "too many frames that carry nothing: empty or tiny fragments, messages, pings, pongs"
+                self._control(decoder.give_up(CloseCode.POLICY_VIOLATION, reason), delivered)
+        if decoder.stopped and not self._reading_paused:
+            self._decode_soon()
+        self._reading_changed()
 
     def _control(self, event: Event, delivered: bool) -> None:
         match event:
@@ -318,11 +400,49 @@ class FrameTransport(ABC):
         if not self._sending_ended:
             self._sending_ended = True
             self._start_close_timer()
+            self._drop_undecoded()
             self._outbox_filled()
+
+    def _drop_undecoded(self) -> None:
+        stopped = self._decoder.stopped
+        self._decoder.end()
+        if stopped:
+            self._reading_changed()
+
+    def _join_small_frames(self) -> None:
+        """Join frames that wait in the outbox and are smaller than what Python adds to each."""
+        outbox, start = self.outbox, self._joined
+        if len(outbox) - start < _SMALL_FRAMES:
+            return
+        tail = outbox[start:]
+        if sum(map(len, tail)) < len(tail) * _SMALL_FRAMES:
+            outbox[start:] = [b"".join(tail)]
+        self._joined = len(outbox)
 
     def _start_close_timer(self) -> None:
         if self._close_timer is None:
-            self._close_timer = self._timers.after(self._timeouts.close, self.abort)
+            self._time_close()
+
+    def _time_close(self) -> None:
+        # A moment before the end the reader is told to look once more, so that the judgement is just.
+        untaken = self._untaken_bytes()
+        seconds = self._timeouts.close - _MOMENT_SECONDS
+        self._close_timer = self._timers.after(max(0.0, seconds), lambda: self._close_nearly_over(untaken))
+
+    def _close_nearly_over(self, untaken: int) -> None:
+        ended = self._sending_ended
+        self._read_waiting()
+        if self._close_timer is not None:  # else that was the end
+            self._close_timer = self._timers.after(_MOMENT_SECONDS, lambda: self._close_over(untaken, ended))
+
+    def _close_over(self, untaken: int, ended: bool) -> None:
+        """Give up, unless the peer has taken enough of `untaken` bytes, or has just answered."""
+        taken = untaken - self._untaken_bytes()
+        enough = max(1.0, _SLOWEST_BYTES_PER_SECOND * self._timeouts.close)
+        if taken >= enough or self._sending_ended is not ended:
+            self._time_close()
+        else:
+            self.abort("the close timeout was over")
 
     # The end
 
@@ -350,7 +470,9 @@ class FrameTransport(ABC):
         """The socket is closed: tell the connection."""
         if self._close_timer is not None:
             self._close_timer.cancel()
+            self._close_timer = None
         self._deferred = None
+        self._decoder.end()
         self.outbox.clear()
         self.connection._finish(self._closing.outcome(self._cause))
 
@@ -366,7 +488,7 @@ class FrameTransport(ABC):
         """Ping a quiet peer, and give up one that did not answer (RFC 6455 §5.5.2)."""
         if keepalive.interval is None or self._closing.state is not CloseState.OPEN:
             return
-        if self._reading_paused:
+        if self._reading_paused or self._decoder.stopped:
             # We are the ones who do not listen, so the peer's silence means nothing. Its FIN would be behind
             # what we do not read, but if it has gone, its system answers a ping with a RST.
             self.heard_at = now
@@ -376,7 +498,7 @@ class FrameTransport(ABC):
                 self._pinged_at = now
                 self._commit(encode_ping())
         elif self._pinged_at is not None and self.heard_at < self._pinged_at:
-            if now - self._pinged_at >= keepalive.timeout:
+            if now - self._pinged_at >= keepalive.timeout and self._is_silent(self._pinged_at):
                 self._cause = f"no answer to a ping for {keepalive.timeout:g} s"
                 self._broken(self._cause)
         elif now - self.heard_at >= keepalive.interval:
@@ -384,3 +506,14 @@ class FrameTransport(ABC):
             self._commit(encode_ping())
         else:
             self._pinged_at = None
+
+    def _is_silent(self, since: float) -> bool:
+        """Whether nothing has come from the peer `since` then, what we have not read yet included."""
+        # Without this look a peer that answered in time is dead because we were busy with others.
+        return self._read_waiting() and self._closing.state is CloseState.OPEN and self.heard_at < since
+
+    def forgive(self, seconds: float) -> None:
+        """Do not count so many seconds, in which nobody here could listen, against the peer."""
+        self.heard_at += seconds
+        if self._pinged_at is not None:
+            self._pinged_at += seconds

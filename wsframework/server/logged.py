@@ -18,7 +18,7 @@ from wsframework.server.framing import FrameTransport
 from wsframework.server.socket import SocketTransport, TLSTransport
 from wsframework.server.stream import StreamTransport
 from wsframework.transport import EncodedMessage
-from wsframework.wire import CloseReceived, Decoder, Event, Failure, Opcode, Ping, Pong
+from wsframework.wire import CloseCode, CloseReceived, Decoder, Event, Failure, Opcode, Ping, Pong
 
 __all__ = ["socket_transport", "stream_transport"]
 
@@ -44,12 +44,18 @@ class _LoggedDecoder(Decoder):
         super().__init__(**settings)
         self._report = report
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
+    def feed(self, data: bytes | bytearray | memoryview = b"") -> list[Event]:
         """Take bytes from the peer and return what they complete."""
         events = super().feed(data)
         for event in events:
             self._report(event)
         return events
+
+    def give_up(self, code: CloseCode, reason: str) -> Failure:
+        """Fail the connection for a reason that is not in the bytes."""
+        failure = super().give_up(code, reason)
+        self._report(failure)
+        return failure
 
 
 class _Logged(FrameTransport):
@@ -57,15 +63,8 @@ class _Logged(FrameTransport):
 
     __slots__ = ()
 
-    def __init__(self, *positional: Any, **settings: Any) -> None:
-        super().__init__(*positional, **settings)
-        limits, codecs = settings["limits"], settings.get("codecs")
-        self._decoder = _LoggedDecoder(
-            self._log_event,
-            max_message_bytes=limits.message_bytes,
-            max_fragments=limits.message_fragments,
-            inflater=None if codecs is None else codecs[1],
-        )
+    def _make_decoder(self, **settings: Any) -> Decoder:
+        return _LoggedDecoder(self._log_event, **settings)
 
     def _log(self, event: str, **fields: Any) -> None:
         # Behind an HTTP answer there is no connection, and so no request to name.
@@ -124,9 +123,9 @@ class _Logged(FrameTransport):
                 self._log("pong.sent", bytes=len(frame) - 2)
         super()._commit(frame)
 
-    def abort(self) -> None:
-        self._log("transport.aborted")
-        super().abort()
+    def abort(self, cause: str = "the server dropped the connection") -> None:
+        self._log("transport.aborted", cause=cause)
+        super().abort(cause)
 
 
 class _LoggedSocketTransport(_Logged, SocketTransport):

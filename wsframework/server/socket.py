@@ -2,8 +2,9 @@
 
 A TLS socket is a non-blocking `ssl.SSLSocket`: OpenSSL reads and writes the descriptor itself. With memory
 BIOs each record would be copied through Python twice more and cost three calls instead of one. What differs
-from a plain socket is small and all here: reads may leave decrypted bytes behind that no poll reports, and
-the end begins with TLS's own goodbye.
+from a plain socket is small and all in `TLSTransport`: reads may leave decrypted bytes behind that no poll
+reports, a write that could not be completed must be offered again as it was, either may have to wait for the
+other direction, and the end begins with TLS's own goodbye.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import contextlib
 import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 import trio
 
 from wsframework.config import Limits, Timeouts
 from wsframework.server.framing import FrameTransport
-from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub
+from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, unsent_bytes
 from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import Deflater, Inflater, Opcode, encode_message, frame_header
@@ -27,6 +29,9 @@ __all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport", "TLSTransport"]
 READ_BYTES = 64 * 1024
 """The most that one connection brings in per turn, so that a flood does not starve the others."""
 
+LARGE_READ_BYTES = 256 * 1024
+"""The same inside one large frame, where it brings in the rest with a quarter of the calls."""
+
 _JOIN_BYTES = 128 * 1024
 """Up to here one copy costs less than a system call with many pieces."""
 
@@ -35,12 +40,12 @@ _WHOLE_BYTES = 64 * 1024
 
 _PIECES = 64
 
-_TLS_PIECE_BYTES = 64 * 1024
+_TLS_PIECE_BYTES = 16 * 1024
+"""One TLS record. OpenSSL takes a piece whole or not at all, so progress is seen record by record."""
+
+_TLS_PIECES_PER_FLUSH = 8
 
 BINARY = int(Opcode.BINARY)
-
-LARGE_READ_BYTES = 256 * 1024
-"""The same in the middle of a message, where it brings in the rest with a quarter of the calls."""
 
 # What a non-blocking socket raises instead of waiting.
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -69,6 +74,7 @@ class SocketTransport(FrameTransport):
         "_socket_send",
         "_watching",
         "dirty",
+        "queued",
     )
 
     def __init__(
@@ -93,6 +99,7 @@ class SocketTransport(FrameTransport):
         self._deliver: Callable[[str | bytes], None] = _drop
         self._asked = READ
         self.dirty = False
+        self.queued = False
         self._blocked = False
         self._saw_fin = False
         self._saw_hangup = False
@@ -124,6 +131,7 @@ class SocketTransport(FrameTransport):
             # The peer's system took something of a full buffer, and our ping may be behind it.
             self.heard_at = now
             self._blocked = False
+            self._joined = 0
             self._ask()
             self.flush()
 
@@ -132,7 +140,8 @@ class SocketTransport(FrameTransport):
             return
         try:
             data = self._recv(self._read_bytes)
-        except NOT_NOW:
+        except NOT_NOW as error:
+            self._not_readable(error)
             return
         except OSError as error:
             self._broken(f"the connection was lost: {error}")
@@ -159,10 +168,39 @@ class SocketTransport(FrameTransport):
                 delivered = True
             else:
                 self._control(event, delivered)
-        if not events:
-            self._read_bytes = LARGE_READ_BYTES
+        if self._decoder.stopped:
+            self._decoder_stopped(delivered)
+        elif not events:
+            # Exactly to its end: what follows may be ten thousand frames.
+            self._read_bytes = max(READ_BYTES, min(self._decoder.unread, LARGE_READ_BYTES))
         elif self._read_bytes != READ_BYTES:
             self._read_bytes = READ_BYTES
+
+    def _decoder_stopped(self, delivered: bool) -> None:
+        self._read_bytes = READ_BYTES
+        super()._decoder_stopped(delivered)
+
+    def _decode_soon(self) -> None:
+        self._hub.again(self)
+
+    def go_on(self, now: float) -> None:
+        """Decode more of what was read."""
+        if self._on_release is not None:
+            self._decode_on()
+
+    def _reading_changed(self) -> None:
+        self._ask()
+
+    def _read_waiting(self) -> bool:
+        if not self._reading_paused and not self._decoder.stopped:
+            self._read(trio.current_time())
+        return True
+
+    def _untaken_bytes(self) -> int:
+        return self.outbox_bytes + unsent_bytes(self._fd)
+
+    def _not_readable(self, error: OSError) -> None:
+        """There was nothing to read."""
 
     def _hung_up(self) -> None:
         """The peer is gone, or will send no more, while we are not reading."""
@@ -207,16 +245,21 @@ class SocketTransport(FrameTransport):
             self._watch_progress()
 
     def resume_reading(self) -> None:
-        """Ask the hub for bytes again."""
+        """Ask the hub for bytes again, once those that were read before are decoded."""
         self._reading_paused = False
+        if self._decoder.stopped:
+            self._decode_soon()
         self._ask()
 
     def _ask(self) -> None:
         events = WRITE if self._blocked else 0
         if self._reading_paused:
             events |= 0 if self._saw_hangup else HANGUP
-        elif not self._saw_fin:
+        elif not self._saw_fin and not self._decoder.stopped:
             events |= READ
+        self._ask_for(events)
+
+    def _ask_for(self, events: int) -> None:
         events = events or QUIET
         if events != self._asked and self._on_release is not None:
             self._asked = events
@@ -261,7 +304,9 @@ class SocketTransport(FrameTransport):
         """Write the outbox with one system call, as far as the socket takes it."""
         outbox = self.outbox
         if not outbox or self._blocked:
-            if self._sending_ended and not outbox:
+            if outbox:
+                self._join_small_frames()
+            elif self._sending_ended:
                 self._send_fin()
             return
         if len(outbox) == 1:
@@ -282,7 +327,6 @@ class SocketTransport(FrameTransport):
             outbox.clear()
             self.outbox_bytes = 0
         else:
-            # OpenSSL wants the same bytes again after "not now", and they are.
             self.outbox = [memoryview(data)[sent:]]
             self.outbox_bytes -= sent
             self._blocked = True
@@ -300,7 +344,7 @@ class SocketTransport(FrameTransport):
         """Write a large outbox without joining it first."""
         outbox = self.outbox
         try:
-            sent = self._send_pieces(outbox)
+            sent = self._socket.sendmsg(outbox[:_PIECES])
         except NOT_NOW:
             sent = 0
         except OSError as error:
@@ -322,9 +366,6 @@ class SocketTransport(FrameTransport):
         if sent:
             self._sent_some()
 
-    def _send_pieces(self, outbox: list[bytes | memoryview]) -> int:
-        return self._socket.sendmsg(outbox[:_PIECES])
-
     def _sent_some(self) -> None:
         if self.room_wanted:
             self._made_room()
@@ -335,10 +376,6 @@ class SocketTransport(FrameTransport):
         if self._sent_fin or self._on_release is None:
             return
         self._sent_fin = True
-        if isinstance(self._socket, ssl.SSLSocket):
-            # Sends close_notify and does not wait for the peer's, as RFC 8446 §6.1 allows.
-            with contextlib.suppress(OSError, ValueError):
-                self._socket.unwrap()
         try:
             self._socket.shutdown(stdlib_socket.SHUT_WR)
         except OSError:
@@ -359,6 +396,10 @@ class SocketTransport(FrameTransport):
             return
         self._blocked = True  # no flush may find the closed socket
         self._hub.remove(self._fd)
+        if not self._sent_fin:
+            # Closing says nothing to the peer while a process that a handler has forked has the socket too.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(stdlib_socket.SHUT_RDWR)
         self._socket.close()
         self._released()
         on_release()
@@ -369,30 +410,148 @@ class SocketTransport(FrameTransport):
 class TLSTransport(SocketTransport):
     """The same over a non-blocking `ssl.SSLSocket`."""
 
-    __slots__ = ()
+    __slots__ = ("_offered", "_read_needs_write", "_write_needs_read")
+
+    def __init__(self, socket: stdlib_socket.socket, hub: Hub, **settings: Any) -> None:
+        super().__init__(socket, hub, **settings)
+        self._offered = False  # whether OpenSSL has begun to write `outbox[0]`
+        # TLS has business of its own, new keys for example, in which either direction waits for the other.
+        self._read_needs_write = False
+        self._write_needs_read = False
+
+    def begin(self, initial: bytes) -> None:
+        """Take over the socket from whoever read the opening handshake."""
+        super().begin(initial)
+        self._read_pending()
+
+    def _ask_for(self, events: int) -> None:
+        if self._write_needs_read:
+            events = events & ~WRITE | READ
+        if self._read_needs_write:
+            events = events & ~READ | WRITE
+        super()._ask_for(events)
+
+    # In
+
+    def on_ready(self, events: int, now: float) -> None:
+        """Read or write what the socket allows."""
+        if events & WRITE and self._read_needs_write:
+            self._read_needs_write = False
+            events |= READ
+        if events & READ and self._write_needs_read:
+            self._write_needs_read = False
+            events |= WRITE
+        if events & READ and (self._reading_paused or self._decoder.stopped):
+            events &= ~READ
+        super().on_ready(events, now)
 
     def _read(self, now: float) -> None:
-        # One TLS record a call, and the poll says nothing of records that OpenSSL holds already.
         super()._read(now)
-        budget = READ_BYTES // 4096
-        while budget and not self._reading_paused and self._pending():
-            budget -= 1
-            super()._read(now)
-        if self._pending() and not self._reading_paused:
-            self._timers.after(0, lambda: self._read(trio.current_time()))
+        self._read_pending()
 
-    def _send_pieces(self, outbox: list[bytes | memoryview]) -> int:
-        # After "not now" OpenSSL wants the same bytes again, or more that begin with them.
-        return self._socket_send(memoryview(outbox[0])[:_TLS_PIECE_BYTES])
+    def _not_readable(self, error: OSError) -> None:
+        if isinstance(error, ssl.SSLWantWriteError):
+            self._read_needs_write = True
+            self._ask()
 
-    def _pending(self) -> int:
+    def _read_pending(self) -> None:
+        """The poll says nothing of what OpenSSL has decrypted already."""
+        if self._pending():
+            self._hub.again(self)
+
+    def _pending(self) -> bool:
+        if self._reading_paused or self._decoder.stopped:
+            return False
         if self._on_release is None or self._saw_fin or self._sent_fin:
-            return 0
+            return False
         assert isinstance(self._socket, ssl.SSLSocket)
-        return self._socket.pending()
+        return self._socket.pending() > 0
+
+    def go_on(self, now: float) -> None:
+        """Decode more of what was read, or read what OpenSSL has decrypted."""
+        super().go_on(now)
+        if self._pending():
+            self._read(now)
 
     def resume_reading(self) -> None:
         """Ask the hub for bytes again, and take those that OpenSSL has decrypted already."""
         super().resume_reading()
-        if self._pending():
-            self._timers.after(0, lambda: self._read(trio.current_time()))
+        self._read_pending()
+
+    # Out
+
+    def flush(self) -> None:
+        """Write the outbox in pieces, as far as the socket takes it.
+
+        After "not now" OpenSSL has begun a record and insists on the same bytes, or more that begin with them
+        (SSL_write(3)). So what is offered is always the first piece of the outbox, whole, and nothing touches
+        that piece until it is taken.
+        """
+        if self._blocked or not self.outbox:
+            super().flush()
+            return
+        taken = 0
+        for _ in range(_TLS_PIECES_PER_FLUSH):
+            if not self._offered:
+                self._cut_piece()
+            piece = self.outbox[0]
+            self._offered = True
+            try:
+                sent = self._socket_send(piece)
+            except NOT_NOW as error:
+                self._write_needs_read = isinstance(error, ssl.SSLWantReadError)
+                break
+            except OSError as error:
+                self._broken(f"the connection was lost: {error}")
+                return
+            self._offered = False
+            taken += sent
+            if sent == len(piece):
+                del self.outbox[0]
+            else:
+                self.outbox[0] = memoryview(piece)[sent:]
+            if not self.outbox:
+                break
+        self.outbox_bytes -= taken
+        if self.outbox:
+            # Not necessarily full, but the next turn will tell, and others get theirs in between.
+            self._blocked = True
+            self._joined = 1
+            self._ask()
+        if taken:
+            self._sent_some()
+
+    def _cut_piece(self) -> None:
+        """Make the first piece of the outbox one record, or all that there is."""
+        outbox = self.outbox
+        if len(outbox) == 1 and len(outbox[0]) <= _TLS_PIECE_BYTES:
+            return
+        room = _TLS_PIECE_BYTES
+        pieces: list[bytes | memoryview] = []
+        while room and outbox:
+            first = outbox[0]
+            if len(first) > room:
+                first = memoryview(first)
+                pieces.append(first[:room])
+                outbox[0] = first[room:]
+                break
+            pieces.append(first)
+            room -= len(first)
+            del outbox[0]
+        outbox.insert(0, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def _send_fin(self) -> None:
+        if self._sent_fin or self._on_release is None:
+            return
+        assert isinstance(self._socket, ssl.SSLSocket)
+        try:
+            # Sends close_notify and does not wait for the peer's, as RFC 8446 §6.1 allows.
+            self._socket.unwrap()
+        except ssl.SSLWantWriteError:
+            # Without it the peer could not tell this end from a cable that was cut.
+            self._blocked = True
+            self._ask()
+            return
+        except (OSError, ValueError):
+            pass
+        super()._send_fin()

@@ -14,6 +14,7 @@ import trio
 
 from wsframework.config import Limits, Timeouts
 from wsframework.server.framing import FrameTransport
+from wsframework.server.hub import unsent_bytes
 from wsframework.timers import Timers
 from wsframework.wire import Deflater, Inflater
 
@@ -22,8 +23,12 @@ __all__ = ["BROKEN", "StreamTransport", "end_stream"]
 _READ_BYTES = 64 * 1024
 """The most that one connection brings in per turn, so that a flood does not starve the others."""
 
-_WRITE_BYTES = 256 * 1024
-"""The most that is written at once, so that the keepalive sees a slow peer take a long message."""
+_WRITE_BYTES = 16 * 1024
+"""The most that is written at once: by these it is seen that a slow peer takes some of a long message."""
+
+_steps: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("wsframework.server.stream.steps")
+"""One connection at a time decodes what one step was not enough for. With each of them in every turn of the
+scheduler an echo would wait three times for all of them."""
 
 # What a stream raises when there is no peer at its other end any more.
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
@@ -32,7 +37,16 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSEr
 class StreamTransport(FrameTransport):
     """One connection's frames over a Trio stream."""
 
-    __slots__ = ("_filled", "_may_read", "_read_ended", "_reading", "_saw_fin", "_scope", "_stream")
+    __slots__ = (
+        "_filled",
+        "_may_read",
+        "_read_ended",
+        "_reading",
+        "_saw_fin",
+        "_scope",
+        "_stream",
+        "_waited_for",
+    )
 
     def __init__(
         self,
@@ -49,6 +63,7 @@ class StreamTransport(FrameTransport):
         self._reading = trio.CancelScope()
         self._read_ended: trio.Event | bool = False
         self._saw_fin = False
+        self._waited_for: float | None = None
         self._filled = trio.Event()
         self._may_read = trio.Event()
         self._may_read.set()
@@ -75,9 +90,14 @@ class StreamTransport(FrameTransport):
                 await trio.aclose_forcefully(self._stream)
             self._released()
 
+    @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
         while True:
             await self._may_read.wait()
+            if self._decoder.stopped:
+                async with _steps_lock():
+                    self._decode_on()
+                continue
             try:
                 data = await self._stream.receive_some(_READ_BYTES)
             except BROKEN as error:
@@ -91,11 +111,13 @@ class StreamTransport(FrameTransport):
             if not self._sending_ended:
                 self._received(data)
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         try:
             while True:
                 while self.outbox:
                     frames, self.outbox = self.outbox, []
+                    self._joined = 0
                     data = frames[0] if len(frames) == 1 else b"".join(frames)
                     while len(data) > _WRITE_BYTES:
                         await self._stream.send_all(data[:_WRITE_BYTES])
@@ -125,6 +147,19 @@ class StreamTransport(FrameTransport):
 
     def _outbox_filled(self) -> None:
         self._filled.set()
+        self._join_small_frames()
+
+    def _read_waiting(self) -> bool:
+        # The reader has had its turn if this is the second question about the same silence.
+        asked, self._waited_for = self._waited_for, self.heard_at
+        return asked == self.heard_at
+
+    def _untaken_bytes(self) -> int:
+        stream = self._stream
+        while isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        kernel = unsent_bytes(stream.socket.fileno()) if isinstance(stream, trio.SocketStream) else 0
+        return self.outbox_bytes + kernel
 
     def _release(self) -> None:
         self._scope.cancel(reason="the connection is released")
@@ -138,6 +173,15 @@ class StreamTransport(FrameTransport):
         """Let the reader go on."""
         self._reading_paused = False
         self._may_read.set()
+
+
+def _steps_lock() -> trio.Lock:
+    try:
+        return _steps.get()
+    except LookupError:
+        lock = trio.Lock()
+        _steps.set(lock)
+        return lock
 
 
 async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
