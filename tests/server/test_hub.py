@@ -293,7 +293,7 @@ async def test_a_mistake_in_a_flush_is_logged_and_the_others_are_flushed(
 async def test_thousands_of_flushes_let_other_tasks_have_their_turn(
     hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "_TURN_SECONDS", 0)
+    monkeypatch.setattr(hub_module, "_WRITE_SECONDS", 0)
     watchers = [Watcher(hub, pair[0]) for _ in range(100)]
     for watcher in watchers:
         hub.mark_dirty(watcher)

@@ -289,10 +289,14 @@ class FrameTransport(ABC):
 
     # Bytes in
 
-    def _received(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes from the peer."""
+    def _received(self, data: bytes | bytearray | memoryview, *, delivered: bool = False) -> None:
+        """Take bytes from the peer.
+
+        Args:
+            data: what came.
+            delivered: whether messages that came right before them were delivered just now.
+        """
         connection = self.connection
-        delivered = False
         for event in self._decoder.feed(data):
             kind = type(event)
             if kind is str or kind is bytes:
@@ -306,7 +310,8 @@ class FrameTransport(ABC):
     def _decode_on(self) -> None:
         """Take the next step with the bytes that the decoder has kept."""
         if self._decoder.stopped and not self._reading_paused:
-            self._received(b"")
+            # A Close frame behind a thousand messages waits for them whatever the steps were.
+            self._received(b"", delivered=True)
             self._reading_changed()
 
     def _decoder_stopped(self, delivered: bool) -> None:
@@ -511,9 +516,3 @@ class FrameTransport(ABC):
         """Whether nothing has come from the peer `since` then, what we have not read yet included."""
         # Without this look a peer that answered in time is dead because we were busy with others.
         return self._read_waiting() and self._closing.state is CloseState.OPEN and self.heard_at < since
-
-    def forgive(self, seconds: float) -> None:
-        """Do not count so many seconds, in which nobody here could listen, against the peer."""
-        self.heard_at += seconds
-        if self._pinged_at is not None:
-            self._pinged_at += seconds

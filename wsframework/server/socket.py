@@ -204,6 +204,8 @@ class SocketTransport(FrameTransport):
 
     def _hung_up(self) -> None:
         """The peer is gone, or will send no more, while we are not reading."""
+        if self._decoder.stopped and not self._reading_paused:
+            return  # it is seen when what came before it is decoded
         if self._socket_error():
             self._broken("the connection was lost: reset by the peer")
             return

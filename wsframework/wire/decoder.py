@@ -41,11 +41,11 @@ __all__ = ["Budget", "Decoder"]
 _FRAMES_PER_CALL = 128
 """Frames that go through `_read_frame`, of 2 to 10 µs each: about half a millisecond with what they cause."""
 
-_MESSAGES_PER_CALL = 256
+_MESSAGES_PER_CALL = 128
 """Whole short messages: their handler takes them in one go, at some microseconds each."""
 
-_SHORT_RUN_BYTES = 1792
-"""How far the inner loop goes before it counts: 256 messages of one byte."""
+_SHORT_RUN_BYTES = 896
+"""How far the inner loop goes before it counts: 128 messages of one byte."""
 
 _FRAME_BYTES = 22
 """The bytes a frame must bring to pay for its own work: six of header and 16 of payload."""
