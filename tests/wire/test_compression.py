@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.wire.decoding import decode_every_way, feed_all, masked, repeatable
 from wsframework.wire import (
+    Budget,
     CloseCode,
     Decoder,
     Deflater,
@@ -320,3 +321,32 @@ def test_without_context_takeover_nothing_is_kept_between_messages() -> None:
         assert tracemalloc.get_traced_memory()[0] < 2_000
     finally:
         tracemalloc.stop()
+
+
+def test_one_call_inflates_little_more_than_one_message_beyond_its_budget() -> None:
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = (stream.compress(bytes(100_000)) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    decoder = Decoder(
+        max_message_bytes=100_000,
+        inflater=Inflater(no_context_takeover=True),
+        budget=Budget(inflated_bytes=65_536, unpaid_frames=None),
+    )
+    frame = masked(BINARY, bomb, rsv1=True)
+    calls = [decoder.feed(frame * 100)]
+    while decoder.stopped:
+        calls.append(decoder.feed())
+    assert calls == [[bytes(100_000)]] * 100
+
+
+def test_small_compressed_messages_are_counted_together() -> None:
+    deflater = Deflater()
+    data = b"".join(masked(Opcode.TEXT, deflater.compress(b"x" * 5_000), rsv1=True) for _ in range(60))
+    decoder = Decoder(
+        max_message_bytes=100_000,
+        inflater=Inflater(),
+        budget=Budget(inflated_bytes=65_536, unpaid_frames=None),
+    )
+    calls = [decoder.feed(data)]
+    while decoder.stopped:
+        calls.append(decoder.feed())
+    assert [len(call) for call in calls] == [14, 14, 14, 14, 4]
