@@ -95,6 +95,10 @@ class Transport(FrameTransport):
         self.receiver = Receiver()
         self.connection = self.receiver
         self.released = False
+        self.kernel_bytes = 0
+        self.steps_wanted = 0
+        self.waiting = b""
+        self.look_takes_a_moment = False
 
     def _outbox_filled(self) -> None:
         pass
@@ -109,6 +113,45 @@ class Transport(FrameTransport):
 
     def resume_reading(self) -> None:
         self._reading_paused = False
+
+    def _decode_soon(self) -> None:
+        self.steps_wanted += 1
+
+    def step(self) -> int:
+        """Take the steps that are wanted, and return how many those were."""
+        steps = 0
+        while self.steps_wanted:
+            self.steps_wanted -= 1
+            steps += 1
+            self._decode_on()
+        return steps
+
+    def resume(self) -> None:
+        """Read on, as a subclass does."""
+        self.resume_reading()
+        if self._decoder.stopped:
+            self._decode_soon()
+
+    def _read_waiting(self) -> bool:
+        if self.look_takes_a_moment:
+            self.look_takes_a_moment = False
+            return False
+        waiting, self.waiting = self.waiting, b""
+        if waiting:
+            self.heard_at = trio.current_time()
+            self._received(waiting)
+        return True
+
+    def _untaken_bytes(self) -> int:
+        return super()._untaken_bytes() + self.kernel_bytes
+
+    @property
+    def undecoded(self) -> int:
+        return self._decoder.buffered_bytes
+
+    @property
+    def reading_paused(self) -> bool:
+        return self._reading_paused
 
     @property
     def sending_ended(self) -> bool:
@@ -355,6 +398,245 @@ async def test_a_released_transport_has_no_timer_left(
     assert transport.receiver.finished is finished
 
 
+async def test_a_reader_that_makes_progress_gets_the_close_timeout_again(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make(timeouts=Timeouts(close=3))
+    transport.answer(b"x" * 50_000)
+    transport.outbox.clear()
+    transport.outbox_bytes, transport.kernel_bytes = 30_000, 20_000
+    for _ in range(10):  # first out of our outbox, then out of the kernel's buffer
+        await trio.sleep(2.9)
+        assert [transport.released] == [False]
+        if transport.outbox_bytes:
+            transport.outbox_bytes -= 5_000
+        else:
+            transport.kernel_bytes -= 5_000
+    await trio.sleep(2.9)
+    assert [transport.released] == [False], "the last bytes count as well"
+    await trio.sleep(3.1)
+    assert transport.released
+
+
+@pytest.mark.parametrize(("taken", "kept"), [(1, False), (700, False), (750, True)])
+async def test_a_reader_that_is_slower_than_240_bytes_a_second_holds_nothing(
+    make: Make, autojump_clock: trio.testing.MockClock, taken: int, kept: bool
+) -> None:
+    transport = make(timeouts=Timeouts(close=3))
+    transport.send(Opcode.BINARY, bytes(50_000))
+    transport.close(CloseFrame(1000))
+    for _ in range(10):
+        transport.outbox_bytes -= taken
+        await trio.sleep(3.01)
+    assert transport.released is not kept
+
+
+async def test_an_answer_that_is_waiting_to_be_read_at_the_close_timeout_counts(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make(timeouts=Timeouts(close=3))
+    transport.close(CloseFrame(4000))
+    transport.waiting = close(4000)
+    await trio.sleep(3.5)
+    assert transport.sending_ended
+    assert [transport.released] == [False]
+    await trio.sleep(3)
+    assert transport.released, "and its FIN has as much time"
+    finished = transport.receiver.finished
+    assert finished is not None
+    assert finished.clean
+
+
+async def test_messages_without_a_close_among_them_do_not_prolong_it(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make(timeouts=Timeouts(close=3))
+    transport.close(CloseFrame(4000))
+    transport.waiting = text("never ending") * 10
+    await trio.sleep(3.1)
+    assert transport.released
+
+
+async def test_a_close_timeout_of_nothing_is_over_at_once(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make(timeouts=Timeouts(close=0))
+    transport.close(CloseFrame(4000))
+    await trio.sleep(0.1)
+    assert transport.released
+
+
+# Steps, and what is held back
+
+
+def flood(count: int) -> bytes:
+    return b"".join(text(str(number)) for number in range(count))
+
+
+async def test_a_read_full_of_messages_is_delivered_in_steps(make: Make) -> None:
+    transport = make()
+    transport.receive(flood(1_000))
+    assert len(transport.receiver.messages) < 300
+    assert transport.step() >= 3
+    assert transport.receiver.messages == [str(number) for number in range(1_000)]
+    assert transport.undecoded == 0
+
+
+async def test_who_is_told_to_stop_decodes_no_more_and_goes_on_when_reading_does(make: Make) -> None:
+    transport = make()
+    deliver = transport.receiver._deliver
+
+    def full(message: str | bytes) -> None:
+        deliver(message)
+        transport.pause_reading()
+
+    transport.receiver._deliver = full  # type: ignore[method-assign]
+    transport.receive(flood(1_000))
+    held = len(transport.receiver.messages)
+    assert held < 300
+    assert transport.step() == 0
+    while transport.undecoded:
+        transport.resume()
+        assert transport.step() == 1
+    assert transport.receiver.messages == [str(number) for number in range(1_000)]
+
+
+async def test_control_frames_behind_what_is_held_back_wait_like_bytes_in_the_kernel(make: Make) -> None:
+    transport = make()
+    transport.receive(flood(400), sent(Opcode.PING, b"there?"), close(4000))
+    transport.pause_reading()
+    transport.step()
+    assert transport.take() == b""
+    transport.resume()
+    transport.step()
+    assert transport.take() == encode_pong(b"there?")
+    assert len(transport.receiver.receive_all()) == 400
+    assert transport.take() == encode_close(4000)
+
+
+async def test_a_close_some_steps_behind_the_messages_waits_for_their_handler(make: Make) -> None:
+    transport = make()
+    transport.receive(flood(300), close(4000))
+    # The handler takes all of them at once and then works for a while before it asks for more.
+    received = list(transport.receiver.messages)
+    while transport.steps_wanted:
+        transport.receiver.messages.clear()
+        transport.step()
+        received += transport.receiver.messages
+    transport.receiver.messages.clear()
+    assert len(received) == 300
+    assert transport.take() == b""
+    transport.send(Opcode.TEXT, b"the answer")
+    transport.receiver.receive_all()
+    assert transport.take() == encode_text("the answer") + encode_close(4000)
+
+
+async def test_our_close_finds_the_peers_behind_what_is_held_back(make: Make) -> None:
+    transport = make()
+    transport.receive(flood(1_000), close(4000))
+    transport.close(CloseFrame(4000))
+    transport.step()
+    assert transport.take() == encode_close(4000)
+    assert transport.sending_ended
+    transport._release()
+    finished = transport.receiver.finished
+    assert finished is not None
+    assert finished.clean
+
+
+@pytest.mark.parametrize("end", [FrameTransport._end_sending, FrameTransport.abort])
+async def test_what_is_held_back_is_dropped_with_the_connection(
+    make: Make, end: Callable[[FrameTransport], None]
+) -> None:
+    transport = make()
+    transport.receive(flood(1_000))
+    assert transport.undecoded
+    delivered = len(transport.receiver.messages)
+    end(transport)
+    assert transport.undecoded == 0
+    transport.step()
+    assert len(transport.receiver.messages) == delivered
+
+
+async def test_a_peer_whose_bytes_are_held_back_is_not_taken_for_dead(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make()
+    transport.receive(flood(1_000))
+    for _ in range(50):
+        await trio.sleep(1)
+        look(transport)
+    assert not transport.released
+
+
+# Frames that carry nothing
+
+NOTHING = {
+    "empty fragments": sent(Opcode.CONTINUATION, b"", fin=False),
+    "pings": sent(Opcode.PING),
+    "pongs": sent(Opcode.PONG),
+    "empty messages": text(""),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+async def test_who_sends_too_much_of_nothing_is_failed_and_told_why(make: Make, kind: str) -> None:
+    transport = make(limits=Limits(unpaid_frames=1_000))
+    if kind == "empty fragments":
+        transport.receive(sent(Opcode.TEXT, b"a", fin=False))
+    sends = 0
+    while not transport.sending_ended:
+        transport.receive(NOTHING[kind] * 100)
+        transport.step()
+        sends += 1
+        assert sends < 15
+        transport.receiver.receive_all()
+    assert sends >= 9
+    finished = transport.receiver.ended
+    assert finished is not None
+    assert finished.sent is not None
+    assert finished.sent.code == 1008
+    assert "carry nothing" in finished.sent.reason
+    before = transport.take()
+    transport.receive(NOTHING[kind] * 100)
+    assert before
+    assert transport.take() == b""
+
+
+async def test_a_little_of_nothing_is_forgiven_with_time(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make(limits=Limits(unpaid_frames=6_400))
+    for _ in range(300):  # a hundred pings a second, for ever
+        transport.receive(sent(Opcode.PING) * 100)
+        transport.step()
+        transport.take()
+        await trio.sleep(1)
+    assert not transport.sending_ended
+
+
+async def test_without_the_limit_nothing_is_counted(make: Make) -> None:
+    transport = make(limits=Limits(unpaid_frames=None))
+    for _ in range(100):
+        transport.receive(sent(Opcode.PONG) * 1_000)
+        transport.step()
+    assert not transport.sending_ended
+
+
+async def test_small_frames_that_wait_are_joined(make: Make) -> None:
+    transport = make()
+    large = b"x" * 1_000
+    expected = b""
+    for number in range(1_000):
+        payload = large if number % 200 == 100 else b"%d" % number
+        transport.send(Opcode.BINARY, payload)
+        expected += encode_frame(Opcode.BINARY, payload)
+        transport._join_small_frames()
+    assert len(transport.outbox) < 100
+    assert transport.outbox_bytes == len(expected)
+    assert transport.take() == expected
+
+
 # The transport's end
 
 
@@ -395,11 +677,11 @@ async def test_a_transport_that_breaks_after_the_closing_handshake_was_closed_cl
     assert finished.cause == ""
 
 
-async def test_an_abort_tells_the_connection(make: Make) -> None:
+async def test_an_abort_tells_the_connection_why(make: Make) -> None:
     transport = make()
-    transport.abort()
+    transport.abort("the drain was over")
     assert transport.released
-    assert transport.receiver.finished is not None
+    assert transport.receiver.finished == Closed(None, None, None, cause="the drain was over")
 
 
 # HTTP answers
@@ -460,6 +742,55 @@ async def test_any_byte_is_a_sign_of_life_and_the_next_ping_has_its_own_clock(
         look(transport)
         assert transport.take() == b""
     assert not transport.released
+
+
+async def test_what_waits_to_be_read_is_read_before_a_peer_is_given_up(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make()
+    await trio.sleep(20)
+    look(transport)
+    assert transport.take() == encode_ping()
+    transport.waiting = sent(Opcode.PONG)
+    await trio.sleep(50)  # in which we did not run
+    look(transport)
+    assert [transport.released] == [False]
+    await trio.sleep(20)
+    look(transport)
+    assert transport.take() == encode_ping(), "and its next ping has its own clock"
+    await trio.sleep(11)
+    look(transport)
+    assert transport.released
+
+
+async def test_a_look_that_takes_a_moment_puts_the_judgement_off(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make()
+    await trio.sleep(20)
+    look(transport)
+    await trio.sleep(11)
+    transport.look_takes_a_moment = True
+    look(transport)
+    assert [transport.released] == [False]
+    look(transport)
+    assert transport.released
+
+
+async def test_time_that_is_forgiven_does_not_count(
+    make: Make, autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = make()
+    await trio.sleep(20)
+    look(transport)
+    assert transport.take() == encode_ping()
+    await trio.sleep(15)
+    transport.forgive(8)
+    look(transport)
+    assert [transport.released] == [False]
+    await trio.sleep(4)
+    look(transport)
+    assert transport.released
 
 
 async def test_a_peer_that_we_do_not_read_is_pinged_and_never_lost(
