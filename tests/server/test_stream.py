@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 import trustme
 
-from wsframework.config import Limits, Timeouts
+from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Request
+from wsframework.server.framing import NoReceiver
 from wsframework.server.stream import StreamTransport, end_stream
 from wsframework.timers import Timers
 from wsframework.wire import Decoder, Opcode, encode_close, encode_frame, encode_text
@@ -197,6 +199,140 @@ async def test_cancelling_the_run_closes_the_stream_and_tells_the_connection() -
         nursery.cancel_scope.cancel()
     await ends.connection.wait_closed()
     assert await theirs.receive_some(100) == b""
+
+
+# Steps
+
+
+def flood(count: int) -> bytes:
+    return b"".join(sent(Opcode.TEXT, b"%d" % number) for number in range(count))
+
+
+async def test_a_read_full_of_messages_is_decoded_in_steps_between_which_others_run(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours)
+    await theirs.send_all(flood(3_000))
+    seen: list[int] = []
+    while ends.connection.statistics().messages_received < 3_000:
+        await trio.lowlevel.checkpoint()
+        seen.append(ends.connection.statistics().messages_received)
+    assert max(b - a for a, b in pairwise([0, *seen])) <= 300
+    assert [await ends.connection.receive() for _ in range(3_000)] == [str(n) for n in range(3_000)]
+
+
+async def test_of_many_that_send_floods_one_at_a_time_is_decoded(begin: Begin) -> None:
+    pairs = [trio.testing.memory_stream_pair() for _ in range(10)]
+    all_ends = [await begin(ours) for ours, _ in pairs]
+    for _, theirs in pairs:
+        await theirs.send_all(flood(3_000))
+
+    def received() -> list[int]:
+        return [ends.connection.statistics().messages_received for ends in all_ends]
+
+    while not all(received()):
+        await trio.lowlevel.checkpoint()
+    before = received()
+    while min(received()) < 1_000:
+        await trio.lowlevel.checkpoint()
+        now = received()
+        # Two, when this task comes first in one turn of the scheduler and last in the next.
+        assert sum(a != b for a, b in zip(before, now, strict=True)) <= 2
+        before = now
+    assert max(before) - min(before) <= 600, "and everybody in turn"
+
+
+async def test_what_is_not_decoded_is_held_back_until_reading_goes_on(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours, limits=Limits(unread_bytes=1_000))
+    await theirs.send_all(flood(3_000) + sent(Opcode.CLOSE, (4000).to_bytes(2)))
+    await theirs.send_eof()
+    await trio.testing.wait_all_tasks_blocked()
+    assert ends.connection.statistics().unread_messages < 300
+    received = [message async for message in ends.connection]
+    assert received == [str(number) for number in range(3_000)]
+    await ends.over.wait()
+    assert ends.connection.closed == Closed(CloseFrame(4000), CloseFrame(4000), sent_first=False)
+
+
+async def test_our_close_finds_the_peers_behind_what_is_held_back(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours, limits=Limits(unread_bytes=1_000))
+    await theirs.send_all(flood(3_000) + sent(Opcode.CLOSE, (4000).to_bytes(2)))
+    await theirs.send_eof()
+    await trio.testing.wait_all_tasks_blocked()
+    await ends.connection.aclose(4000)
+    assert ends.connection.closed == Closed(CloseFrame(4000), CloseFrame(4000), sent_first=True)
+
+
+async def test_a_keyboard_interrupt_never_strikes_between_a_frame_and_its_delivery(begin: Begin) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours)
+    protected: set[bool] = set()
+
+    class Looking(NoReceiver):
+        def _look(self, *_: object) -> None:
+            protected.add(trio.lowlevel.currently_ki_protected())
+
+        _deliver = _made_room = _look
+
+    ends.transport.connection = Looking()
+    ends.transport.room_wanted = True
+    ends.transport.send(Opcode.TEXT, b"a")
+    await theirs.send_all(flood(500))
+    await trio.testing.wait_all_tasks_blocked()
+    assert protected == {True}
+
+
+# Clocks
+
+
+async def test_a_reader_of_the_last_bytes_that_makes_progress_gets_the_close_timeout_again(
+    begin: Begin, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    ends = await begin(ours, limits=Limits(outbox_bytes=1_000_000))
+    await ends.connection.send(bytes(400_000))
+    ends.connection._start_close(CloseFrame(1000))
+    received = 0
+    start = trio.current_time()
+    while received < 400_000:
+        received += len(await theirs.receive_some(20_000))
+        await trio.sleep(0.5)
+    assert trio.current_time() - start > 3 * TIMEOUTS.close
+    assert not ends.over.is_set()
+    await trio.sleep(2 * TIMEOUTS.close)
+    assert ends.over.is_set(), "and then it did nothing any more"
+
+
+async def test_a_pong_that_waits_to_be_read_is_read_before_the_peer_is_given_up(
+    begin: Begin, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours)
+    keepalive = Keepalive(interval=20, timeout=10)
+    await trio.sleep(20)
+    ends.transport.check_alive(trio.current_time(), keepalive)
+    await trio.testing.wait_all_tasks_blocked()
+    # It answers, and before our reader can run the sweep does, much too late.
+    await theirs.send_all(sent(Opcode.PONG))
+    ends.transport.check_alive(trio.current_time() + 60, keepalive)
+    await trio.testing.wait_all_tasks_blocked()
+    ends.transport.check_alive(trio.current_time(), keepalive)
+    assert not ends.over.is_set()
+    assert ends.connection.closed is None
+
+
+async def test_a_peer_that_is_silent_is_given_up_at_the_second_look(
+    begin: Begin, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, _theirs = trio.testing.memory_stream_pair()
+    ends = await begin(ours)
+    keepalive = Keepalive(interval=20, timeout=10)
+    for _ in range(34):
+        await trio.sleep(1)
+        ends.transport.check_alive(trio.current_time(), keepalive)
+    await trio.testing.wait_all_tasks_blocked()
+    assert ends.over.is_set()
 
 
 # Ending a stream
