@@ -151,6 +151,17 @@ async def test_frames_that_come_while_the_socket_is_full_wait_for_it(make: Make)
     assert await ends.read(len(expected)) == expected
 
 
+async def test_tiny_frames_that_wait_for_the_socket_take_little_more_than_their_bytes(make: Make) -> None:
+    ends = make(limits=Limits(outbox_bytes=1_000_000))
+    await ends.connection.send("x" * 300_000)
+    for _ in range(20_000):
+        await ends.connection.send("y")
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    assert len(ends.transport.outbox) < 500
+    expected = encode_text("x" * 300_000) + encode_text("y") * 20_000
+    assert await ends.read(len(expected)) == expected
+
+
 async def test_reading_stops_at_the_budget_and_goes_on_below_it(make: Make) -> None:
     ends = make(limits=Limits(unread_bytes=10_000))
     flood = [str(number) + "x" * 5000 for number in range(200)]
