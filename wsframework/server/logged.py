@@ -129,7 +129,7 @@ class _Logged(FrameTransport):
 
 
 class _LoggedSocketTransport(_Logged, SocketTransport):
-    __slots__ = ("_waits_for_fin",)
+    # No slots: they could not be combined with those of the TLS transport.
 
     def __init__(self, *positional: Any, **settings: Any) -> None:
         super().__init__(*positional, **settings)
