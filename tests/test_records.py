@@ -254,3 +254,20 @@ def test_another_librarys_event_needs_no_fields() -> None:
     assert value["event"] == "greeting"
     entry.event = 7
     assert json.loads(JsonFormatter().format(entry))["message"] == "hello"
+
+
+class Broken(logging.Handler):
+    """A program's own, with a mistake."""
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        raise LookupError("in the handler")
+
+
+def test_a_handler_that_raises_does_not_end_what_it_hears_of(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = Broken()
+    logger = logging.getLogger("wsframework")
+    logger.addHandler(handler)
+    try:
+        record(logging.ERROR, "connection.failed")
+    finally:
+        logger.removeHandler(handler)

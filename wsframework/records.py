@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import reprlib
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -65,7 +66,12 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
     }
     text = " ".join([event, *(f"{_quoted(name)}={_quoted(value)}" for name, value in known.items())])
     extra = {"event": event, "fields": known, "stack": stack}
-    logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=2)
+    try:
+        logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=2)
+    except Exception:
+        # A handler or filter of the program's own, which must not end what it only hears of.
+        print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
+        traceback.print_exc(file=sys.__stderr__)
 
 
 def describe(error: BaseException) -> str:

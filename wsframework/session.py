@@ -179,13 +179,13 @@ class Session:
             self._timers.after(self._timeouts.disconnect_grace, self._close_late)
         if self._guarded:
             self._nursery.cancel_scope.cancel(reason="the handler has returned")
-        self._nursery = None
         if self._grace is not None:
             self._grace.cancel()
         return error
 
     @trio.lowlevel.enable_ki_protection
     def _task_ended(self, error: BaseException | None) -> None:
+        self._nursery = None
         self._close_after(None if error is None else unwrap_group(error))
         self._ended = True
         if self._ws._is_finished:
@@ -223,7 +223,7 @@ class Session:
         """Return the connection's nursery for its children.
 
         Raises:
-            RuntimeError: the handler has ended.
+            RuntimeError: the handler and all its children have ended.
         """
         if self._nursery is None:
             raise RuntimeError("ws.nursery is there only while the connection's handler runs")
@@ -245,11 +245,11 @@ class Session:
 
     def connection_ended(self) -> None:
         """Cancel the children now and the handler after its grace."""
-        self._over = True
-        if self._nursery is None:
-            return  # the handler was faster
-        if self._guarded:
+        handler_ended, self._over = self._over, True
+        if self._nursery is not None and self._guarded:
             self._nursery.cancel_scope.cancel(reason=f"the connection ended: {self._ws.closed}")
+        if handler_ended:
+            return
         grace = self._timeouts.disconnect_grace
         if grace > 0:
             self._grace = self._timers.after(grace, self.cancel)

@@ -10,32 +10,31 @@ from tests.hostile.playing import Part
 __all__ = ["judge"]
 
 
-def judge(part: Part, peer: Peer, crashes: Sequence[str], *, answers_close_at_once: bool) -> list[str]:
+def judge(part: Part, peer: Peer, crashes: Sequence[str]) -> list[str]:
     """Return all that is wrong between a client and its handler.
 
     Args:
         part: the server's side.
         peer: the client's.
         crashes: crash records that were logged for the part's paths.
-        answers_close_at_once: whether the host answers the client's Close before what was to be sent.
     """
     wrongs = [*part.wrongs, *peer.wrongs]
     if peer.late:
         wrongs.append("the client's life did not end in time")
-    wrongs += _direct(part, peer, whole=not (peer.closed_first and answers_close_at_once))
+    wrongs += _direct(part, peer)
     wrongs += _rooms(part, peer)
     wrongs += _end(part, peer)
     wrongs += _crashes(part, crashes)
     return wrongs
 
 
-def _direct(part: Part, peer: Peer, *, whole: bool) -> list[str]:
+def _direct(part: Part, peer: Peer) -> list[str]:
     """Sends that returned arrived in order of calls; others did not. All of them, if the end was orderly."""
     seen = [found.number for found in peer.seen if found.sender == ">"]
     returned = [number for number in part.sends if number in part.sent]
     if seen != returned[: len(seen)]:
         return [f"sends that returned: {_short(returned)}; the client received: {_short(seen)}"]
-    if whole and peer.life.well_behaved and peer.close is not None and len(seen) < len(returned):
+    if peer.life.well_behaved and peer.close is not None and len(seen) < len(returned):
         return [f"{len(returned) - len(seen)} of {len(returned)} sends did not arrive before the Close frame"]
     return []
 

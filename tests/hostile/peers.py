@@ -94,12 +94,12 @@ OPENINGS = (
 )
 
 
-def write_life(chance: random.Random, *, native: bool = True) -> Life:
+def write_life(chance: random.Random) -> Life:
     opening = "upgrade" if chance.random() < 0.75 else chance.choice(OPENINGS)
-    if opening == "upgrade" and native and chance.random() < 0.2:
+    if opening == "upgrade" and chance.random() < 0.2:
         opening = "upgrade_at_once"  # not to be had from trio-websocket, and not a client's right
     lawful = chance.random() < 0.6
-    compressed = native and opening == "upgrade" and chance.random() < 0.3
+    compressed = opening == "upgrade" and chance.random() < 0.3
     reads = chance.choice((0.0, 0.0, 0.0, 0.003, 0.02, None))
     steps = tuple(_step(chance, lawful, compressed) for _ in range(chance.randrange(0, 10)))
     return Life(opening, lawful, compressed, reads, steps, chance.choice(LEAVINGS))

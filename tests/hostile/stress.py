@@ -29,7 +29,6 @@ import attrs
 import trio
 import trio.testing
 
-from tests.contract.differences import Difference
 from tests.contract.hosts import Host, Served
 from tests.hostile.judging import judge
 from tests.hostile.peers import Life, Peer, write_life
@@ -92,7 +91,7 @@ class Plan:
             wrapper=author.wrapper(),
             page=author.page(),
         )
-        return part, write_life(chance, native=not self.host.differs(Difference.COMPRESSES_NOTHING))
+        return part, write_life(chance)
 
 
 class Journal(logging.Handler):
@@ -272,10 +271,9 @@ class Stress:
         await self._echo_once(newcomer, "a newcomer")
         newcomer.vanish()
         wrongs += self._journal.wrongs + self._noise.wrongs
-        at_once = plan.host.differs(Difference.ANSWERS_CLOSE_AT_ONCE)
         for part, peer in peers:
             records = self._journal.crashes.pop(str(part.number), [])
-            for wrong in judge(part, peer, records, answers_close_at_once=at_once):
+            for wrong in judge(part, peer, records):
                 wrongs.append(f"client {part.number}: {wrong}\n    {part}\n    {peer.life}")
         wrongs += [f"a crash of {path}, which does not play" for path in self._journal.crashes]
         opened = sum(part.started for part, _ in peers)

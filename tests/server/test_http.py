@@ -270,6 +270,8 @@ def test_the_short_way_and_h11_read_the_same(data: bytes) -> None:
         assert isinstance(ours, HandshakeError)
     elif event is h11.NEED_DATA:
         assert ours is None
+    elif b"\x7f" in data and isinstance(ours, HandshakeError):
+        pass  # h11 lets DEL through, which no field may hold (RFC 9110 §5.5)
     else:
         assert isinstance(event, h11.Request)
         if event.http_version.startswith(b"1."):

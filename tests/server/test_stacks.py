@@ -28,7 +28,7 @@ async def test_a_task_that_waits_is_named_by_its_function_and_stands_in_the_inne
     (task,) = nursery.child_tasks
     standing = of_task(task)
     assert standing.function == "outer"
-    frames = standing.stack.split("; ")
+    frames = standing.stack.splitlines()
     assert [frame.split()[1] for frame in frames] == ["outer", "inner"]
     assert all(frame.startswith(f"{__file__}:") for frame in frames)
 

@@ -23,7 +23,7 @@ class Standing:
 
     Attributes:
         function: the qualified name of the user's function that was called first, None if the task runs none.
-        stack: the innermost frames as `file:line function`, the innermost one last.
+        stack: the innermost frames as `file:line function`, one a line, the innermost one last.
     """
 
     function: str | None
@@ -70,7 +70,7 @@ def _standing(frames: Iterable[tuple[FrameType, int]]) -> Standing:
         if function is None and _is_users(code.co_filename):
             function = code.co_qualname
         stack.append(f"{code.co_filename}:{line} {code.co_qualname}")
-    return Standing(function, "; ".join(stack[-_STACK_FRAMES:]))
+    return Standing(function, "\n".join(stack[-_STACK_FRAMES:]))
 
 
 def _is_users(file: str) -> bool:

@@ -91,6 +91,11 @@ class StreamTransport(FrameTransport):
             self._released()
 
     @trio.lowlevel.enable_ki_protection
+    def discard(self, cause: str) -> None:
+        """Take note that `run` will never be called: the stream is closed already."""
+        self._lose(cause)
+        self._released()
+
     async def _read(self) -> None:
         while True:
             await self._may_read.wait()

@@ -153,6 +153,7 @@ class StreamIncoming:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
+            self._give_up()
             self._on_release()
             if self._admitted:
                 self._host.admission.depart(self.remote)
@@ -185,10 +186,14 @@ class StreamIncoming:
             self._method, self._trailing = head.method, head.trailing
             self._host.head_complete(self, head)
             del head  # an idle connection keeps what its task refers to
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch)
-                await self._decided.wait()
-                nursery.cancel_scope.cancel(reason="it is decided")
+            # Nearly always it is decided when the user task has taken its first step.
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+            if not self._decided.is_set():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch)
+                    await self._decided.wait()
+                    nursery.cancel_scope.cancel(reason="it is decided")
         await self._move_bytes()
 
     async def _read_head(self) -> Head | Response | None:
@@ -236,7 +241,16 @@ class StreamIncoming:
 
     async def _move_bytes(self) -> None:
         if self._transport is not None:
-            await self._transport.run(self._trailing)
+            transport, self._transport = self._transport, None
+            await transport.run(self._trailing)
+
+    def _give_up(self) -> None:
+        """Tell whoever still decides, or has a transport that will never move a byte: the stream is closed."""
+        self.gone = True
+        if self.on_left is not None:
+            self.on_left()
+        if self._transport is not None:
+            self._transport.discard("the connection was lost before it began")
 
     def _make_transport(self, codecs: tuple[Deflater, Inflater] | None) -> StreamTransport:
         host = self._host
