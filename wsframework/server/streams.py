@@ -245,7 +245,7 @@ class StreamIncoming:
             await transport.run(self._trailing)
 
     def _give_up(self) -> None:
-        """Tell whoever still decides, or has a transport that will never move a byte: the stream is closed."""
+        """Tell whoever still decides, or has a transport that will never move a byte: it is over."""
         self.gone = True
         if self.on_left is not None:
             self.on_left()
