@@ -360,8 +360,9 @@ class Hub:
                 for fd, events in ready[done : done + _PER_LOOK]:
                     if removed and fd in removed:
                         continue  # closed since it was ready, and the number may be somebody else's already
-                    pollee = pollees.get(fd)
-                    if pollee is None:
+                    try:
+                        pollee = pollees[fd]
+                    except KeyError:
                         self._forget_stranger(fd)
                         continue
                     try:

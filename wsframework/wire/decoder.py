@@ -178,9 +178,7 @@ class Decoder:
                 data = bytes(memoryview(data)[pos:] if pos else data)
                 pos = 0
             size = len(data)
-            stop = size
-            if size - pos > _SHORT_RUN_BYTES and self._budget is not None:
-                stop = pos + _SHORT_RUN_BYTES
+            stop = size if size <= _SHORT_RUN_BYTES else self._run_end(pos, size)
             frames = 0
             short_top = self._short_top
             while pos < size:
@@ -201,7 +199,7 @@ class Decoder:
                             if len(events) >= _MESSAGES_PER_CALL:
                                 self._stop(data, pos)
                                 break
-                            stop = min(size, pos + _SHORT_RUN_BYTES)
+                            stop = self._run_end(pos, size)
                             continue
                     if pos == size:
                         break
@@ -245,6 +243,10 @@ class Decoder:
         """Fail the connection for a reason that is not in the bytes."""
         self.end()
         return Failure(code, reason)
+
+    def _run_end(self, pos: int, size: int) -> int:
+        """Return how far the inner loop may go from `pos` before it counts."""
+        return size if self._budget is None else min(size, pos + _SHORT_RUN_BYTES)
 
     def _stop(self, data: bytes, pos: int) -> None:
         """Leave the bytes from `pos` on to the next call."""
