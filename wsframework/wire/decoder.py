@@ -164,7 +164,7 @@ class Decoder:
         if self._ended:
             return events
         try:
-            begin = pos = 0
+            pos = 0
             if self._assembly is not None and self._assembly.unread:
                 pos = self._read_payload(self._assembly, memoryview(data), 0, events)
                 if pos == len(data):
@@ -172,8 +172,7 @@ class Decoder:
                     self._pay(pos - _FRAME_BYTES)
                     return events
             if self._buffer:
-                data, begin = self._rejoin(data)
-                pos = begin
+                data, pos = self._rejoin(data)
             elif type(data) is not bytes:
                 data = bytes(memoryview(data)[pos:] if pos else data)
                 pos = 0
@@ -195,14 +194,14 @@ class Decoder:
                         events.append(payload.decode() if first == 0x81 else payload)
                         pos = end
                     else:
-                        if stop < size and pos < size:
+                        if pos == size:
+                            break
+                        if stop < size:
                             if len(events) >= _MESSAGES_PER_CALL:
                                 self._stop(data, pos)
                                 break
                             stop = self._run_end(pos, size)
                             continue
-                    if pos == size:
-                        break
                 end = self._read_frame(data, pos, events)
                 if end == pos:
                     self._buffer = data[pos:]
@@ -218,7 +217,7 @@ class Decoder:
                         self._stop(data, pos)
                         break
             if self.debt:
-                self._pay(pos - begin)
+                self._pay(pos)
         except ProtocolViolation as violation:
             self.end()
             events.append(Failure(violation.code, violation.reason))
@@ -261,6 +260,7 @@ class Decoder:
         self._start = 0
         self.stopped = False
         if not len(data):
+            self.debt += start  # the call will pay with all of these bytes, and these it has had already
             return buffer, start
         return b"".join((memoryview(buffer)[start:] if start else buffer, data)), 0
 
