@@ -356,6 +356,8 @@ class Server:
         if self._failure is None:
             self._failure = error
             record(logging.CRITICAL, "server.failed", exc_info=error, error=describe(error))
+        if self._stopping.is_set():
+            self._drain_limit.cancel(reason="the server has failed")
         self._stopping.set()
 
     def _listen(
