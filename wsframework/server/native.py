@@ -571,7 +571,7 @@ class Server:
         for scope in list(self._deciding):
             scope.cancel(reason="the server has stopped")
         for transport in list(self._transports):
-            _contained(transport.abort)
+            _contained(functools.partial(transport.abort, "the time to drain was over"))
 
     async def _settle(self) -> None:
         """Let handshakes that are under way finish: their clients have come before we said that we stop."""
@@ -627,7 +627,7 @@ class Server:
         # unread bytes destroys what is on its way.
         await self._outlast_interrupts(_let_frames_depart)
         for transport in list(self._transports):
-            _contained(transport.abort)
+            _contained(functools.partial(transport.abort, "the server has failed"))
         with trio.CancelScope(deadline=self._drain_limit.deadline):
             await self._outlast_interrupts(self.admission.wait_empty)
 
