@@ -21,7 +21,7 @@ PROGRAM = """
 import socket, sys
 from wsframework import App, Connection, Timeouts
 
-app = App(timeouts=Timeouts(drain=5))
+app = App(timeouts=Timeouts(drain=5), allowed_hosts="*")
 
 @app.websocket("/")
 async def echo(ws: Connection) -> None:

@@ -271,7 +271,7 @@ PROGRAM = """
 import trio
 from wsframework import App, Connection, Timeouts
 
-app = App(timeouts=Timeouts(drain=30, close=30, disconnect_grace={grace}))
+app = App(timeouts=Timeouts(drain=30, close=30, disconnect_grace={grace}), allowed_hosts="*")
 
 @app.websocket("/")
 async def handler(ws: Connection) -> None:
