@@ -90,12 +90,12 @@ class StreamTransport(FrameTransport):
                 await trio.aclose_forcefully(self._stream)
             self._released()
 
-    @trio.lowlevel.enable_ki_protection
     def discard(self, cause: str) -> None:
         """Take note that `run` will never be called: the stream is closed already."""
         self._lose(cause)
         self._released()
 
+    @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
         while True:
             await self._may_read.wait()
