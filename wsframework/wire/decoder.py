@@ -160,6 +160,23 @@ class Decoder:
 
         Source: RFC 6455 §5.2 to §5.6, §6.2, §7.1.7, §8.1.
         """
+        # A read that is one whole short message: nearly every read of a connection that waits for answers.
+        # Whatever else it is, and whatever is wrong with it, is for the rest.
+        if type(data) is bytes and self._assembly is None and not self._buffer and not self.debt:
+            size = len(data)
+            if (
+                size > 6
+                and data[1] == size + 0x7A
+                and data[1] <= self._short_top
+                and (data[0] == 0x81 or data[0] == 0x82)
+            ):
+                payload = apply_mask(data[6:], data[2:6])
+                if data[0] == 0x82:
+                    return [payload]
+                try:
+                    return [payload.decode()]
+                except UnicodeDecodeError:
+                    pass
         events: list[Event] = []
         if self._ended:
             return events
@@ -232,6 +249,7 @@ class Decoder:
     def end(self) -> None:
         """Ignore everything from now on, and drop what is held."""
         self._ended = True
+        self._short_top = 0
         self.stopped = False
         self._buffer = b""
         self._start = 0
