@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import socket
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -627,9 +628,10 @@ def _internal_error(
     goes on.
 
     It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
+    A `Cancelled` is about a scope around us only if one is cancelled: the function may have kept it of another.
     """
-    cancelled, _ = split_cancelled(error)
-    if cancelled is not None or interrupt_in(error) is not None:
+    cancelled = split_cancelled(error)[0] is not None and trio.current_effective_deadline() == -math.inf
+    if cancelled or interrupt_in(error) is not None:
         raise error
     record(
         logging.ERROR,

@@ -100,12 +100,24 @@ async def leave_a_nursery_whose_task_fails() -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def raise_what_was_kept() -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            kept.append(cancelled)
+            raise
+    raise BaseExceptionGroup("g", [kept[-1]])  # type: ignore[list-item]
+
+
 DAMAGE: dict[str, Callable[[], object]] = {
     "nursery in a generator": functools.partial(break_out, tick),
     "scope in a generator": functools.partial(break_out, limited),
     "scope": leave_a_scope,
     "nursery": leave_a_nursery,
     "failing nursery": leave_a_nursery_whose_task_fails,
+    "Cancelled of another scope": raise_what_was_kept,
 }
 
 

@@ -200,6 +200,27 @@ async def test_a_request_that_is_being_decided_when_accepting_ends_is_served_if_
     assert (answer.status, answer.end) == (503, End.FIN)
 
 
+async def test_what_a_page_answers_during_the_drain_is_its_clients(stage: Stage) -> None:
+    app = new_app(timeouts=Timeouts(drain=5))
+    began = trio.Event()
+
+    @app.http("/webhook", methods=["POST"])
+    async def webhook(request: Request) -> str:
+        began.set()
+        await trio.sleep(1.5)  # longer than handshakes are waited for
+        return "done"
+
+    server = await stage.serve(app)
+    client = await stage.dial(server)
+    await client.send(b"POST /webhook HTTP/1.1\r\nHost: x\r\n\r\n")
+    await began.wait()
+    stage.cancel(server)
+    answer = parse_answer(await client.read_all(), client.end)
+    assert (answer.status, answer.body) == (200, b"done")
+    client.vanish()
+    await stage.wait_ended(server)
+
+
 async def test_requests_that_are_never_answered_end_with_the_server(stage: Stage) -> None:
     app = new_app(timeouts=Timeouts(drain=0.3, close=30))
 
@@ -281,7 +302,7 @@ async def handler(ws: Connection) -> None:
     finally:
         print("handler gone", flush=True)
 
-app.run(port=0, on_listening=lambda server: print(server.port, flush=True))
+app.run(port=0, allow_hosts="test.invalid", on_listening=lambda server: print(server.port, flush=True))
 print("returned", flush=True)
 """
 

@@ -187,3 +187,33 @@ def test_a_lifespans_exit_status_is_the_programs() -> None:
         "@app.lifespan\nasync def x(app):\n    print(0, flush=True)\n    sys.exit(7)\n    yield\n"
     ) as (process, _):
         assert end(process)[0] == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_signals_to_a_child_that_a_handler_has_forked_end_the_child_and_not_the_server() -> None:
+    program = (
+        "import multiprocessing\nfork = multiprocessing.get_context('fork')\n"
+        # Python forgets a signal that comes while it forks.
+        "def work(pipe):\n    pipe.send('ready')\n    time.sleep(60)\n"
+    )
+    program += PAGE + (
+        "    ours, theirs = fork.Pipe()\n"
+        "    processes = [fork.Process(target=work, args=(theirs,)) for _ in range(4)]\n"
+        "    for process in processes:\n        process.start()\n        ours.recv()\n"
+        "    for process in processes:\n        process.terminate()\n"
+        "    for process in processes:\n        await trio.to_thread.run_sync(process.join, 5)\n"
+        "        process.kill()\n"
+        "    return str([process.exitcode for process in processes])\n"
+    )
+    with running(program) as (process, port):
+        client = socket.create_connection(("127.0.0.1", port), timeout=30)
+        client.sendall(PLAIN)
+        answer = b""
+        while piece := client.recv(4096):
+            answer += piece
+        client.close()
+        assert answer.endswith(b"[-15, -15, -15, -15]")
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert end(process)[0] == 0

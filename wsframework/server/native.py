@@ -475,7 +475,7 @@ class Server:
             record(logging.DEBUG, "handshake.lost", remote=incoming.remote, error="the client has left")
             incoming.abort()
             return None
-        if self._draining:
+        if self._draining and isinstance(opening, Opening):
             opening = draining_response()
         if isinstance(opening, Response):
             record(logging.DEBUG, "http.answered", remote=incoming.remote, status=opening.status)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import trio
 
@@ -90,18 +92,27 @@ async def run_server(
 def _signals(stop: Callable[[int], None], last_resort: LastResort) -> Iterator[None]:
     """Call `stop` in the event loop for every signal, and tell the last resort at once."""
     token = trio.lowlevel.current_trio_token()
+    process = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            # A child that a handler has forked has inherited this function, and our pipes with it. It gets
+            # what it would have got without us.
+            signal.signal(number, before[number])
+            os.kill(os.getpid(), number)
+            return
         last_resort.signalled()
         with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(stop, number)
 
-    before = {}
+    before: dict[int, signal.Handlers | Callable[[int, FrameType | None], Any] | int] = {}
     try:
         for number in _SIGNALS:
             # Who has started us with nohup wants us to outlive the terminal.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handle)
+                # None is a handler that was not set by Python, which cannot set it again.
+                before[number] = signal.getsignal(number) or signal.SIG_DFL
+                signal.signal(number, handle)
         yield
     finally:
         for number, handler in before.items():
