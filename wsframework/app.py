@@ -628,7 +628,7 @@ def _internal_error(
     goes on.
 
     It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
-    A `Cancelled` is about a scope around us only if one is cancelled: the function may have kept it of another.
+    A `Cancelled` is about a scope around us only if one is cancelled: it may have been kept of another one.
     """
     cancelled = split_cancelled(error)[0] is not None and trio.current_effective_deadline() == -math.inf
     if cancelled or interrupt_in(error) is not None:

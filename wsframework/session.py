@@ -186,8 +186,15 @@ class Session:
     @trio.lowlevel.enable_ki_protection
     def _task_ended(self, error: BaseException | None) -> None:
         self._nursery = None
-        self._close_after(None if error is None else unwrap_group(error))
         self._ended = True
+        self._close_after(None if error is None else unwrap_group(error))
+        if self._ws._is_finished:
+            self._finish()
+
+    def give_up(self) -> None:
+        """Close after a mistake of ours in `run`, which has not seen to it."""
+        self._over = self._ended = True
+        self._ws._start_close(CloseFrame(1011, "internal error"))
         if self._ws._is_finished:
             self._finish()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable
 
 import pytest
@@ -296,3 +297,27 @@ async def test_no_bytes_bring_a_living_server_down(
             assert await client.get_message() == "alive?"
     assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
     assert server.statistics().accepted == 801
+
+
+# Clocks
+
+
+async def test_a_clock_of_a_test_that_jumps_is_no_blocked_loop(caplog: pytest.LogCaptureFixture) -> None:
+    clock = trio.testing.MockClock()
+
+    def program() -> None:
+        trio.run(jump, clock=clock)
+
+    async def jump() -> None:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(App().serve, "127.0.0.1", 0)
+            # Real time passes, in which the loop runs and the test's clock stands still.
+            await trio.to_thread.run_sync(time.sleep, 0.6)
+            clock.jump(60)
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+            assert server.timers.forgiven == 0
+            nursery.cancel_scope.cancel()
+
+    await trio.to_thread.run_sync(program)
+    assert "loop.blocked" not in caplog.text

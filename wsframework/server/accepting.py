@@ -181,5 +181,7 @@ class StreamListener(Acceptor[Accepted]):
 
     def close(self) -> None:
         """Stop listening; take those that have connected by now."""
-        self._accept_last()
-        self._close()
+        try:
+            self._accept_last()
+        finally:
+            self._close()

@@ -330,7 +330,7 @@ class Hub:
                 pollee.dirty = False
                 try:
                     pollee.flush()
-                except Exception as error:
+                except BaseException as error:  # the server's end: the others must be told
                     self._fail(pollee, error)
 
     def close(self) -> None:
@@ -441,7 +441,7 @@ class Hub:
         self._finisher = None
         return Abort.SUCCEEDED
 
-    def _fail(self, pollee: Pollee, error: Exception) -> None:
+    def _fail(self, pollee: Pollee, error: BaseException) -> None:
         """A mistake of ours in one connection must not stop the others."""
         record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
         self._abort(pollee, f"a mistake in the server: {describe(error)}")

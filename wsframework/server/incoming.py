@@ -107,9 +107,11 @@ class ListenerPollee(Acceptor[SocketTransport]):
     def close(self) -> None:
         """Stop listening; take those that have connected by now."""
         self._closed = True
-        self._accept_last()
-        self._hub.remove(self._listener.fileno())
-        self._close()
+        try:
+            self._accept_last()
+        finally:
+            self._hub.remove(self._listener.fileno())
+            self._close()
 
     def flush(self) -> None:
         """Nothing is written to a listener."""

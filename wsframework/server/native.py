@@ -30,7 +30,7 @@ import socket as stdlib_socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Sequence
 from threading import get_ident
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import attrs
 import trio
@@ -254,9 +254,10 @@ class Server:
                         finally:
                             self._users.close()
                 record(logging.INFO, "server.stopped", accepted=self.admission.accepted)
-        except BaseExceptionGroup as group:
-            # Made by our nurseries.
-            raise interrupt_in(group) or unwrap_group(group) from None
+        except BaseException as error:
+            # Cancellation says less than what has been going on here. Groups are made by our nurseries.
+            if self._failure is None and self._interrupt is None:
+                raise interrupt_in(error) or unwrap_group(error) from None
         finally:
             self._stopped.set()
         if self._failure is not None:
@@ -275,8 +276,8 @@ class Server:
         try:
             async with trio.open_nursery() as infrastructure:
                 self._infrastructure = infrastructure
-                if listeners:
-                    # In memory there is no kernel that could hold an answer back, and time may be virtual.
+                if listeners and _time_is_real():
+                    # In memory there is no kernel that could hold an answer back.
                     self.timers.beating = True
                 if self.timers.beating:
                     self._loop_watch = LoopWatch(self.timers)
@@ -294,12 +295,15 @@ class Server:
                 finally:
                     watching.cancel_scope.cancel(reason="the server is stopping")
                     # Now and not after the drain: by then they may be another server's.
-                    for remove_file in socket_files:
-                        remove_file()
-                    close_listeners()
+                    for end in (*socket_files, *close_listeners):
+                        try:
+                            end()
+                        except BaseException as error:
+                            self.fail(error)
                 await self._end_connections()
                 infrastructure.cancel_scope.cancel(reason="the server has stopped")
         finally:
+            self._end_what_is_left()
             if self._loop_watch is not None:
                 self._loop_watch.stop()
             if self._hub is not None:
@@ -359,6 +363,8 @@ class Server:
         if self._stopping.is_set():
             self._drain_limit.cancel(reason="the server has failed")
         self._stopping.set()
+        # Also when it has begun: without what has failed nobody may hear of it.
+        self._drain_limit.cancel(reason="the server has failed")
 
     def _listen(
         self,
@@ -366,21 +372,21 @@ class Server:
         ssl: ssl_module.SSLContext | None,
         watching: trio.Nursery,
         infrastructure: trio.Nursery,
-    ) -> Callable[[], None]:
-        """Start to accept; return what stops it and closes the listeners."""
+    ) -> list[Callable[[], None]]:
+        """Start to accept; return what stops it and closes each listener."""
         if self._make_hub is not None and listeners:
             hub = self._hub = self._make_hub()
             infrastructure.start_soon(self._run_vital, hub.run)
             pollees = [ListenerPollee(listener, hub, self, ssl, self._incoming) for listener in listeners]
-            return lambda: _close_all(pollees)
+            return [pollee.close for pollee in pollees]
 
         def start(accepted: Accepted) -> None:
-            infrastructure.start_soon(self._serve_accepted, accepted)
+            infrastructure.start_soon(self._run_vital, functools.partial(self._serve_accepted, accepted))
 
         stream_listeners = [StreamListener(listener, ssl, self.admission, start) for listener in listeners]
         for accepting in stream_listeners:
             watching.start_soon(self._run_vital, accepting.run)
-        return lambda: _close_all(stream_listeners)
+        return [accepting.close for accepting in stream_listeners]
 
     async def _keep_alive(self) -> None:
         """Look after all quiet connections at once: one task, not one a connection."""
@@ -420,7 +426,11 @@ class Server:
         # Before the task runs: from here on the drain waits for it, and ends it when its time has come.
         self._deciding.add(scope)
         incoming.on_left = scope.cancel
-        self._users.start(self._serve_request, incoming, head, scope)
+        try:
+            self._users.start(self._serve_request, incoming, head, scope)
+        except BaseException as error:
+            self.fail(error)  # nobody could be served any more
+            raise
 
     async def _serve_request(
         self, incoming: Incoming | StreamIncoming, head: Head, scope: trio.CancelScope
@@ -436,6 +446,17 @@ class Server:
                 await session.run()
         except KeyboardInterrupt as interrupt:
             self.interrupt(interrupt)
+        except BaseException as error:
+            # A mistake of ours in the session. Its client must not wait for what will never come.
+            assert session is not None  # `_open` has reported its own
+            record(
+                logging.ERROR,
+                "connection.failed",
+                exc_info=error,
+                remote=session.remote,
+                error=describe(error),
+            )
+            _contained(session.give_up)
 
     async def _open(
         self, incoming: Incoming | StreamIncoming, head: Head, scope: trio.CancelScope
@@ -525,7 +546,8 @@ class Server:
         self._check_thread("server.serve_soon")
         if self._infrastructure is None or self._stopping.is_set():
             raise RuntimeError("this server does not run, so it can serve no stream")
-        self._infrastructure.start_soon(StreamIncoming(stream, remote, local, self).serve)
+        serve = StreamIncoming(stream, remote, local, self).serve
+        self._infrastructure.start_soon(self._run_vital, serve)
 
     async def _serve_accepted(self, accepted: Accepted) -> None:
         incoming = StreamIncoming(accepted.stream, accepted.remote, accepted.local, self)
@@ -548,26 +570,35 @@ class Server:
     # The end
 
     async def _end_connections(self) -> None:
-        """Close every connection and wait for the handlers, up to `Timeouts.drain`; end what is left then."""
+        """Close every connection and wait for the handlers, up to `Timeouts.drain`."""
         self._drain_limit.deadline = trio.current_time() + self.timeouts.drain
-        with self._drain_limit:
-            if self._failure is None:
-                await self._outlast_interrupts(self._settle)
-                self._drain()
-                await self._outlast_interrupts(self.admission.wait_empty)
+        # A mistake in here is a failure like any other.
+        if self._failure is None:
+            await self._run_vital(self._drain_connections)
         if self._failure is not None:
-            await self._give_up()
+            await self._run_vital(self._give_up)
         elif self.admission.open:
+            await self._run_vital(self._cut_short)
+
+    async def _drain_connections(self) -> None:
+        with self._drain_limit:
+            await self._outlast_interrupts(self._settle)
             self._drain()
-            record(
-                logging.WARNING,
-                "server.drain_timeout",
-                connections=self.admission.open,
-                handlers=len(self._sessions),
-            )
-            await self._say_goodbye(_SHUTTING_DOWN, "the server is shutting down")
+            await self._outlast_interrupts(self.admission.wait_empty)
+
+    async def _cut_short(self) -> None:
+        self._drain()
+        record(
+            logging.WARNING,
+            "server.drain_timeout",
+            connections=self.admission.open,
+            handlers=len(self._sessions),
+        )
+        await self._say_goodbye(_SHUTTING_DOWN, "the server is shutting down")
+
+    def _end_what_is_left(self) -> None:
         for session in list(self._sessions):
-            session.cancel()
+            _contained(session.cancel)
         for scope in list(self._deciding):
             scope.cancel(reason="the server has stopped")
         for transport in list(self._transports):
@@ -576,8 +607,8 @@ class Server:
     async def _settle(self) -> None:
         """Let handshakes that are under way finish: their clients have come before we said that we stop."""
         until = trio.current_time() + min(_SETTLE_SECONDS, self.timeouts.drain / 2)
-        while (self._incoming or self._handshakes or self._deciding) and trio.current_time() < until:
-            if self._failure is not None:
+        while trio.current_time() < until:
+            if not (self._incoming or self._handshakes or self._deciding):
                 return
             await trio.sleep(0.01)
 
@@ -641,13 +672,10 @@ async def _let_frames_depart() -> None:
     await trio.sleep(_FRAME_DEPARTURE_SECONDS)
 
 
-class _Closeable(Protocol):
-    def close(self) -> None: ...
-
-
-def _close_all(listeners: Sequence[_Closeable]) -> None:
-    for listener in listeners:
-        listener.close()
+def _time_is_real() -> bool:
+    """Whether the clock's seconds are those that pass: a test's clock may jump, and nothing was held up."""
+    clock = trio.lowlevel.current_clock()
+    return 0.9 < clock.deadline_to_sleep_time(clock.current_time() + 1) < 1.1
 
 
 def _closer(ws: Connection) -> Callable[[], None]:
@@ -658,5 +686,5 @@ def _contained(function: Callable[[], object]) -> None:
     """Call what must not keep the others from being called."""
     try:
         function()
-    except Exception as error:
+    except BaseException as error:  # a mistake of ours: user code runs elsewhere, Ctrl-C is held back
         record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))

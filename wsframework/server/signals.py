@@ -115,5 +115,5 @@ def _signals(stop: Callable[[int], None], last_resort: LastResort) -> Iterator[N
                 signal.signal(number, handle)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for known, handler in before.items():
+            signal.signal(known, handler)
