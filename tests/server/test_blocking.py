@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import trio
+import trio.testing
 
 from wsframework.server.blocking import LoopWatch
 from wsframework.timers import Timers
@@ -22,6 +23,7 @@ async def test_who_blocks_the_loop_is_seen(nursery: trio.Nursery) -> None:
 
     nursery.start_soon(blocking_handler)
     await trio.sleep(0.05)
+    await trio.testing.wait_all_tasks_blocked()  # the timers may be the last to run after it
     assert sum(told) > 1
     seen = watch.take()
     assert seen is not None

@@ -321,3 +321,29 @@ async def test_a_clock_of_a_test_that_jumps_is_no_blocked_loop(caplog: pytest.Lo
 
     await trio.to_thread.run_sync(program)
     assert "loop.blocked" not in caplog.text
+
+
+@every_way
+async def test_a_handshake_is_not_late_because_a_handler_blocked_the_loop(
+    transport: TransportChoice, poller: Callable[[], Poller] | None
+) -> None:
+    app = App(timeouts=Timeouts(handshake=1))
+    blocked = trio.Event()
+
+    @app.websocket("/block")
+    async def block(ws: object) -> None:
+        time.sleep(1.5)  # noqa: ASYNC251
+        blocked.set()
+
+    async with serving(app, transport=transport, poller=poller) as server:
+        late = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await late.send_all(b"GET /nothing HTTP/1.1\r\n")
+        await trio.sleep(0.3)
+        blocking = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await blocking.send_all(build_request("localhost", "/block", "dGhlIHNhbXBsZSBub25jZQ=="))
+        await blocked.wait()
+        await trio.sleep(0.1)
+        await late.send_all(b"Host: x\r\n\r\n")
+        assert b" 404 " in await late.receive_some()
+        await late.aclose()
+        await blocking.aclose()

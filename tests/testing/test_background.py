@@ -67,3 +67,19 @@ async def test_a_cancellation_from_outside_passes() -> None:
             nursery.start_soon(trio.sleep_forever)
             await trio.sleep_forever()
     assert limit.cancelled_caught
+
+
+async def test_an_interrupt_in_a_task_is_about_all_tests_and_comes_out_though_the_block_fails() -> None:
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def test() -> None:
+        async with open_background() as nursery:
+            nursery.start_soon(interrupt)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("because of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        await test()

@@ -53,7 +53,7 @@ from wsframework.server.opening import Opening, consider, draining_response
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
 from wsframework.tasks import UserTasks
-from wsframework.timers import Timers
+from wsframework.timers import Timer, Timers
 
 __all__ = ["Server", "ServerStatistics", "TransportChoice"]
 
@@ -140,7 +140,7 @@ class Server:
         self._transports: set[FrameTransport] = set()
         self._sessions: set[Session] = set()
         self._incoming: set[Incoming] = set()
-        self._handshakes: set[trio.CancelScope] = set()
+        self._handshakes: dict[trio.CancelScope, Timer] = {}
         self._deciding: set[trio.CancelScope] = set()
         self._loop_watch: LoopWatch | None = None
         self._draining = False
@@ -559,13 +559,14 @@ class Server:
 
     def begin_handshake(self) -> trio.CancelScope:
         """Return a scope for reading a head over a stream; the drain cancels it."""
-        scope = trio.CancelScope(deadline=trio.current_time() + self.timeouts.handshake)
-        self._handshakes.add(scope)
+        scope = trio.CancelScope()
+        # Not the scope's own deadline: time in which this process did not run is forgiven.
+        self._handshakes[scope] = self.timers.after(self.timeouts.handshake, scope.cancel)
         return scope
 
     def end_handshake(self, scope: trio.CancelScope) -> None:
         """The head was read, or will not be."""
-        self._handshakes.discard(scope)
+        self._handshakes.pop(scope).cancel()
 
     # The end
 

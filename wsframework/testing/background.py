@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from wsframework.crashes import interrupt_in
 from wsframework.errors import unwrap_group
 
 __all__ = ["open_background"]
@@ -28,6 +29,8 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
                 failure = error
                 nursery.cancel_scope.cancel(reason="the test's block has failed")
     except BaseExceptionGroup as group:
+        if (interrupt := interrupt_in(group)) is not None:
+            raise interrupt from None  # about all tests, and not a failure of this one
         if failure is None or isinstance(failure, trio.Cancelled):
             # A task failed, and the block was only cancelled because of it.
             raise unwrap_group(group) from None
