@@ -17,7 +17,9 @@ from wsframework import App, ListenError, Timeouts
 from wsframework.config import Keepalive, Limits
 from wsframework.request import Address, Request, Response
 from wsframework.server import Server, TransportChoice, serve, serve_streams
+from wsframework.server.blocking import LoopWatch
 from wsframework.server.hub import Poller, SelectorPoller
+from wsframework.server.stacks import Standing
 from wsframework.session import Acceptance
 from wsframework.wire import Opcode, build_request, encode_frame, encode_text
 
@@ -347,3 +349,25 @@ async def test_a_handshake_is_not_late_because_a_handler_blocked_the_loop(
         assert b" 404 " in await late.receive_some()
         await late.aclose()
         await blocking.aclose()
+
+
+async def test_who_blocked_the_loop_for_a_moment_is_not_named_for_the_next_standstill(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server(echo_app().decide, limits=Limits(), timeouts=QUICK, keepalive=Keepalive())
+    standings = [Standing("a_moment", ""), None]
+
+    class Watch(LoopWatch):
+        def __init__(self) -> None:
+            pass
+
+        def take(self) -> Standing | None:
+            return standings.pop(0)
+
+    server._loop_watch = Watch()
+    for seconds in (0.2, 4.0):
+        assert server.timers._on_blocked is not None
+        server.timers._on_blocked(seconds)
+    (entry,) = [entry for entry in caplog.records if entry.__dict__.get("event") == "loop.blocked"]
+    assert 4 <= entry.__dict__["fields"]["seconds"] <= 4.25
+    assert entry.__dict__["fields"].get("handler") is None

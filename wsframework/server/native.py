@@ -53,7 +53,7 @@ from wsframework.server.opening import Opening, consider, draining_response
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
 from wsframework.tasks import UserTasks
-from wsframework.timers import Timer, Timers
+from wsframework.timers import BEAT_SECONDS, Timer, Timers
 
 __all__ = ["Server", "ServerStatistics", "TransportChoice"]
 
@@ -407,9 +407,12 @@ class Server:
 
     def _blocked(self, seconds: float) -> None:
         """Tell of an event loop that stood still, and of who did it, if that was seen."""
+        # Always, so that who did a shorter one is not named for the next.
+        seen = None if self._loop_watch is None else self._loop_watch.take()
+        # It began between the last beat and the one that is late, so on the average half a beat earlier.
+        seconds += BEAT_SECONDS / 2
         if seconds < _BLOCKED_SECONDS:
             return
-        seen = None if self._loop_watch is None else self._loop_watch.take()
         record(
             logging.WARNING,
             "loop.blocked",
