@@ -329,12 +329,12 @@ async def test_a_clock_of_a_test_that_jumps_is_no_blocked_loop(caplog: pytest.Lo
 async def test_a_handshake_is_not_late_because_a_handler_blocked_the_loop(
     transport: TransportChoice, poller: Callable[[], Poller] | None
 ) -> None:
-    app = App(timeouts=Timeouts(handshake=1))
+    app = App(timeouts=Timeouts(handshake=3))
     blocked = trio.Event()
 
     @app.websocket("/block")
     async def block(ws: object) -> None:
-        time.sleep(1.5)  # noqa: ASYNC251
+        time.sleep(3.5)  # noqa: ASYNC251
         blocked.set()
 
     async with serving(app, transport=transport, poller=poller) as server:
