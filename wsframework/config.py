@@ -77,12 +77,12 @@ class Limits:
         message_fragments: fragments of one message, or None. Autobahn sends 65,536; each costs the peer at
             least two bytes, so `message_bytes` alone bounds memory and this only bounds time.
         unpaid_frames: how many frames that carry nothing a peer may be ahead: empty and tiny fragments,
-            pings, pongs, empty messages, and reads that bring a few bytes of a frame. Each costs us as much
-            work as one with a payload, and its sender next to nothing. Frames with 16 bytes of payload pay
-            for themselves, more payload pays for others, and a 64th of the number is forgiven every second:
-            a thousand a second for ever. 65,536 are a message in Autobahn's most fragments, whatever they
-            carry. Past it: Close 1008. None for no limit. Servers of HTTP/2, where such floods were found
-            first (CVE-2019-9512, -9518), allow far fewer.
+            pings, pongs and empty messages. Each costs us as much work as one with a payload, and its sender
+            next to nothing. Frames with 16 bytes of payload pay for themselves, as do messages in one frame
+            however short, compressed or not; more payload pays for others, and a 64th of the number is
+            forgiven every second: a thousand a second for ever. 65,536 are a message in Autobahn's most
+            fragments, whatever they carry. Past it: Close 1008. None for no limit. Servers of HTTP/2, where
+            such floods were found first (CVE-2019-9512, -9518), allow far fewer.
     """
 
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)

@@ -15,8 +15,10 @@ from wsframework.wire import (
     CloseCode,
     CloseReceived,
     Decoder,
+    Deflater,
     Event,
     Failure,
+    Inflater,
     Opcode,
     Ping,
     Pong,
@@ -469,12 +471,32 @@ def test_frames_that_carry_nothing_are_counted(kind: str) -> None:
     assert decoder.feed(masked(TEXT, b"a")) == []
 
 
-def test_a_frame_that_comes_byte_by_byte_costs_as_much_as_an_empty_one_for_each() -> None:
-    for dribble in (masked(TEXT, b"x" * 1_000)[:500], masked(Opcode.PING, b"x" * 125)[:-1] * 3):
-        decoder = Decoder(max_message_bytes=100_000, budget=BUDGET)
-        for i in range(len(dribble[:100])):
-            decoder.feed(dribble[i : i + 1])
-        assert decoder.unpaid_frames > 80
+@pytest.mark.parametrize(
+    "data", [masked(TEXT, b"x" * 50_000), masked(TEXT, b"x") * 8_000, masked(Opcode.PING, b"x" * 20) * 2_000]
+)
+def test_bytes_that_come_one_by_one_owe_nothing(data: bytes) -> None:
+    decoder = Decoder(max_message_bytes=100_000, budget=Budget(inflated_bytes=65_536, unpaid_frames=10))
+    for i in range(len(data)):
+        decoder.feed(data[i : i + 1])
+        assert not decoder.stopped
+
+
+@pytest.mark.parametrize("no_context_takeover", [False, True])
+def test_compressed_messages_of_a_byte_owe_nothing_and_empty_ones_do(no_context_takeover: bool) -> None:
+    def decode(payload: bytes) -> Decoder:
+        deflater = Deflater(no_context_takeover=no_context_takeover)
+        inflater = Inflater(no_context_takeover=no_context_takeover)
+        data = b"".join(
+            encode_frame(TEXT, deflater.compress(payload), rsv1=True, masking_key=KEY) for _ in range(10_000)
+        )
+        decoder = Decoder(max_message_bytes=100_000, inflater=inflater, budget=BUDGET)
+        assert [message for call in stepwise(data, decoder) for message in call] == [
+            payload.decode()
+        ] * 10_000
+        return decoder
+
+    assert decode(b"x").unpaid_frames == 0
+    assert decode(b"").unpaid_frames > 9_000
 
 
 def test_a_payload_pays_for_frames_that_carry_nothing() -> None:
@@ -508,16 +530,22 @@ def test_who_sends_something_owes_nothing(kind: str) -> None:
     assert decoder.unpaid_frames <= 10
 
 
-def test_a_message_of_65_536_fragments_of_a_byte_is_within_the_default_limit() -> None:
+@pytest.mark.parametrize("read_bytes", [1_460, 16_384, 65_536])
+@pytest.mark.parametrize("payload", [b"", b"x"])
+def test_a_message_of_65_536_tiny_fragments_is_within_the_default_limit(
+    payload: bytes, read_bytes: int
+) -> None:
     decoder = Decoder(
         max_message_bytes=2**20,
         budget=Budget(inflated_bytes=65_536, unpaid_frames=Limits().unpaid_frames),
     )
     received: list[Event] = []
-    data = text_frames(*[b"x"] * 65_536)
-    for start in range(0, len(data), 65_536):
-        received += decoder.feed(data[start : start + 65_536])
+    data = text_frames(*[payload] * 65_536)
+    for start in range(0, len(data), read_bytes):
+        received += decoder.feed(data[start : start + read_bytes])
         while decoder.stopped:
+            assert decoder.unpaid_frames <= 65_536
             received += decoder.feed()
-    assert received == ["x" * 65_536]
-    assert decoder.unpaid_frames < 65_536
+    assert received == [payload.decode() * 65_536]
+    assert decoder.unpaid_frames <= 65_536
+    assert not decoder.stopped

@@ -317,11 +317,11 @@ class FrameTransport(ABC):
     def _decoder_stopped(self, delivered: bool) -> None:
         """See why the decoder has stopped: it has done enough for one step, or the peer owes too much."""
         decoder, allowed = self._decoder, self._limits.unpaid_frames
-        if allowed is not None and decoder.unpaid_frames >= allowed:
+        if allowed is not None and decoder.unpaid_frames > allowed:
             now = trio.current_time()
             decoder.forgive(int((now - self._forgiven_at) * allowed / _FORGIVEN_IN_SECONDS))
             self._forgiven_at = now
-            if decoder.unpaid_frames >= allowed:
+            if decoder.unpaid_frames > allowed:
                 reason = "too many frames that carry nothing: empty or tiny fragments, messages, pings, pongs"
                 self._control(decoder.give_up(CloseCode.POLICY_VIOLATION, reason), delivered)
         if decoder.stopped and not self._reading_paused:

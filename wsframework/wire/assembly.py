@@ -35,6 +35,7 @@ class Assembly:
         inflater: what inflates it, or None for a message that is not compressed.
 
     Attributes:
+        fragments: frames begun so far.
         size: bytes of message so far, after inflating.
         wire_bytes: bytes of payload that the frames begun so far announce.
         unread: bytes of the current frame's payload that have not come yet.
@@ -42,7 +43,6 @@ class Assembly:
     """
 
     __slots__ = (
-        "_fragments",
         "_inflater",
         "_key",
         "_max_fragments",
@@ -52,6 +52,7 @@ class Assembly:
         "_small",
         "_text",
         "fin",
+        "fragments",
         "size",
         "unread",
         "wire_bytes",
@@ -70,7 +71,7 @@ class Assembly:
         self._max_fragments = max_fragments
         self._inflater = inflater
         self._key = b""
-        self._fragments = 0
+        self.fragments = 0
         self._partial = b""  # at most three bytes: a UTF-8 sequence whose rest is still to come
         self._pieces: list[str | bytes] = []
         self._small = bytearray()
@@ -85,8 +86,8 @@ class Assembly:
         Raises:
             ProtocolViolation: with this frame the message has too many.
         """
-        self._fragments += 1
-        if self._max_fragments is not None and self._fragments > self._max_fragments:
+        self.fragments += 1
+        if self._max_fragments is not None and self.fragments > self._max_fragments:
             raise ProtocolViolation(
                 CloseCode.POLICY_VIOLATION, f"a message has more than {self._max_fragments} fragments"
             )

@@ -15,9 +15,11 @@ on there. So 64 KiB of empty frames, ten thousand of them, are not one step of h
 62 KiB of small deflate bombs are not 61 MiB before anybody can say that it is enough.
 
 What a peer owes. A frame costs the same work whatever it carries, so each must bring bytes: `debt` grows by
-`_FRAME_BYTES` with every frame that is not a whole short message, and with every call that completes nothing,
-and shrinks by the bytes that come. Frames with 16 bytes of payload and more pay for themselves. The caller,
-who has a clock, forgives what is owed with time; past the budget's allowance `feed` stops as above.
+`_FRAME_BYTES` with every frame, and shrinks by the bytes that come. Frames with 16 bytes of payload and more
+pay for themselves, and a message in one frame owes nothing as long as it says something: it is what a
+connection is there for. Nor does a piece of a frame, however small: each costs its sender a packet, or a
+record of TLS. The caller, who has a clock, forgives what is owed with time; past the budget's allowance
+`feed` stops as above.
 
 How it ends. The first broken rule, or the peer's Close frame, is the last event; what came before it in the
 same bytes is still handed over, what comes after it is ignored: "After receiving a control frame indicating
@@ -185,8 +187,8 @@ class Decoder:
             if self._assembly is not None and self._assembly.unread:
                 pos = self._read_payload(self._assembly, memoryview(data), 0, events)
                 if pos == len(data):
-                    # However small the piece was: bytes that come one by one cost a call each.
-                    self._pay(pos - _FRAME_BYTES)
+                    if self.debt:
+                        self._pay(pos)
                     return events
             if self._buffer:
                 data, pos = self._rejoin(data)
@@ -222,7 +224,6 @@ class Decoder:
                 end = self._read_frame(data, pos, events)
                 if end == pos:
                     self._buffer = data[pos:]
-                    self.debt += _FRAME_BYTES
                     break
                 pos = end
                 frames += 1
@@ -283,11 +284,11 @@ class Decoder:
         return b"".join((memoryview(buffer)[start:] if start else buffer, data)), 0
 
     def _pay(self, received: int) -> None:
-        """Pay for the debt with bytes that came; or raise it, by a negative number."""
+        """Pay for the debt with bytes that came, and see whether too much of it is left."""
         self.debt = max(0, self.debt - received)
         budget = self._budget
         if budget is not None and budget.unpaid_frames is not None and not self._ended:
-            self.stopped = self.stopped or self.unpaid_frames >= budget.unpaid_frames
+            self.stopped = self.stopped or self.unpaid_frames > budget.unpaid_frames
 
     def _read_frame(self, data: bytes, pos: int, events: list[Event]) -> int:
         """Read the frame at `pos`, or as much of it as there is.
@@ -324,15 +325,14 @@ class Decoder:
                 return pos
             key = data[start - 4 : start]
         end = start + length
-        self.debt += _FRAME_BYTES
-
         if opcode >= Opcode.CLOSE:
             if size < end:
-                self.debt -= _FRAME_BYTES  # it is counted when it is whole
                 return pos  # a control frame means nothing before it is whole, and it is short
+            self.debt += _FRAME_BYTES
             payload = data[start:end]
             events.append(self._control_event(opcode, apply_mask(payload, key) if key else payload))
             return size if self._ended else end
+        self.debt += _FRAME_BYTES
         if self._assembly is None:
             if first in (0x81, 0x82) and end <= size:  # a whole message: final, not compressed, all there
                 payload = apply_mask(memoryview(data)[start:end], key) if key else data[start:end]
@@ -356,6 +356,8 @@ class Decoder:
             events.append(assembly.finish())
             if assembly.compressed:
                 self._inflated += assembly.size
+            if assembly.size and assembly.fragments == 1:
+                self.debt -= _FRAME_BYTES
             self._assembly = None
         return end
 
