@@ -361,3 +361,34 @@ async def test_a_forked_child_keeps_no_connection_alive_and_no_processor_busy(st
     finally:
         os.kill(child, signal.SIGKILL)
         await trio.to_thread.run_sync(os.waitpid, child, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+async def test_who_is_dropped_hears_of_it_though_a_forked_child_has_the_sockets_too(stage: Stage) -> None:
+    app = new_app(timeouts=Timeouts(handshake=0.5, close=0.5, drain=0.5))
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        await trio.sleep_forever()
+
+    server = await stage.serve(app)
+    silent = await stage.dial(server)
+    open_one = await stage.connect(server)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that we have threads: the child does nothing
+        child = os.fork()
+    if not child:
+        for client in (silent, open_one):
+            os.close(client.socket.fileno())  # the peers' ends are not its parent's in earnest
+        signal.pause()
+    try:
+        with trio.fail_after(5):
+            assert await silent.receive_bytes(1) == b""
+        server.stop()
+        await server.wait_stopped()
+        # The port is free, and nobody waits in a queue from which no one accepts.
+        with pytest.raises(OSError):
+            await stage.dial(server)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        await trio.to_thread.run_sync(os.waitpid, child, 0)

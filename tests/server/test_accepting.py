@@ -23,7 +23,9 @@ class Stand:
         timers = Timers()
         self.accepted: list[Accepted] = []
         self.listener = stdlib_socket.create_server(("127.0.0.1", 0))
-        self.streams = StreamListener(self.listener, None, Admission(Limits(), timers), self.accepted.append)
+        self.streams = StreamListener(
+            self.listener, None, Admission(Limits(), timers), self.accepted.append, shared=False
+        )
         self.timers = timers
 
     def connect(self) -> stdlib_socket.socket:

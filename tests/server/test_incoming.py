@@ -55,7 +55,7 @@ class Desk:
         self.host = host
         self.waiting: set[Incoming] = set()
         self.listener = stdlib_socket.create_server(("127.0.0.1", 0))
-        self.pollee = ListenerPollee(self.listener, hub, host, tls, self.waiting)
+        self.pollee = ListenerPollee(self.listener, hub, host, tls, self.waiting, shared=False)
         self.address = self.listener.getsockname()
 
     async def connect(self) -> trio.SocketStream:

@@ -23,6 +23,7 @@ from wsframework.server.descriptors import (
     OUT_OF_RESOURCES,
     SpareDescriptors,
 )
+from wsframework.server.hub import hang_up
 from wsframework.server.listeners import address_of
 
 __all__ = ["PAUSE_SECONDS", "Accepted", "Acceptor", "StreamListener"]
@@ -46,11 +47,18 @@ ToldT = TypeVar("ToldT", bound=_Abortable)
 
 
 class Acceptor(Generic[ToldT]):
-    """What both kinds of listeners have in common."""
+    """What both kinds of listeners have in common.
 
-    def __init__(self, listener: stdlib_socket.socket, admission: Admission) -> None:
+    Args:
+        listener: the socket; it is closed at the end.
+        admission: where connections are counted.
+        shared: whether other processes may accept from it, and go on when this one stops.
+    """
+
+    def __init__(self, listener: stdlib_socket.socket, admission: Admission, *, shared: bool) -> None:
         listener.setblocking(False)
         self._listener = listener
+        self._shared = shared
         self._admission = admission
         self._spare = SpareDescriptors()
         self._told: dict[ToldT, None] = {}
@@ -115,7 +123,10 @@ class Acceptor(Generic[ToldT]):
         self._accept(_LAST_ACCEPTS)
 
     def _close(self) -> None:
-        self._listener.close()
+        if self._shared:
+            self._listener.close()
+        else:
+            hang_up(self._listener)
         self._spare.close()
 
 
@@ -150,8 +161,10 @@ class StreamListener(Acceptor[Accepted]):
         tls: ssl_module.SSLContext | None,
         admission: Admission,
         start: Callable[[Accepted], None],
+        *,
+        shared: bool,
     ) -> None:
-        super().__init__(listener, admission)
+        super().__init__(listener, admission, shared=shared)
         self._tls = tls
         self._start = start
 

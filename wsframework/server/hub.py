@@ -58,6 +58,7 @@ __all__ = [
     "Pollee",
     "Poller",
     "SelectorPoller",
+    "hang_up",
     "hub_is_possible",
     "unsent_bytes",
 ]
@@ -462,6 +463,16 @@ def tune(socket: stdlib_socket.socket) -> None:
     if socket.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
         # We batch by ourselves; Nagle's algorithm would only hold back what we have decided to send.
         socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+
+
+def hang_up(socket: stdlib_socket.socket) -> None:
+    """Close a socket, and end its connection whoever else has it.
+
+    Closing says nothing to the peer while a process that a handler has forked has the socket too.
+    """
+    with suppress(OSError):
+        socket.shutdown(stdlib_socket.SHUT_RDWR)
+    socket.close()
 
 
 def unsent_bytes(fd: int) -> int:

@@ -20,7 +20,7 @@ from wsframework.request import Address, Response
 from wsframework.server.accepting import PAUSE_SECONDS, Acceptor
 from wsframework.server.admission import Admission
 from wsframework.server.http import Head, HeadReader, encode_response
-from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, tune
+from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, hang_up, tune
 from wsframework.server.listeners import address_of
 from wsframework.server.logged import socket_transport
 from wsframework.server.opening import crowded_response, draining_response
@@ -68,8 +68,10 @@ class ListenerPollee(Acceptor[SocketTransport]):
         host: Host,
         tls: ssl.SSLContext | None,
         waiting: set[Incoming],
+        *,
+        shared: bool,
     ) -> None:
-        super().__init__(listener, host.admission)
+        super().__init__(listener, host.admission, shared=shared)
         self._hub = hub
         self._host = host
         self._tls = tls
@@ -233,7 +235,7 @@ class Incoming:
             if told is not None:
                 told[transport] = None
         else:
-            self._socket.close()
+            hang_up(self._socket)
             end()
 
     def on_ready(self, events: int, now: float) -> None:
@@ -477,4 +479,4 @@ class Incoming:
     def _close(self) -> None:
         self._stop_waiting()
         self._hub.remove(self._socket.fileno())
-        self._socket.close()
+        hang_up(self._socket)

@@ -150,6 +150,7 @@ class Server:
         self._interrupt: KeyboardInterrupt | None = None
         self._failure: BaseException | None = None
         self._thread: int | None = None
+        self._shared = True
 
     @property
     def port(self) -> int:
@@ -230,8 +231,15 @@ class Server:
         listeners: Sequence[stdlib_socket.socket],
         ssl: ssl_module.SSLContext | None,
         task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+        *,
+        shared: bool = True,
     ) -> None:
         """Accept connections until cancelled or stopped, then drain; closes the listeners.
+
+        Args:
+            listeners: sockets that listen.
+            ssl: the context to serve TLS with.
+            shared: whether other processes may accept from them, and go on when this server stops.
 
         Raises:
             KeyboardInterrupt: one was raised somewhere in the server, a handler included; after the drain.
@@ -243,6 +251,7 @@ class Server:
         """
         self.trio_token = trio.lowlevel.current_trio_token()
         self._thread = get_ident()
+        self._shared = shared
         self.addresses = tuple(address_of(listener.getsockname()) for listener in listeners)
         try:
             async with trio.open_nursery() as watching:
@@ -377,13 +386,19 @@ class Server:
         if self._make_hub is not None and listeners:
             hub = self._hub = self._make_hub()
             infrastructure.start_soon(self._run_vital, hub.run)
-            pollees = [ListenerPollee(listener, hub, self, ssl, self._incoming) for listener in listeners]
+            pollees = [
+                ListenerPollee(listener, hub, self, ssl, self._incoming, shared=self._shared)
+                for listener in listeners
+            ]
             return [pollee.close for pollee in pollees]
 
         def start(accepted: Accepted) -> None:
             infrastructure.start_soon(self._run_vital, functools.partial(self._serve_accepted, accepted))
 
-        stream_listeners = [StreamListener(listener, ssl, self.admission, start) for listener in listeners]
+        stream_listeners = [
+            StreamListener(listener, ssl, self.admission, start, shared=self._shared)
+            for listener in listeners
+        ]
         for accepting in stream_listeners:
             watching.start_soon(self._run_vital, accepting.run)
         return [accepting.close for accepting in stream_listeners]

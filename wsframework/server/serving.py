@@ -48,7 +48,8 @@ async def serve(
     if unix_mode is not None and (unix_path is None or not 0 <= unix_mode <= 0o777):
         why = "is for a unix socket" if unix_path is None else "is from 0 to 0o777, such as 0o660"
         raise ConfigurationError(f"unix_mode {why}")
-    if not listeners:
+    shared = bool(listeners)
+    if not shared:
         listeners = (
             [open_unix_listener(unix_path, unix_mode)]
             if unix_path is not None
@@ -62,7 +63,7 @@ async def serve(
         secure=ssl is not None,
         transport=transport,
     )
-    await server.run(listeners, ssl, task_status)
+    await server.run(listeners, ssl, task_status, shared=shared)
 
 
 async def serve_streams(

@@ -9,7 +9,6 @@ other direction, and the end begins with TLS's own goodbye.
 
 from __future__ import annotations
 
-import contextlib
 import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import trio
 
 from wsframework.config import Limits, Timeouts
 from wsframework.server.framing import FrameTransport
-from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, unsent_bytes
+from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, hang_up, unsent_bytes
 from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import Deflater, Inflater, Opcode, encode_message, frame_header
@@ -398,11 +397,10 @@ class SocketTransport(FrameTransport):
             return
         self._blocked = True  # no flush may find the closed socket
         self._hub.remove(self._fd)
-        if not self._sent_fin:
-            # Closing says nothing to the peer while a process that a handler has forked has the socket too.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(stdlib_socket.SHUT_RDWR)
-        self._socket.close()
+        if self._sent_fin:
+            self._socket.close()
+        else:
+            hang_up(self._socket)
         self._released()
         on_release()
         # Break the circles: see `Connection._finish`.

@@ -18,7 +18,7 @@ from wsframework.server.hub import unsent_bytes
 from wsframework.timers import Timers
 from wsframework.wire import Deflater, Inflater
 
-__all__ = ["BROKEN", "StreamTransport", "end_stream"]
+__all__ = ["BROKEN", "StreamTransport", "close_stream", "end_stream"]
 
 _READ_BYTES = 64 * 1024
 """The most that one connection brings in per turn, so that a flood does not starve the others."""
@@ -86,8 +86,7 @@ class StreamTransport(FrameTransport):
                     if isinstance(waiting, trio.Event):
                         waiting.set()
         finally:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(self._stream)
+            await close_stream(self._stream)
             self._released()
 
     def discard(self, cause: str) -> None:
@@ -160,11 +159,8 @@ class StreamTransport(FrameTransport):
         return asked == self.heard_at
 
     def _untaken_bytes(self) -> int:
-        stream = self._stream
-        while isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        kernel = unsent_bytes(stream.socket.fileno()) if isinstance(stream, trio.SocketStream) else 0
-        return self.outbox_bytes + kernel
+        socket = _socket_of(self._stream)
+        return self.outbox_bytes + (0 if socket is None else unsent_bytes(socket.fileno()))
 
     def _release(self) -> None:
         self._scope.cancel(reason="the connection is released")
@@ -208,6 +204,25 @@ async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
         await stream.send_eof()
         while not saw_fin:
             saw_fin = not await stream.receive_some(_READ_BYTES)
+
+
+async def close_stream(stream: trio.abc.Stream) -> None:
+    """Close a stream without a word, and end its connection whoever else has the socket; see `hang_up`.
+
+    Cancellation: the stream is closed all the same.
+    """
+    socket = _socket_of(stream)
+    if socket is not None:
+        with contextlib.suppress(OSError):
+            socket.shutdown(trio.socket.SHUT_RDWR)
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)
+
+
+def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    return stream.socket if isinstance(stream, trio.SocketStream) else None
 
 
 def _describe(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from wsframework.server.admission import Admission
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
 from wsframework.server.logged import stream_transport
 from wsframework.server.opening import crowded_response, draining_response
-from wsframework.server.stream import BROKEN, StreamTransport
+from wsframework.server.stream import BROKEN, StreamTransport, close_stream
 from wsframework.timers import Timers
 from wsframework.wire import Deflater, Inflater
 
@@ -151,8 +151,7 @@ class StreamIncoming:
             if cancelled is not None:
                 raise cancelled from None
         finally:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(self._stream)
+            await close_stream(self._stream)
             self._give_up()
             self._on_release()
             if self._admitted:
