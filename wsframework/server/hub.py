@@ -376,6 +376,7 @@ class Hub:
                     end = end or looked + _READ_SECONDS
                     if looked > end:
                         break
+            pollee = None  # else an idle server keeps who came last
 
     def _forget_stranger(self, fd: int) -> None:
         """Take a number off the kernel's list that nobody here has asked for."""
@@ -394,6 +395,7 @@ class Hub:
                 await wait_task_rescheduled(self._stop_finisher)
             now = trio.current_time()
             end = _clock() + _AGAIN_SECONDS
+            pollee: Patient | None
             # Those that are there now: whoever needs another step waits until its handler had its turn.
             for _ in range(len(self._unfinished)):
                 pollee = self._unfinished.popleft()
@@ -404,6 +406,7 @@ class Hub:
                     self._fail(pollee, error)
                 if _clock() > end:
                     break
+            pollee = None
             if self._unfinished:
                 await trio.lowlevel.checkpoint()
 
@@ -413,6 +416,7 @@ class Hub:
             if not self._dirty:
                 self._flusher = current_task()
                 await wait_task_rescheduled(self._stop_flusher)
+            pollee: Pollee | None
             dirty, self._dirty = self._dirty, []
             done = 0
             end = 0.0
@@ -431,6 +435,8 @@ class Hub:
                         break
             if done < len(dirty):
                 self._dirty[:0] = dirty[done:]
+            dirty.clear()
+            pollee = None
             if self._dirty:
                 await trio.lowlevel.checkpoint()
 
