@@ -370,6 +370,34 @@ def test_a_reader_of_stderr_that_sleeps_does_not_stop_the_server(write: Write, t
         process.communicate()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc")
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 2>&-"])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_run_serves_without_the_standard_streams(
+    write: Write, tmp_path: Path, closed: str, form: str
+) -> None:
+    write("echo.py", ECHO)
+    command = [sys.executable, "-m", "wsframework", "run", "echo:app", "--port", "0", "--log-format", form]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+    process = subprocess.Popen(shell, cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().split()[2]
+        # No socket has the number that whoever writes to stderr writes to.
+        assert (Path("/proc") / str(process.pid) / "fd" / "2").readlink() == Path("/dev/null")
+
+        async def one() -> None:
+            with trio.fail_after(30):
+                assert await ask(url) == "hi"
+
+        trio.run(one)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_the_limit_of_descriptors_is_raised_and_connections_fit_it(write: Write, tmp_path: Path) -> None:
     write("echo.py", LOUD)
     command = [sys.executable, "-m", "wsframework", "run", "echo:app", "--port", "0"]

@@ -7,6 +7,7 @@ and exit code 2.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; None takes them from `sys.argv`.
     """
+    _open_missing_streams()
     try:
         from wsframework.cli.output import fail
         from wsframework.cli.program import build
@@ -33,3 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         build()(args=arguments, prog_name="wsframework")
     except ConfigurationError as error:
         fail(str(error))
+
+
+def _open_missing_streams() -> None:
+    """Open the standard streams that whoever started us has closed, on nothing.
+
+    Without them Python has None in their places, and their numbers would be given to sockets: what a library
+    writes to descriptor 2 would go to a client.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
