@@ -499,6 +499,15 @@ def test_compressed_messages_of_a_byte_owe_nothing_and_empty_ones_do(no_context_
     assert decode(b"").unpaid_frames > 9_000
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_what_pays_does_not_depend_on_how_it_is_cut(kind: type[bytes]) -> None:
+    decoder = Decoder(max_message_bytes=2**20, budget=Budget(inflated_bytes=65_536, unpaid_frames=100))
+    data = text_frames(*[b"x" * 16] * 10_000)
+    for start in range(0, len(data), 23):
+        decoder.feed(kind(data[start : start + 23]))
+    assert decoder.unpaid_frames <= 1
+
+
 def test_a_payload_pays_for_frames_that_carry_nothing() -> None:
     decoder = Decoder(max_message_bytes=100_000, budget=BUDGET)
     decoder.feed(masked(Opcode.PING, b"") * 100)

@@ -347,6 +347,7 @@ class Hub:
         poller, pollees, removed = self._poller, self._pollees, self._removed
         ready: list[tuple[int, int]] = []
         done = 0
+        pollee: Pollee | None
         while True:
             if done < len(ready):
                 await trio.lowlevel.checkpoint()

@@ -194,6 +194,7 @@ class Decoder:
                 data, pos = self._rejoin(data)
             elif type(data) is not bytes:
                 data = bytes(memoryview(data)[pos:] if pos else data)
+                self.debt -= pos  # below, only the bytes of what is left will pay
                 pos = 0
             size = len(data)
             stop = size if size <= _SHORT_RUN_BYTES else self._run_end(pos, size)
