@@ -523,22 +523,18 @@ class TLSTransport(SocketTransport):
 
     def _cut_piece(self) -> None:
         """Make the first piece of the outbox one record, or all that there is."""
-        outbox = self.outbox
-        if len(outbox) == 1 and len(outbox[0]) <= _TLS_PIECE_BYTES:
-            return
-        room = _TLS_PIECE_BYTES
-        pieces: list[bytes | memoryview] = []
-        while room and outbox:
-            first = outbox[0]
-            if len(first) > room:
-                first = memoryview(first)
-                pieces.append(first[:room])
-                outbox[0] = first[room:]
+        outbox, room, whole = self.outbox, _TLS_PIECE_BYTES, 0
+        for piece in outbox:
+            if len(piece) > room:
                 break
-            pieces.append(first)
-            room -= len(first)
-            del outbox[0]
-        outbox.insert(0, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            room -= len(piece)
+            whole += 1
+        if room and whole < len(outbox):
+            cut = memoryview(outbox[whole])
+            outbox[whole : whole + 1] = (cut[:room], cut[room:])
+            whole += 1
+        if whole > 1:
+            outbox[:whole] = (b"".join(outbox[:whole]),)
 
     def _send_fin(self) -> None:
         if self._sent_fin or self._on_release is None:
