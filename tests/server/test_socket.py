@@ -163,6 +163,14 @@ async def test_tiny_frames_that_wait_for_the_socket_take_little_more_than_their_
     assert await ends.read(len(expected)) == expected
 
 
+async def test_a_burst_of_tiny_frames_is_joined_before_it_is_written(make: Make) -> None:
+    ends = make()
+    for _ in range(100_000):
+        ends.transport.send(Opcode.TEXT, b"")
+    ends.transport.flush()
+    assert len(ends.transport.outbox) <= 1
+
+
 async def test_reading_stops_at_the_budget_and_goes_on_below_it(make: Make) -> None:
     ends = make(limits=Limits(unread_bytes=10_000))
     flood = [str(number) + "x" * 5000 for number in range(200)]

@@ -315,6 +315,7 @@ class SocketTransport(FrameTransport):
         elif self.outbox_bytes <= _JOIN_BYTES:
             data = b"".join(outbox)
         else:
+            self._join_small_frames()
             self._flush_pieces()
             return
         try:
