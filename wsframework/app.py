@@ -49,6 +49,7 @@ from wsframework.routing import (
     check_subprotocols,
 )
 from wsframework.server import Server, run_server, serve
+from wsframework.server.listeners import is_loopback_only
 from wsframework.session import Acceptance
 
 __all__ = ["App"]
@@ -513,10 +514,11 @@ class App:
             unix_path: as for `serve`.
             listeners: as for `serve`.
             unix_mode: as for `serve`.
-            allow_hosts: as for `serve`. On a loopback address, which only this machine reaches, an App
-                without `allowed_hosts` answers only to `localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`, and
-                what stands here: else any web page could reach it through a name of its own (DNS rebinding).
-                Behind a local proxy name the public host, or `"*"`.
+            allow_hosts: as for `serve`. On a loopback address, which only this machine reaches, or a name
+                that stands for one, an App without `allowed_hosts` answers only to `localhost`,
+                `*.localhost`, 127.0.0.0/8, `[::1]`, that name, and what stands here: else any web page could
+                reach it through a name of its own (DNS rebinding). Behind a local proxy name the public host,
+                or `"*"`.
             on_listening: called once the server listens.
 
         Raises:
@@ -525,8 +527,10 @@ class App:
             SystemExit: a lifespan raised it.
             Exception: as for `serve`, or a lifespan's.
         """
-        if self.allowed_hosts is None and unix_path is None and not listeners and is_loopback(host):
-            allow_hosts = (*LOOPBACK_HOSTS, *(_host_list(allow_hosts) or ()))
+        elsewhere = unix_path is not None or bool(listeners)
+        if self.allowed_hosts is None and not elsewhere and host and is_loopback_only(host):
+            named = () if is_loopback(host) else (host,)
+            allow_hosts = (*LOOPBACK_HOSTS, *named, *(_host_list(allow_hosts) or ()))
         start = functools.partial(
             self.serve,
             host,

@@ -283,6 +283,14 @@ def test_on_a_loopback_address_only_loopback_names_are_answered(write: Write, tm
             assert status(server.url, "evil.example", upgrade=upgrade) == 421
 
 
+def test_so_it_is_where_a_name_stands_for_a_loopback_address(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO)
+    with serving("echo:app", "--host", "127.1", cwd=tmp_path) as server:
+        for host in ("localhost", "127.0.0.1:8000", "127.1"):
+            assert status(server.url, host, upgrade=True) == 101
+        assert status(server.url, "evil.example", upgrade=True) == 421
+
+
 @pytest.mark.parametrize(
     ("options", "program"),
     [

@@ -18,6 +18,7 @@ from wsframework.request import Address
 from wsframework.server import listeners
 from wsframework.server.listeners import (
     address_of,
+    is_loopback_only,
     open_tcp_listeners,
     open_unix_listener,
     unix_socket_file,
@@ -54,6 +55,35 @@ def names(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
 
 
 # TCP
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses", "expected"),
+    [
+        ("my-machine", ["127.0.1.1"], True),
+        ("ip6-loopback", ["::1"], True),
+        ("both", ["::1", "127.0.0.1"], True),
+        ("one.of.them", ["127.0.0.1", "192.0.2.1"], False),
+        ("192.0.2.1", ["192.0.2.1"], False),
+        ("", [], False),
+        (None, [], False),
+    ],
+)
+def test_a_name_is_for_this_machine_only_when_all_its_addresses_are(
+    monkeypatch: pytest.MonkeyPatch, host: str | None, addresses: list[str], expected: bool
+) -> None:
+    found = [(stdlib_socket.AF_INET, stdlib_socket.SOCK_STREAM, 0, "", (each, 0)) for each in addresses]
+    monkeypatch.setattr(stdlib_socket, "getaddrinfo", lambda *_, **__: found)
+    assert is_loopback_only(host) is expected
+
+
+def test_a_name_that_does_not_exist_is_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise stdlib_socket.gaierror
+
+    monkeypatch.setattr(stdlib_socket, "getaddrinfo", fail)
+    assert is_loopback_only("localhost")
+    assert not is_loopback_only("nowhere.invalid")
 
 
 async def test_port_0_is_a_port_of_the_systems_choice(opened: Sockets) -> None:

@@ -11,10 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
+from wsframework.authority import is_loopback
 from wsframework.errors import ListenError
 from wsframework.request import Address
 
-__all__ = ["address_of", "open_tcp_listeners", "open_unix_listener", "unix_socket_file"]
+__all__ = [
+    "address_of",
+    "is_loopback_only",
+    "open_tcp_listeners",
+    "open_unix_listener",
+    "unix_socket_file",
+]
 
 _BACKLOG = 1024
 """Connections the kernel completes before we accept them: room for a reconnect storm (Linux caps it at
@@ -53,6 +60,20 @@ async def open_tcp_listeners(host: str | None, port: int) -> list[stdlib_socket.
             if port != 0 or attempt == _ATTEMPTS - 1:
                 raise ListenError(str(taken)) from None
     raise AssertionError("the loop returns or raises")
+
+
+def is_loopback_only(host: str | None) -> bool:
+    """Whether only this machine reaches what listens on `host`; asks the resolver for names, and waits for it.
+
+    Many a machine's own name stands for 127.0.1.1 or 127.0.0.1, and "127.1" is an address to the system.
+    """
+    if not host or is_loopback(host):
+        return bool(host)
+    try:
+        found = stdlib_socket.getaddrinfo(host, None, type=stdlib_socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False  # nothing can listen there; whoever tries says why
+    return all(is_loopback(str(sockaddr[0])) for _, _, _, _, sockaddr in found)
 
 
 class _PortTaken(Exception):
