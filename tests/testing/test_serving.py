@@ -421,3 +421,35 @@ async def test_both_ends_with_a_subprotocol_and_an_apps_settings() -> None:
         await client.aclose(4000)
         with pytest.raises(ConnectionClosed):
             await ws.receive()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host"),
+    [
+        (None, "localhost"),
+        (["*"], "localhost"),
+        (["chat.example", "localhost"], "localhost"),
+        (["chat.example", "*"], "localhost"),
+        (["chat.example", "www.example"], "chat.example"),
+        (["chat.example:8443"], "chat.example:8443"),
+        (["*.chat.example"], "test.chat.example"),
+        (["bücher.example"], "xn--bcher-kva.example"),
+        (["10.0.0.0/8"], "10.0.0.0"),
+        (["::1"], "[::1]"),
+        (["2001:db8::/32"], "[2001:db8::]"),
+    ],
+)
+async def test_a_client_asks_for_a_host_that_the_app_answers_to(
+    allowed: list[str] | None, host: str
+) -> None:
+    app = App(allowed_hosts=allowed)
+
+    @app.websocket("/")
+    async def tell(ws: Connection) -> None:
+        await ws.send(ws.request.host)
+
+    async with connect(app, origin=f"http://{host}") as client:
+        assert await client.receive() == host
+    assert (await request(app, "GET", "/")).status == 426
+    if allowed is not None and "*" not in allowed:
+        assert (await request(app, "GET", "/", {"Host": "evil.example"})).status == 421

@@ -29,6 +29,7 @@ import trio
 import trio_websocket
 
 from wsframework.app import App
+from wsframework.authority import AllowedHosts, to_ascii
 from wsframework.connection import Connection
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.server import Server, serve_streams
@@ -197,9 +198,16 @@ class MemoryServer:
 
 def _host_of(app: App) -> str:
     """Return a host that the App answers to: as if a browser had its address from whoever runs the server."""
-    for name in app.allowed_hosts or ():
-        if name != "*" and "/" not in name and name.isascii() and (name.count(":") < 2 or "]" in name):
-            return name.replace("*.", "test.")
+    names = app.allowed_hosts
+    if names is None:
+        return _HOST
+    hosts = AllowedHosts.parse(names)
+    written = [to_ascii(name.replace("*.", "test.")) for name in names]
+    # An IPv6 address stands in brackets in a Host field, and a network has a first address.
+    addresses = [name.partition("/")[0] for name in written]
+    for host in (_HOST, *written, *addresses, *(f"[{address}]" for address in addresses)):
+        if hosts.allow(host, secure=False):
+            return host
     return _HOST
 
 
@@ -294,7 +302,8 @@ async def connect(
         path: path and query.
         subprotocols: what the client offers, the best first.
         headers: more header fields for the opening handshake.
-        origin: the Origin field of a browser's page; `http://localhost` is the server's own.
+        origin: the Origin field of a browser's page; `http://localhost` is the server's own, or, where the
+            App does not answer to `localhost`, the first host of its `allowed_hosts`.
         deadline: seconds that any one wait of the client may take. Virtual ones with Trio's autojump clock.
         pair: makes the two ends of the connection, the client's first; put faults around either.
 
@@ -331,7 +340,8 @@ async def request(
         app: the App; its lifespans are entered around the request, unless it is served already.
         method: the HTTP method.
         path: path and query.
-        headers: header fields; Host is `localhost` if there is none.
+        headers: header fields; Host is `localhost` if there is none, or, where the App does not answer to
+            that, the first host of its `allowed_hosts`.
         deadline: seconds that the answer may take.
 
     Raises:
