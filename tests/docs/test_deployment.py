@@ -308,6 +308,31 @@ async def test_hosts_that_are_not_named_get_a_421(follow: Follow, tmp_path: Path
             assert (await other.recv(1000)).startswith(b"HTTP/1.1 421 ")
 
 
+@exercises("deployment.md", "inherited.py")
+async def test_a_listening_socket_outlives_the_program_that_serves_on_it(tmp_path: Path) -> None:
+    (tmp_path / "inherited.py").write_text(FILES["inherited.py"])
+    # As systemd does it: the socket is at descriptor 3 when the program starts.
+    command = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.executable, [sys.executable, sys.argv[2]])"
+    with socket.create_server(("127.0.0.1", 0)) as shared:
+        port = shared.getsockname()[1]
+        for _ in range(2):
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-c", command, str(shared.fileno()), "inherited.py"],
+                cwd=tmp_path,
+                pass_fds=[shared.fileno()],
+            )
+            try:
+                # The first client comes before there is a server, and waits in the socket's queue.
+                async with connect_through(port, None, {}, "/ws/echo") as client:
+                    await client.send_message("hello")
+                    assert await client.get_message() == "hello"
+                process.terminate()
+                assert await process.wait() == 0
+            finally:
+                if process.returncode is None:
+                    process.kill()
+
+
 @exercises("deployment.md", "farewell.py")
 async def test_a_handler_keeps_its_notes_when_the_server_stops(follow: Follow) -> None:
     module = follow("deployment.md").load("farewell.py")

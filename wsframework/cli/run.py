@@ -21,7 +21,8 @@ AllowHost = Annotated[
     typer.Option(
         metavar="NAME",
         help="Answer to this host too, such as chat.example or '*.chat.example'; '*' for all. May be given "
-        "several times. [default: on a loopback address only localhost and its like, else every host]",
+        "several times. [default: the App's own hosts; where it names none, every host, but on a loopback "
+        "address only localhost and its like]",
     ),
 ]
 """The option of every command that serves."""
@@ -57,8 +58,8 @@ def run(
 ) -> None:
     """Serve an App until it is told to stop.
 
-    SIGINT (Ctrl-C) and SIGTERM end it gracefully: no new connections, Close 1001 to every client, time for
-    the handlers to finish. A second signal cuts that short.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it gracefully: no new connections, Close 1001 to every client, time
+    for the handlers to finish. A second signal cuts that short, and a third one ends the process at once.
     """
     # First of all, so that what the module itself logs while it is imported comes out alike.
     set_up_logging(log_level, log_format)
