@@ -240,9 +240,20 @@ async def test_the_socket_is_not_asked_again_at_once(autojump_clock: trio.testin
     transport = full()
     asked: list[float] = []
     transport.on_flush_now = lambda: asked.append(trio.current_time())
+    wait(Recipient(transport), "x")
     backlog = transport.connection._open_backlog()
     for _ in range(5):
         backlog.offer()
     await trio.sleep(0.011)
     backlog.offer()
     assert len(asked) == 2
+
+
+async def test_the_socket_is_asked_for_as_long_as_it_takes_something() -> None:
+    transport = full()
+    transport.on_flush_now = transport.take
+    recipient = Recipient(transport)
+    for number in range(10):
+        wait(recipient, f"{number:90}")
+    transport.connection._open_backlog().offer()
+    assert transport.texts == [f"{number:90}" for number in range(10)]

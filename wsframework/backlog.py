@@ -44,8 +44,8 @@ _JUDGE_SECONDS = 0.1
 """How often overdue broadcasts of one connection are looked for, after the first: once for many of them."""
 
 _OFFER_SECONDS = 0.01
-"""How often the socket is asked whether it takes more, before a broadcast finds no place in line. It is a
-system call, and a member that does not read must not cost the room one for every message."""
+"""How often a socket that took nothing is asked whether it takes more, before a broadcast finds no place in
+line. It is a system call, and a member that does not read must not cost the room one for every message."""
 
 
 class Recipient(Protocol):
@@ -238,9 +238,15 @@ class Backlog:
     def offer(self) -> None:
         """Let the socket take what it can, before anybody counts as slow: it may have had no chance yet."""
         now = trio.current_time()
-        if now - self._offered_at >= _OFFER_SECONDS:
-            self._offered_at = now
+        if now - self._offered_at < _OFFER_SECONDS:
+            return
+        # Each time it takes at most one full outbox, into which the line then moves up.
+        while self.messages:
+            before = self.messages
             self._owner._transport.flush_now()
+            if self.messages == before:
+                self._offered_at = now
+                return
 
     def _arm(self, seconds: float, moment: float) -> None:
         if self._timer is not None:
