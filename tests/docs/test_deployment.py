@@ -312,12 +312,15 @@ async def test_hosts_that_are_not_named_get_a_421(follow: Follow, tmp_path: Path
 async def test_a_listening_socket_outlives_the_program_that_serves_on_it(tmp_path: Path) -> None:
     (tmp_path / "inherited.py").write_text(FILES["inherited.py"])
     # As systemd does it: the socket is at descriptor 3 when the program starts.
-    command = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.executable, [sys.executable, sys.argv[2]])"
+    command = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); "
+        "os.execv(sys.executable, [sys.executable, 'inherited.py'])"
+    )
     with socket.create_server(("127.0.0.1", 0)) as shared:
         port = shared.getsockname()[1]
         for _ in range(2):
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-c", command, str(shared.fileno()), "inherited.py"],
+                [sys.executable, "-c", command, str(shared.fileno())],
                 cwd=tmp_path,
                 pass_fds=[shared.fileno()],
             )

@@ -439,9 +439,7 @@ async def test_both_ends_with_a_subprotocol_and_an_apps_settings() -> None:
         (["2001:db8::/32"], "[2001:db8::]"),
     ],
 )
-async def test_a_client_asks_for_a_host_that_the_app_answers_to(
-    allowed: list[str] | None, host: str
-) -> None:
+async def test_a_client_asks_for_a_host_that_the_app_answers_to(allowed: list[str] | None, host: str) -> None:
     app = App(allowed_hosts=allowed)
 
     @app.websocket("/")

@@ -38,7 +38,7 @@ def chat(
 ) -> None:
     """Serve a chat: open it in two browser windows and talk.
 
-    SIGINT (Ctrl-C) and SIGTERM end it gracefully; what was said is there again the next time.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it gracefully; what was said is there again the next time.
     """
     if no_history and db is not None:
         raise ConfigurationError("--no-history and --db exclude each other: keep the messages, or do not")

@@ -58,8 +58,9 @@ def run(
 ) -> None:
     """Serve an App until it is told to stop.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it gracefully: no new connections, Close 1001 to every client, time
-    for the handlers to finish. A second signal cuts that short, and a third one ends the process at once.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it gracefully: no new connections, Close 1001 to every client,
+    time for the handlers to finish. A second signal cuts that short, and a third one ends the process at
+    once.
     """
     # First of all, so that what the module itself logs while it is imported comes out alike.
     set_up_logging(log_level, log_format)

@@ -63,7 +63,9 @@ async def open_tcp_listeners(host: str | None, port: int) -> list[stdlib_socket.
 
 
 def is_loopback_only(host: str | None) -> bool:
-    """Whether only this machine reaches what listens on `host`; asks the resolver for names, and waits for it.
+    """Whether only this machine reaches what listens on `host`.
+
+    It asks the resolver for names, and waits for the answer.
 
     Many a machine's own name stands for 127.0.1.1 or 127.0.0.1, and "127.1" is an address to the system.
     """
