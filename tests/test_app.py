@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -570,6 +570,27 @@ async def test_guards_are_not_asked_where_there_is_nothing_to_guard() -> None:
 
 async def public_page(request: Request) -> str:
     return "page"
+
+
+# Deciding: what is logged once
+
+
+async def test_what_is_logged_once_is_so_for_each_handler_whatever_its_name_and_paths() -> None:
+    def make() -> Callable[[Connection], Awaitable[object]]:
+        async def handler(ws: Connection) -> object:
+            return 42
+
+        return handler
+
+    app = App()
+    one, other = make(), make()
+    app.websocket("/one")(one)
+    app.websocket("/one/again")(one)
+    app.websocket("/other")(other)
+    first, again, second = [await accepted(app, upgrade(path)) for path in ("/one", "/one/again", "/other")]
+    assert first.told is again.told
+    assert first.told is not second.told
+    assert (await accepted(app, upgrade("/one"))).told is first.told
 
 
 # Deciding: hosts

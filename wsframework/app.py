@@ -135,7 +135,8 @@ class App:
         self._wrappers: list[Wrapper] = []
         self._lifespans: list[Lifespan] = []
         self._plugins: list[Plugin] = []
-        self._told: set[str] = set()
+        # By the handler's id, because two may have one name, and some cannot be hashed.
+        self._told: dict[int, set[str]] = {}
 
     # Registering
 
@@ -329,7 +330,7 @@ class App:
                     subprotocol=subprotocol,
                     compression=options.compression if options.own_compression else self.compression,
                     name=route.name,
-                    told=self._told,
+                    told=self._told.setdefault(id(route.handler), set()),
                 )
 
     def _bind(

@@ -51,7 +51,7 @@ class Acceptance:
         headers: extra header fields of the answer.
         compression: whether and how to agree to permessage-deflate.
         name: the handler's name, for log records.
-        told: names of handlers of which something was logged that is logged once; kept by whoever decides.
+        told: events of this handler that were logged and are logged once; kept by whoever decides.
     """
 
     handler: Callable[[Connection], Awaitable[object]]
@@ -299,12 +299,12 @@ class Session:
 
     def _tell_of(self, result: object) -> None:
         """Log, once for each handler, that what it returns goes nowhere."""
-        name = self._acceptance.name
-        if name not in self._acceptance.told:
-            self._acceptance.told.add(name)
+        event, told = "handler.returned", self._acceptance.told
+        if event not in told:
+            told.add(event)
             self._record(
                 logging.WARNING,
-                "handler.returned",
+                event,
                 type=type(result).__name__,
                 hint="a WebSocket handler's return value is not sent; use ws.send()",
             )
