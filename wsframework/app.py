@@ -51,6 +51,7 @@ from wsframework.routing import (
 from wsframework.server import Server, run_server, serve
 from wsframework.server.listeners import is_loopback_only
 from wsframework.session import Acceptance
+from wsframework.tasks import GivenUp, Limit
 
 __all__ = ["App"]
 
@@ -381,8 +382,10 @@ class App:
         """Call an HTTP handler."""
         answer: Response | None = None
         try:
-            with trio.move_on_after(self.timeouts.http):
+            with Limit(self.timeouts.http):
                 answer = _as_response(await _call(route.handler, request, **parameters))
+        except GivenUp:
+            raise
         except BaseException as error:
             return _internal_error(error, request, "handler.crashed", handler=route.name)
         if answer is not None:
@@ -395,12 +398,14 @@ class App:
             return None
         guard = guards[0]
         try:
-            with trio.move_on_after(self.timeouts.guard):
+            with Limit(self.timeouts.guard):
                 for guard in guards:
                     answer = _as_refusal(await _call(guard, request))
                     if answer is not None:
                         return answer
                 return None
+        except GivenUp:
+            raise
         except BaseException as error:
             return _internal_error(error, request, "guard.crashed", guard=_name(guard))
         return _out_of_time(request, "guard.timeout", guard=_name(guard))

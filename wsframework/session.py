@@ -134,7 +134,6 @@ class Session:
         left: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.shield = True
                 self._nursery = nursery
                 ws._begin(self)
                 try:
@@ -236,6 +235,8 @@ class Session:
             raise RuntimeError("ws.nursery is there only while the connection's handler runs")
         if not self._guarded:
             self._guarded = True
+            # Not before there are children: entering a connection's nursery is a part of what it costs.
+            self._nursery.cancel_scope.shield = True
             if self._over:
                 self._nursery.cancel_scope.cancel(reason="the connection has ended")
             else:

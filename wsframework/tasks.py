@@ -18,15 +18,17 @@ that waits for nothing, before Trio looks at what it leaves behind.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 import trio
 
 from wsframework.records import describe, record
 
-__all__ = ["UserTasks"]
+__all__ = ["GivenUp", "Limit", "UserTasks", "begin_deciding", "end_deciding"]
 
 
 class UserTasks:
@@ -82,3 +84,67 @@ class UserTasks:
         except BaseException as error:
             # Each task has reported what it knew; this is Trio's own verdict on it, or says the same again.
             record(logging.DEBUG, "task.corrupted", error=describe(error))
+
+
+class GivenUp(Exception):
+    """Nobody needs the decision any more that a user's code was making."""
+
+
+class Limit:
+    """The scope around a user's code that decides about a request: a guard, a page.
+
+    It is made when there is something to wait for, and not for every request: entering and leaving a scope is
+    a twentieth of what a connection costs. In a task of `UserTasks` it shields from its nursery.
+
+    Args:
+        seconds: how long it may take.
+    """
+
+    __slots__ = ("_given_up", "_scope", "_task")
+
+    def __init__(self, seconds: float) -> None:
+        self._task = trio.lowlevel.current_task()
+        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds, shield=self._task in _limits)
+        self._given_up = False
+
+    def __enter__(self) -> None:
+        if self._task in _limits:
+            _limits[self._task] = self
+        self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if self._task in _limits:
+            _limits[self._task] = None
+        caught = bool(self._scope.__exit__(kind, error, traceback))
+        if self._given_up and (caught or error is None):
+            raise GivenUp
+        return caught
+
+    def give_up(self) -> None:
+        """Cancel what is in it; leaving it raises `GivenUp`."""
+        self._given_up = True
+        self._scope.cancel(reason="nobody needs the answer any more")
+
+
+_limits: dict[trio.lowlevel.Task, Limit | None] = {}
+"""Of every task that decides about a request, the limit that it is in."""
+
+
+def begin_deciding() -> Callable[[], None]:
+    """Take note that this task decides about a request; return what ends that when nobody needs it."""
+    task = trio.lowlevel.current_task()
+    _limits[task] = None
+    return functools.partial(_give_up, task)
+
+
+def end_deciding() -> None:
+    """Take note that it has decided."""
+    _limits.pop(trio.lowlevel.current_task(), None)
+
+
+def _give_up(task: trio.lowlevel.Task) -> None:
+    limit = _limits.get(task)
+    if limit is not None:
+        limit.give_up()

@@ -52,7 +52,7 @@ from wsframework.server.listeners import address_of, unix_socket_file
 from wsframework.server.opening import Opening, consider, draining_response
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
-from wsframework.tasks import UserTasks
+from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding
 from wsframework.timers import BEAT_SECONDS, Timer, Timers
 
 __all__ = ["Server", "ServerStatistics", "TransportChoice"]
@@ -141,7 +141,7 @@ class Server:
         self._sessions: set[Session] = set()
         self._incoming: set[Incoming] = set()
         self._handshakes: dict[trio.CancelScope, Timer] = {}
-        self._deciding: set[trio.CancelScope] = set()
+        self._deciding: set[Incoming | StreamIncoming] = set()
         self._loop_watch: LoopWatch | None = None
         self._draining = False
         self._stopping = trio.Event()
@@ -440,24 +440,20 @@ class Server:
 
     def head_complete(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request, and serve it, in a task of its own."""
-        scope = trio.CancelScope(shield=True)
         # Before the task runs: from here on the drain waits for it, and ends it when its time has come.
-        self._deciding.add(scope)
-        incoming.on_left = scope.cancel
+        self._deciding.add(incoming)
         try:
-            self._users.start(self._serve_request, incoming, head, scope)
+            self._users.start(self._serve_request, incoming, head)
         except BaseException as error:
             self.fail(error)  # nobody could be served any more
             raise
 
-    async def _serve_request(
-        self, incoming: Incoming | StreamIncoming, head: Head, scope: trio.CancelScope
-    ) -> None:
+    async def _serve_request(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request; answer it, or upgrade and run the handler. Nothing is raised."""
         try:
-            session = await self._open(incoming, head, scope)
+            session = await self._open(incoming, head)
             # An idle connection keeps what its task refers to.
-            del incoming, head, scope
+            del incoming, head
             if session is not None:
                 # Not through a helper: every coroutine on the way to the handler costs each connection 200
                 # bytes.
@@ -476,15 +472,16 @@ class Server:
             )
             _contained(session.give_up)
 
-    async def _open(
-        self, incoming: Incoming | StreamIncoming, head: Head, scope: trio.CancelScope
-    ) -> Session | None:
-        opening: Opening | Response | None = None
+    async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | None:
+        incoming.on_left = begin_deciding()
         try:
-            with scope:
+            opening: Opening | Response | None
+            try:
                 opening = await consider(
                     head, self._decide, secure=incoming.secure, remote=incoming.remote, local=incoming.local
                 )
+            except GivenUp:
+                opening = None
             return self._proceed(incoming, head, opening)
         except BaseException as error:
             # A mistake of ours, or the program's end; it must not take the other connections along.
@@ -502,7 +499,8 @@ class Server:
                 raise interrupt from None
             return None
         finally:
-            self._deciding.discard(scope)
+            end_deciding()
+            self._deciding.discard(incoming)
             incoming.on_left = None
 
     @trio.lowlevel.enable_ki_protection
@@ -618,8 +616,9 @@ class Server:
     def _end_what_is_left(self) -> None:
         for session in list(self._sessions):
             _contained(session.cancel)
-        for scope in list(self._deciding):
-            scope.cancel(reason="the server has stopped")
+        for deciding in list(self._deciding):
+            if deciding.on_left is not None:
+                _contained(deciding.on_left)
         for transport in list(self._transports):
             _contained(functools.partial(transport.abort, "the time to drain was over"))
 

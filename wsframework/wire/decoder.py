@@ -168,12 +168,12 @@ class Decoder:
             size = len(data)
             if (
                 size > 6
-                and data[1] == size + 0x7A
-                and data[1] <= self._short_top
-                and (data[0] == 0x81 or data[0] == 0x82)
+                and ((first := data[0]) == 0x81 or first == 0x82)
+                and (second := data[1]) == size + 0x7A
+                and second <= self._short_top
             ):
                 payload = apply_mask(data[6:], data[2:6])
-                if data[0] == 0x82:
+                if first == 0x82:
                     return [payload]
                 try:
                     return [payload.decode()]
@@ -250,6 +250,8 @@ class Decoder:
 
     def end(self) -> None:
         """Ignore everything from now on, and drop what is held."""
+        if self._ended:
+            return
         self._ended = True
         self._short_top = 0
         self.stopped = False
