@@ -28,7 +28,7 @@ import trio
 
 from wsframework.records import describe, record
 
-__all__ = ["GivenUp", "Limit", "UserTasks", "begin_deciding", "end_deciding"]
+__all__ = ["GivenUp", "Limit", "UserTasks", "begin_deciding", "end_deciding", "giving_up"]
 
 
 class UserTasks:
@@ -134,9 +134,13 @@ _limits: dict[trio.lowlevel.Task, Limit | None] = {}
 
 def begin_deciding() -> Callable[[], None]:
     """Take note that this task decides about a request; return what ends that when nobody needs it."""
-    task = trio.lowlevel.current_task()
-    _limits[task] = None
-    return functools.partial(_give_up, task)
+    _limits[trio.lowlevel.current_task()] = None
+    return giving_up()
+
+
+def giving_up() -> Callable[[], None]:
+    """Return what ends the decision that this task is making, whoever has begun it."""
+    return functools.partial(_give_up, trio.lowlevel.current_task())
 
 
 def end_deciding() -> None:

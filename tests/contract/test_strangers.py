@@ -241,6 +241,8 @@ async def test_connections_are_counted_before_their_request_comes(host: Host) ->
 async def test_open_connections_are_counted(host: Host) -> None:
     async with lending(host, new_app(limits=Limits(connections=1))) as lender, lender.connect():
         assert not (await attack(lender.served, opening())).startswith(b"HTTP/1.1 101")
+    if host.name.startswith("native-unix"):
+        return  # there are no addresses
     async with lending(host, new_app(limits=Limits(connections_per_address=1))) as lender, lender.connect():
         assert not (await attack(lender.served, opening())).startswith(b"HTTP/1.1 101")
 

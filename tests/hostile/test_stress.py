@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.contract.differences import Difference
 from tests.contract.hosts import HOSTS
 from tests.hostile.labels import Label, Torn, label, parse
 from tests.hostile.peers import write_life
@@ -18,6 +19,9 @@ SEED = os.environ.get("HOSTILE_SEED", "2026")
 ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "1"))
 MANY_ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "40"))
 
+# A plain trio-websocket server holds on to whoever leaves before an App is asked: see docs/moving.md.
+NAMES = [host.name for host in HOSTS if not host.differs(Difference.ENDS_WITH_A_BAD_HEAD)]
+
 
 def run(host: str, rounds: int) -> None:
     command = [sys.executable, "-m", "tests.hostile", "--host", host, "--seed", SEED, "--rounds", str(rounds)]
@@ -25,13 +29,13 @@ def run(host: str, rounds: int) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("host", [host.name for host in HOSTS])
+@pytest.mark.parametrize("host", NAMES)
 def test_random_handlers_and_clients_leave_the_server_as_it_was(host: str) -> None:
     run(host, ROUNDS)
 
 
 @pytest.mark.attack
-@pytest.mark.parametrize("host", [host.name for host in HOSTS])
+@pytest.mark.parametrize("host", NAMES)
 def test_many_rounds_of_random_handlers_and_clients_leave_the_server_as_it_was(host: str) -> None:
     run(host, MANY_ROUNDS)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ from wsframework.server.listeners import address_of
 from wsframework.server.opening import draining_response
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Acceptance, Decide
+from wsframework.tasks import GivenUp, giving_up
 from wsframework.timers import Timers
 
 __all__ = ["Application", "make_server", "serve_request"]
@@ -99,7 +101,7 @@ class _Guest:
         self._proposal: trio_websocket.WebSocketRequest | None = proposal
         self._home = home
         self._draining = False
-        self._deciding = trio.CancelScope()
+        self._give_up: Callable[[], None] | None = None
         self._ws: Connection | None = None
         self._handler_ended = trio.Event()
 
@@ -131,10 +133,10 @@ class _Guest:
 
     async def decide(self, request: Request) -> Acceptance | Response:
         """Have the App decide, and keep hold of the handler."""
-        decision: Acceptance | Response | None = None
-        with self._deciding:
+        self._give_up = giving_up()
+        try:
             decision = await self._home.app.decide(request)
-        if decision is None:
+        except GivenUp:
             return draining_response()
         if isinstance(decision, Response):
             return decision
@@ -154,11 +156,15 @@ class _Guest:
         self._draining = True
         timers, patience = self._home.timers, self._home.app.timeouts.drain
         if self._ws is None:
-            timers.after(patience, self._deciding.cancel)
+            timers.after(patience, self._end_decision)
             return
         self._ws._drain()
         self._ws._start_close(_SHUTTING_DOWN, "the server is shutting down")
         timers.after(patience, self._ws._cancel_handler)
+
+    def _end_decision(self) -> None:
+        if self._give_up is not None:
+            self._give_up()
 
 
 _current_guest: ContextVar[_Guest] = ContextVar("wsframework_guest")
