@@ -217,3 +217,13 @@ def test_an_entry_that_is_no_host_is_refused_with_what_to_write(entry: Any) -> N
 def test_an_empty_list_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no host is allowed"):
         AllowedHosts.parse([])
+
+
+def test_what_is_remembered_of_strangers_hosts_is_bounded() -> None:
+    hosts = AllowedHosts.parse(["chat.example"])
+    for number in range(1000):
+        assert not hosts.allow(f"{number}.example", secure=False)
+        assert not hosts.allow(f"{number}.example" * 100, secure=False)
+        assert hosts.allow("chat.example", secure=False)
+    assert len(hosts._known) <= 128
+    assert max(len(host) for host, _ in hosts._known) <= 64

@@ -89,6 +89,10 @@ def is_loopback(host: str | None) -> bool:
     return address.is_loopback
 
 
+_KEPT_HOSTS, _KEPT_CHARACTERS = 128, 64
+"""Of the hosts that requests have named, what is remembered: nearly all name the same few."""
+
+
 @attrs.frozen
 class AllowedHosts:
     """The hosts that a server answers to.
@@ -104,6 +108,7 @@ class AllowedHosts:
     suffixes: tuple[str, ...] = ()
     networks: tuple[_Network, ...] = ()
     any: bool = False
+    _known: dict[tuple[str, bool], bool] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     @classmethod
     def parse(cls, hosts: str | Iterable[str]) -> AllowedHosts:
@@ -154,6 +159,18 @@ class AllowedHosts:
         """
         if self.any:
             return True
+        # Nearly every request asks for the same few hosts. A stranger's are short, and not many are kept.
+        known = self._known.get((host, secure))
+        if known is not None:
+            return known
+        allowed = self._look_up(host, secure)
+        if len(host) <= _KEPT_CHARACTERS:
+            if len(self._known) >= _KEPT_HOSTS:
+                self._known.clear()
+            self._known[host, secure] = allowed
+        return allowed
+
+    def _look_up(self, host: str, secure: bool) -> bool:
         authority = parse_authority(host)
         if authority is None:
             return False
