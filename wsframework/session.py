@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-    nursery (ws.nursery), shielded   cancelled the moment the connection ends; children are the user's tasks
-    └─ scope, shielded               the handler; cancelled `disconnect_grace` after the connection ended, or
-    by
-       └─ handler(ws)                a child's exception
+    nursery (ws.nursery)   cancelled the moment the connection ends; children are the user's tasks. Shielded
+                           from the task's own nursery as soon as it has any
+    └─ scope, shielded     the handler; cancelled `disconnect_grace` after the connection ended, or by a
+       └─ handler(ws)      child's exception
 
 The handler is shielded from the nursery it gave its children to, because the children end *with* the
 connection and the handler may still finish its work, such as saying goodbye to a room. What cancels the

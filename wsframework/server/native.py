@@ -4,15 +4,15 @@ Theory of operation
 -------------------
     watch           one task; feels the caller's cancellation and then calls `stop`
     infrastructure  shielded from that cancellation, and from every user's code:
-                    the hub (two tasks for all sockets that it can carry: plain TCP, TLS, unix), or one
+                    the hub (three tasks for all sockets that it can carry: plain TCP, TLS, unix), or one
                     accepting task a listener and a few tasks a connection where there is no hub; timers;
                     keepalive sweep
     user tasks      one a request, in nurseries of their own (see `tasks`): it decides, and then runs the
-    `Session`
+                    `Session`
 
 A connection goes through: TLS, head, decision, then either an answer or a transport and a `Session`. What a
 user's code raises or does to its task ends that connection. What our own infrastructure raises ends the
-server: `_fail` closes every connection that can still be told, and `run` raises it. A server is whole or
+server: `fail` closes every connection that can still be told, and `run` raises it. A server is whole or
 gone.
 
 Stopping, by cancellation, `stop` or a KeyboardInterrupt from anywhere, reaches nothing but the accepting.
