@@ -74,6 +74,7 @@ class RouteOptions:
         own_compression: whether the route said anything about compression.
         origins: the route's own allow-list, or None for the App's.
         guarded: whether the App's own guards are asked.
+        told: events of the handler that were logged and are logged once, whatever routes it has.
     """
 
     guards: tuple[Guard, ...] = ()
@@ -81,6 +82,7 @@ class RouteOptions:
     own_compression: bool = False
     origins: Origins | None = None
     guarded: bool = True
+    told: set[str] = attrs.field(factory=set)
 
 
 _LONGEST_NAME_CHARS = 253  # RFC 1035 §2.3.4, written with dots
@@ -170,7 +172,8 @@ class App:
         template = Template.parse(path)
         keys = check_subprotocols(subprotocols)
         own = not isinstance(compression, _Unset)
-        options = RouteOptions(
+        options = functools.partial(
+            RouteOptions,
             guards=_check_guards(guards),
             compression=None if isinstance(compression, _Unset) else compression,
             own_compression=own,
@@ -179,7 +182,8 @@ class App:
 
         def register(handler: HandlerT) -> HandlerT:
             check_handler(handler, template, "ws")
-            self._websockets.add(Route(template, "websocket", keys, handler, options))
+            told = self._told.setdefault(id(handler), set())
+            self._websockets.add(Route(template, "websocket", keys, handler, options(told=told)))
             return handler
 
         return register
@@ -331,7 +335,7 @@ class App:
                     subprotocol=subprotocol,
                     compression=options.compression if options.own_compression else self.compression,
                     name=route.name,
-                    told=self._told.setdefault(id(route.handler), set()),
+                    told=options.told,
                 )
 
     def _bind(

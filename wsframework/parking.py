@@ -25,11 +25,11 @@ class Handed(outcome.Value):  # type: ignore[misc,type-arg]
 
     __slots__ = ()
 
-    def __init__(self, value: str | bytes) -> None:
+    def __init__(self, value: str | bytes | None) -> None:
         _set_value(self, value)
 
     def unwrap(self) -> Any:
-        """Return the message."""
+        """Return the message; None is the end."""
         return self.value
 
 

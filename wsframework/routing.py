@@ -198,6 +198,7 @@ class Route(Generic[R]):
         keys: the subprotocols (None: asks for none) or the HTTP methods that this route answers.
         handler: the user's function.
         options: whatever the application keeps per route.
+        name: the handler's qualified name.
     """
 
     template: Template
@@ -205,17 +206,17 @@ class Route(Generic[R]):
     keys: tuple[str | None, ...]
     handler: Handler
     options: R
+    name: str = attrs.field(init=False)
+
+    @name.default
+    def _name_of_handler(self) -> str:
+        return str(getattr(_function(self.handler), "__qualname__", repr(self.handler)))
 
     @property
     def place(self) -> str:
         """Where the handler is defined, as `file:line`."""
         code = getattr(_function(self.handler), "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"
-
-    @property
-    def name(self) -> str:
-        """The handler's qualified name."""
-        return str(getattr(_function(self.handler), "__qualname__", repr(self.handler)))
 
 
 def _function(handler: Callable[..., Any]) -> Any:

@@ -129,7 +129,8 @@ class Session:
             The handler is not reached by it; the host ends the connection instead.
         """
         ws = self._ws
-        self._record(logging.INFO, "connection.opened", subprotocol=ws.subprotocol)
+        if logger.isEnabledFor(logging.INFO):
+            self._record(logging.INFO, "connection.opened", subprotocol=ws.subprotocol)
         crash: BaseException | None = None
         left: BaseException | None = None
         try:

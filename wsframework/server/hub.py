@@ -267,6 +267,8 @@ class Hub:
         self._removed: set[int] = set()  # since the kernel was asked last
         self._dirty: list[Pollee] = []
         self._flusher: Task | None = None
+        self._flushing = False
+        self._await_flush: list[Task] = []
         self._unfinished: deque[Patient] = deque()
         self._finisher: Task | None = None
         self._strangers: set[int] = set()
@@ -411,8 +413,30 @@ class Hub:
             if self._unfinished:
                 await trio.lowlevel.checkpoint()
 
+    async def flushed(self) -> None:
+        """Wait, for a turn at the most, until what is dirty now was offered to its sockets.
+
+        Cancellation: it waits all the same.
+        """
+        if self._flushing and self._dirty:
+            self._await_flush.append(current_task())
+            await wait_task_rescheduled(_never)
+
+    def _wake_flushed(self) -> None:
+        tasks, self._await_flush = self._await_flush, []
+        for task in tasks:
+            reschedule(task)
+
     @trio.lowlevel.enable_ki_protection
     async def _flush(self) -> None:
+        self._flushing = True
+        try:
+            await self._flush_for_ever()
+        finally:
+            self._flushing = False
+            self._wake_flushed()
+
+    async def _flush_for_ever(self) -> None:
         while True:
             if not self._dirty:
                 self._flusher = current_task()
@@ -438,6 +462,8 @@ class Hub:
                 self._dirty[:0] = dirty[done:]
             dirty.clear()
             pollee = None
+            if self._await_flush:
+                self._wake_flushed()
             if self._dirty:
                 await trio.lowlevel.checkpoint()
 
@@ -462,6 +488,10 @@ class Hub:
             # It cannot even be dropped. Nothing may be heard of it again.
             for fd in [fd for fd, other in self._pollees.items() if other is pollee]:
                 self.remove(fd)
+
+
+def _never(_: object) -> Abort:
+    return Abort.FAILED
 
 
 def tune(socket: stdlib_socket.socket) -> None:

@@ -77,6 +77,11 @@ class ListenerPollee(Acceptor[SocketTransport]):
         self._tls = tls
         self._waiting = waiting
         self._closed = False
+        self._local = _common_address(listener)
+        self._is_tcp = listener.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
+        if self._is_tcp:
+            listener.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        self._must_tune: bool | None = None
         hub.add(listener.fileno(), self, READ)
 
     def on_ready(self, events: int, now: float) -> None:
@@ -91,8 +96,17 @@ class ListenerPollee(Acceptor[SocketTransport]):
             self._host.fail(error)
 
     def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:
-        tune(socket)
-        incoming = Incoming(socket, remote, self._hub, self._host, self._tls, self._waiting)
+        if self._must_tune is None:
+            # Linux, macOS and BSD hand the option down, which saves every connection a system call.
+            self._must_tune = self._is_tcp and not socket.getsockopt(
+                stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY
+            )
+        if self._must_tune:
+            tune(socket)
+        else:
+            socket.setblocking(False)
+        local = self._local or address_of(socket.getsockname())
+        incoming = Incoming(socket, remote, local, self._hub, self._host, self._tls, self._waiting)
         if short:
             self._admission.turn_away()
             incoming.refuse(self._told, self._spare.refill)
@@ -120,6 +134,12 @@ class ListenerPollee(Acceptor[SocketTransport]):
 
     def abort(self, cause: str) -> None:
         """Go on: a connection that could not be accepted is no reason to stop listening."""
+
+
+def _common_address(listener: stdlib_socket.socket) -> Address | None:
+    """Return our address in all of a listener's connections; None when it listens on every interface."""
+    address = address_of(listener.getsockname())
+    return None if address.host in ("0.0.0.0", "::") else address
 
 
 class Incoming:
@@ -160,13 +180,14 @@ class Incoming:
         self,
         socket: stdlib_socket.socket,
         remote: Address,
+        local: Address,
         hub: Hub,
         host: Host,
         tls: ssl.SSLContext | None,
         waiting: set[Incoming],
     ) -> None:
         self.remote = remote
-        self.local = address_of(socket.getsockname())
+        self.local = local
         self.secure = tls is not None
         self.on_left: Callable[[], None] | None = None
         self.dirty = False
@@ -428,10 +449,6 @@ class Incoming:
     def hand_over(self) -> None:
         """Let the transport move bytes, the first of which came right behind the head."""
         assert self._upgraded is not None
-        # The answer leaves before the handler runs: one that blocks the event loop keeps nobody from knowing
-        # that the connection is open. A handler that waits for a message first, as nearly all do, costs no
-        # more.
-        self._upgraded.flush()
         self._upgraded.begin(self._trailing)
 
     @property

@@ -455,6 +455,11 @@ class Server:
             # An idle connection keeps what its task refers to.
             del incoming, head
             if session is not None:
+                if self._hub is not None:
+                    # The answer leaves before the handler runs: one that blocks the event loop keeps nobody
+                    # from knowing that the connection is open. Not a `flush` of its own: sent one by one
+                    # between tasks, answers cost a tenth of a connection more.
+                    await self._hub.flushed()
                 # Not through a helper: every coroutine on the way to the handler costs each connection 200
                 # bytes.
                 await session.run()

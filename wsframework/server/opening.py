@@ -56,7 +56,7 @@ async def consider(
     """
     # "A server MUST respond with a 400 [...] to any request message that contains [...] a Host header field
     # with an invalid field value" (RFC 9112 §3.2). The parser has seen to it that there is one.
-    if not is_host_field(next((value for name, value in head.headers if name == "host"), "")):
+    if not is_host_field(dict(head.headers).get("host", "")):
         return Response.error(400, "Host is not a name or an address with perhaps a port (RFC 9112 §3.2)")
     upgrade: Upgrade | None = None
     debug = logger.isEnabledFor(logging.DEBUG)

@@ -26,6 +26,8 @@ __all__ = ["CloseState", "ClosingHandshake"]
 class CloseState(Enum):
     """Where the closing handshake stands; `CLOSE_RECEIVED` lasts only until the answer is encoded."""
 
+    __hash__ = object.__hash__  # `Enum`'s is Python code, and each closing asks eight times
+
     OPEN = auto()
     CLOSE_SENT = auto()
     CLOSE_RECEIVED = auto()
@@ -34,6 +36,8 @@ class CloseState(Enum):
 
 
 class _Step(Enum):
+    __hash__ = object.__hash__
+
     SEND = auto()
     RECEIVE = auto()
     LOSE = auto()

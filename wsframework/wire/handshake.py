@@ -11,7 +11,6 @@ everything that is wrong with the answer.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import re
@@ -53,6 +52,12 @@ VERSION = "13"
 # Upgrade MUST also send an "Upgrade" connection option" (§7.8).
 _UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
+_PLAIN_101 = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n"
+)
+"""What nearly every handshake is answered with."""
+
 _Headers = Iterable[tuple[str, str]]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -74,7 +79,8 @@ class Upgrade:
 
 def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 §4.2.2, item 5.4)."""
-    return base64.b64encode(hashlib.sha1(f"{key}{GUID}".encode()).digest()).decode()
+    digest = hashlib.sha1(f"{key}{GUID}".encode()).digest()
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 def is_upgrade(headers: _Headers) -> bool:
@@ -183,6 +189,8 @@ def encode_101(
     Raises:
         ValueError: a name is not a token, or a value holds a control character such as CR or LF.
     """
+    if subprotocol is None and extensions is None and not extra_headers:
+        return _PLAIN_101 % accept_key(key).encode()
     headers = [*response_headers(key, subprotocol, extensions), *extra_headers]
     return _encode_head("HTTP/1.1 101 Switching Protocols", headers)
 
@@ -298,7 +306,11 @@ def _judge_subprotocol(values: list[str], offered: Sequence[str]) -> list[str]:
 def _collect(headers: _Headers) -> dict[str, list[str]]:
     fields: dict[str, list[str]] = {}
     for name, value in headers:
-        fields.setdefault(name.lower(), []).append(value.strip(" \t"))
+        name, value = name.lower(), value.strip(" \t")
+        if name in fields:
+            fields[name].append(value)
+        else:
+            fields[name] = [value]
     return fields
 
 
@@ -324,7 +336,7 @@ def _single(fields: dict[str, list[str]], name: str) -> str | None:
 def _is_key(key: str) -> bool:
     # "a base64-encoded [...] value that, when decoded, is 16 bytes in length"
     try:
-        return len(key) == 24 and len(base64.b64decode(key, validate=True)) == 16
+        return len(key) == 24 and len(binascii.a2b_base64(key, strict_mode=True)) == 16
     except (binascii.Error, ValueError):
         return False
 
