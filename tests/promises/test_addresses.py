@@ -75,10 +75,11 @@ async def test_ipv6_is_served_and_reported_as_such(stage: Stage) -> None:
 async def test_every_interface_means_ipv4_and_ipv6_on_one_port(stage: Stage) -> None:
     server = await stage.serve(app_that_tells_where(), None)
     assert len({address.port for address in server.addresses}) == 1
-    for host in ("127.0.0.1", "::1"):
+    for host, local in (("127.0.0.1", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")):
         client = Client(await open_socket(host, server.port))
         await client.upgrade()
-        assert host in await client.next_text()
+        # Where the client has come to, and not where the listener is bound.
+        assert f"-> {local}:{server.port}," in await client.next_text()
         await client.close_well()
 
 

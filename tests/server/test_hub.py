@@ -634,3 +634,28 @@ def test_a_tuned_socket_does_not_block_and_does_not_wait_to_fill_packets() -> No
         tune(socket)
         assert socket.gettimeout() == 0
         assert socket.getsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY)
+
+
+async def test_waiting_for_a_flush_ends_with_it_and_with_the_hub(pair: Pair, poller: Poller) -> None:
+    hub = Hub(poller)
+    await hub.flushed()  # nothing flushes, so there is nothing to wait for
+    watcher = Watcher(hub, pair[0])
+    flushes: list[int] = []
+
+    async def wait() -> None:
+        await hub.flushed()
+        flushes.append(watcher.flushes)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        await trio.testing.wait_all_tasks_blocked()
+        hub.mark_dirty(watcher)
+        await wait()
+        assert flushes == [1]
+        # The hub may fail in the same moment: whoever waits must not wait for ever.
+        hub.mark_dirty(watcher)
+        nursery.start_soon(wait)
+        nursery.cancel_scope.cancel()
+    assert len(flushes) == 2
+    await hub.flushed()
+    hub.close()
