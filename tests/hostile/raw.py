@@ -75,10 +75,10 @@ def connect(
     return sock
 
 
-def ask(port: int, data: bytes, *, seconds: float = 10.0) -> bytes:
+def ask(port: int, data: bytes, *, tls: bool = False, seconds: float = 10.0) -> bytes:
     """Send bytes and return all that comes back, up to the end of TCP."""
     answer = b""
-    with connect(port, seconds=seconds) as sock, suppress(ConnectionError):
+    with connect(port, tls=tls, seconds=seconds) as sock, suppress(ConnectionError):
         sock.sendall(data)
         while piece := sock.recv(65536):
             answer += piece
