@@ -295,7 +295,8 @@ class Peer:
                     await self._over.wait()
                 await self._say_goodbye(3000)
             case "half_close":
-                await self.half_close()
+                async with self._turn:
+                    await self.half_close()
                 await self._wait_over()
 
     async def _say_goodbye(self, code: int) -> None:
@@ -392,6 +393,9 @@ class Peer:
         else:
             data = _unlawful(step.verb, random.Random(step.values[0]), compressed)
         await self._send(data)
+        if step.verb in ("cut", "noise"):
+            # What follows would be the rest of a frame that nobody has labelled.
+            self._cut = True
 
     async def _send(self, data: bytes) -> None:
         async with self._turn:

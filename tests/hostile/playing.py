@@ -113,6 +113,8 @@ class Part:
         expected: the broadcasts that were made while it was a member: room, membership, number.
         received: how many labelled messages its handler received, which came in order.
         raised: exceptions raised that nothing in the program catches.
+        raised_at: when the last of them was.
+        returned_at: when its handler returned, wrapper included, if it did.
         masked: whether one of those may have been lost on its way, by the rules of Python or Trio.
         corrupted: whether it left something entered.
         closed: whether the program closed the connection itself, by whatever means.
@@ -130,6 +132,8 @@ class Part:
     received: int = 0
     receiving: bool = False
     raised: int = 0
+    raised_at: float = 0.0
+    returned_at: float | None = None
     masked: bool = False
     corrupted: bool = False
     closed: bool = False
@@ -200,7 +204,9 @@ class Play:
                 part.masked = part.masked or bool(after)
                 await self._child_of(part, ws, after)
                 raise
+            part.returned_at = None
             await self._child_of(part, ws, after)
+            part.returned_at = trio.current_time()
 
         @app.websocket("/echo")
         async def echo(ws: Connection) -> None:
@@ -216,7 +222,8 @@ class Play:
             try:
                 await self._perform(part, ws, part.handler)
             except _Return:
-                return
+                pass
+            part.returned_at = trio.current_time()
 
         @app.http("/page/{number:int}", methods=["GET", "POST"])
         async def page(request: Request, number: int) -> object:
@@ -434,6 +441,7 @@ class Play:
 
     async def _raise(self, part: Part, ws: object, step: Step) -> None:
         part.raised += 1
+        part.raised_at = trio.current_time()
         raise make_error(step.values[0])
 
     async def _leave(self, part: Part, ws: object, step: Step) -> None:

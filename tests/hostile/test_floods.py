@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import statistics
 import threading
 import time
@@ -23,7 +24,14 @@ class Quiet:
         self.client = client
         self.pongs = 0
         self.end = ""
-        threading.Thread(target=self._live, daemon=True).start()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """End the connection, and wait for the thread before the descriptor gets a new owner."""
+        self.client.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self.client.sock.close()
 
     def _live(self) -> None:
         try:
@@ -51,7 +59,7 @@ def attack(target: Target, kind: str, seconds: float) -> None:
     median = statistics.median(waits)
     assert median < bar, f"an echo waits {median:.3f} s, at worst {max(waits):.3f} s; the bar is {bar:.3f} s"
     assert not quiet.end, f"an innocent was closed: {quiet.end}"
-    quiet.client.sock.close()
+    quiet.leave()
     eventually(lambda: target.figures()["websockets"] == 0, "the flooders' connections are gone")
     target.still_serves()
 
