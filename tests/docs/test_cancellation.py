@@ -46,11 +46,11 @@ async def test_a_slow_client_misses_prices_and_gets_none_that_is_torn(
 
 
 @exercises("cancellation.md", "patience.py")
-async def test_who_says_no_name_is_shown_out(follow: Follow, nursery: trio.Nursery) -> None:
+async def test_a_client_that_gives_no_name_is_closed(follow: Follow, nursery: trio.Nursery) -> None:
     url = await follow("cancellation.md").serve(nursery, "patience.py")
-    assert await close_of(f"{url}/login") == (4408, "nobody said a name")
+    assert await close_of(f"{url}/login") == (4408, "no name within 0.5 s")
     async with connect(f"{url}/login") as ws:
-        assert await ws.get_message() == "Who is there?"
+        assert await ws.get_message() == "What is your name?"
         await ws.send_message("Ada")
         assert await ws.get_message() == "Hello, Ada."
 

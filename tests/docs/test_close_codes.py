@@ -35,9 +35,9 @@ async def test_the_table_of_ends_is_true(
         caplog.clear()
         async with connect(f"{url}/codes"):
             pass
-        await until(lambda: module.goodbyes)
+        await until(lambda: module.endings)
         assert not caplog.records
-    assert module.goodbyes == ["1000: connection closed: the peer sent Close 1000, we answered 1000"]
+    assert module.endings == ["1000: connection closed: the peer sent Close 1000, we answered 1000"]
     async with connect(f"{url}/codes") as ws:
         server.stop()
         with pytest.raises(ConnectionClosed) as closed:
