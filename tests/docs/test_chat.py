@@ -56,7 +56,7 @@ async def test_the_herald_announces_and_counts(follow: Follow) -> None:
         async with server.connect("/ws/chat", subprotocols=["superchat"]) as client:
             await ask(client, type="hello", version=1, name="Ada")
             joined = await ask(client, type="join", room="lobby")
-            assert [message["text"] for message in joined["messages"]] == ["The soup is ready"]
+            assert [message["text"] for message in joined["messages"]] == ["Lunch is ready"]
 
 
 def rows(heading: str) -> list[list[str]]:
