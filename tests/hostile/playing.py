@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 import attrs
@@ -219,10 +219,8 @@ class Play:
             self.connections.add(ws)
             part = self.parts[number]
             part.started = True
-            try:
+            with suppress(_Return):
                 await self._perform(part, ws, part.handler)
-            except _Return:
-                pass
             part.returned_at = trio.current_time()
 
         @app.http("/page/{number:int}", methods=["GET", "POST"])
