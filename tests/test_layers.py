@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transport", "parking", "pings"),
     ("backlog",),
     ("connection",),
+    ("observer",),
     ("session", "rooms"),
     ("server",),
     ("hosts",),

@@ -15,6 +15,7 @@ from tests.fake_transport import LOST, FakeTransport, connect
 from wsframework.config import Timeouts
 from wsframework.connection import Connection
 from wsframework.errors import Close, Closed, CloseFrame, ConnectionClosed
+from wsframework.server.logged import LogObserver
 from wsframework.session import Acceptance, Session
 from wsframework.timers import Timers
 
@@ -47,6 +48,7 @@ class Served:
             acceptance,
             timers=self.timers,
             timeouts=self.timeouts,
+            observer=LogObserver(self.timers),
             on_over=lambda _: self.over.set(),
         )
 

@@ -18,6 +18,7 @@ from wsframework.errors import (
     WrongThread,
     WSFrameworkError,
 )
+from wsframework.observer import ObservedFrame, Observer
 from wsframework.plugins import Plugin
 from wsframework.records import JsonFormatter
 from wsframework.request import Address, Headers, Request, Response
@@ -51,6 +52,8 @@ __all__ = [
     "RoomStatistics",
     "Engine",
     "Plugin",
+    "Observer",
+    "ObservedFrame",
     "JsonFormatter",
     "WSFrameworkError",
     "ConfigurationError",

@@ -22,7 +22,7 @@ import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from inspect import isasyncgenfunction, iscoroutinefunction, signature
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import attrs
 import trio
@@ -34,9 +34,10 @@ from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import ConfigurationError, PluginError, Reject, unwrap_group
 from wsframework.hosts.trio_websocket import serve_request
+from wsframework.observer import Observer
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, check_plugin, find_plugin
-from wsframework.records import describe, record
+from wsframework.records import record
 from wsframework.request import Request, Response
 from wsframework.routing import (
     Match,
@@ -50,7 +51,7 @@ from wsframework.routing import (
 )
 from wsframework.server import Server, run_server, serve
 from wsframework.server.listeners import is_loopback_only
-from wsframework.session import Acceptance
+from wsframework.session import Acceptance, CrashResponse
 from wsframework.tasks import GivenUp, Limit
 
 __all__ = ["App"]
@@ -61,6 +62,7 @@ Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., Async
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[Any]])
 GuardT = TypeVar("GuardT", bound=Guard)
 WrapperT = TypeVar("WrapperT", bound=Callable[[Connection], Any])
+ObserverT = TypeVar("ObserverT", bound=Observer)
 LifespanT = TypeVar("LifespanT", bound=Callable[..., Any])
 
 
@@ -137,6 +139,7 @@ class App:
         self._guards: list[Guard] = []
         self._wrappers: list[Wrapper] = []
         self._lifespans: list[Lifespan] = []
+        self._observers: list[Observer] = []
         self._plugins: list[Plugin] = []
         # By the handler's id, because two may have one name, and some cannot be hashed.
         self._told: dict[int, set[str]] = {}
@@ -263,6 +266,21 @@ class App:
         self._lifespans.append(_context_manager(lifespan, "lifespan"))
         return lifespan
 
+    def observe(self, observer: ObserverT) -> ObserverT:
+        """Register an observer, which is told of connections, crashes and the server's life; see `Observer`.
+
+        Servers look for observers when they start: register it before, a lifespan is early enough.
+
+        Raises:
+            ConfigurationError: it is no instance of a class that is derived from `Observer`.
+        """
+        if not isinstance(observer, Observer):
+            raise ConfigurationError(
+                f"an observer is an object of a class derived from Observer, not {observer!r}"
+            )
+        self._observers.append(observer)
+        return observer
+
     def install(self, plugin: Plugin | str, **options: Any) -> None:
         """Install a plugin: an object with `install(app)`, or the name of an installed entry point.
 
@@ -286,6 +304,11 @@ class App:
         except Exception as error:
             raise PluginError(f"{label} could not be installed: {error}") from error
         self._plugins.append(instance)
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """The registered observers, in the order of registration."""
+        return tuple(self._observers)
 
     @property
     def routes(self) -> tuple[Route[RouteOptions], ...]:
@@ -391,7 +414,7 @@ class App:
         except GivenUp:
             raise
         except BaseException as error:
-            return _internal_error(error, request, "handler.crashed", handler=route.name)
+            return _crashed("handler", route.name, error)
         if answer is not None:
             return answer
         return _out_of_time(request, "handler.timeout", handler=route.name)
@@ -411,7 +434,7 @@ class App:
         except GivenUp:
             raise
         except BaseException as error:
-            return _internal_error(error, request, "guard.crashed", guard=_name(guard))
+            return _crashed("guard", _name(guard), error)
         return _out_of_time(request, "guard.timeout", guard=_name(guard))
 
     # Serving
@@ -487,6 +510,7 @@ class App:
                     limits=self.limits,
                     timeouts=self.timeouts,
                     keepalive=self.keepalive,
+                    observers=self._observers,
                     task_status=task_status,
                 )
             except (Exception, KeyboardInterrupt) as error:
@@ -630,16 +654,8 @@ def _as_response(answer: object) -> Response:
             raise TypeError(f"an HTTP handler returns a Response, str or bytes, not {type(answer).__name__}")
 
 
-def _internal_error(
-    error: BaseException,
-    request: Request,
-    event: str,
-    *,
-    guard: str | None = None,
-    handler: str | None = None,
-) -> Response:
-    """Log what a user's function raised, whatever it is, and answer 500; what is about more than this request
-    goes on.
+def _crashed(where: Literal["guard", "handler"], name: str, error: BaseException) -> CrashResponse:
+    """Answer 500 to what a user's function raised, whatever it is, but raise what is about the program.
 
     It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
     A `Cancelled` is about a scope around us only if one is cancelled: it may have been kept of another one.
@@ -647,17 +663,7 @@ def _internal_error(
     cancelled = split_cancelled(error)[0] is not None and trio.current_effective_deadline() == -math.inf
     if cancelled or interrupt_in(error) is not None:
         raise error
-    record(
-        logging.ERROR,
-        event,
-        exc_info=error,
-        path=request.path,
-        remote=request.remote,
-        error=describe(error),
-        guard=guard,
-        handler=handler,
-    )
-    return Response.error(500, "the server made a mistake; it has been logged")
+    return CrashResponse(where, name, error)
 
 
 def _out_of_time(

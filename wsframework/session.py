@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any, Literal
 
 import attrs
 import trio
@@ -34,11 +35,12 @@ from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, leaves, split
 from wsframework.errors import Close, CloseFrame, ConnectionClosed, unwrap_group
-from wsframework.records import describe, logger, record
+from wsframework.observer import Observer
+from wsframework.records import record
 from wsframework.request import Address, Request, Response
 from wsframework.timers import Timer, Timers
 
-__all__ = ["Acceptance", "Decide", "Session"]
+__all__ = ["Acceptance", "CrashResponse", "Decide", "Session"]
 
 
 @attrs.frozen(eq=False)
@@ -62,8 +64,31 @@ class Acceptance:
     told: set[str] = attrs.field(factory=set, repr=False)
 
 
+@attrs.frozen(eq=False, init=False)
+class CrashResponse(Response):
+    """The 500 for a request whose guard or HTTP handler raised an exception; observers are told of it.
+
+    Attributes:
+        where: which of the two.
+        name: the function's name.
+        exception: what it raised.
+    """
+
+    where: Literal["guard", "handler"] = attrs.field(init=False)
+    name: str = attrs.field(init=False)
+    exception: BaseException = attrs.field(init=False)
+
+    def __init__(self, where: Literal["guard", "handler"], name: str, exception: BaseException) -> None:
+        answer = Response.error(500, "the server made a mistake; it has been logged")
+        super().__init__(answer.body, answer.status, answer.headers)
+        object.__setattr__(self, "where", where)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "exception", exception)
+
+
 Decide = Callable[[Request], Awaitable[Acceptance | Response]]
-"""What a host asks for every request: upgrade, or this HTTP answer. It never raises but for cancellation."""
+"""What a host asks for every request: upgrade, or this HTTP answer. It raises nothing but cancellation and
+KeyboardInterrupt; what a user's function raised comes as a `CrashResponse`."""
 
 
 class Session:
@@ -74,6 +99,7 @@ class Session:
         acceptance: whom to call.
         timers: for the grace after the connection's end.
         timeouts: how long that is.
+        observer: is told of the opening, a crash and the end.
         on_over: called once, when the handler has ended and the connection is closed.
     """
 
@@ -84,6 +110,7 @@ class Session:
         "_grace",
         "_guarded",
         "_nursery",
+        "_observer",
         "_on_over",
         "_over",
         "_scope",
@@ -99,12 +126,14 @@ class Session:
         *,
         timers: Timers,
         timeouts: Timeouts,
+        observer: Observer,
         on_over: Callable[[Session], None],
     ) -> None:
         self._ws = ws
         self._acceptance = acceptance
         self._timers = timers
         self._timeouts = timeouts
+        self._observer = observer
         self._on_over: Callable[[Session], None] | None = on_over
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
@@ -122,15 +151,14 @@ class Session:
     async def run(self) -> None:
         """Run the handler and its children, and start the close that their end asks for.
 
-        An exception of theirs is logged and becomes a close code, whatever its type; KeyboardInterrupt alone
-        comes out, by itself.
+        Observers are told of an exception of theirs, and it becomes a close code, whatever its type;
+        KeyboardInterrupt alone comes out, by itself.
 
         Cancellation:
             The handler is not reached by it; the host ends the connection instead.
         """
         ws = self._ws
-        if logger.isEnabledFor(logging.INFO):
-            self._record(logging.INFO, "connection.opened", subprotocol=ws.subprotocol)
+        self._observer.connection_opened(ws, self._acceptance.name)
         crash: BaseException | None = None
         left: BaseException | None = None
         try:
@@ -210,21 +238,7 @@ class Session:
         ws = self._ws
         ws._session = None
         on_over(self)
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        statistics, closed = ws.statistics(), ws.closed
-        assert closed is not None
-        self._record(
-            logging.INFO,
-            "connection.closed",
-            how=closed,
-            first={True: "server", False: "client", None: None}[closed.sent_first],
-            sent_code=None if closed.sent is None else closed.sent.code,
-            received_code=None if closed.received is None else closed.received.code,
-            seconds=round(trio.current_time() - statistics.opened_at, 3),
-            received=statistics.messages_received,
-            sent=statistics.messages_sent,
-        )
+        self._observer.connection_closed(ws, self._acceptance.name)
 
     def nursery(self) -> trio.Nursery:
         """Return the connection's nursery for its children.
@@ -270,7 +284,7 @@ class Session:
         self._scope.cancel(reason=f"the connection ended: {self._ws.closed}")
 
     def _close_after(self, error: BaseException | None) -> None:
-        """Start the close that the handler's end asks for, and log an exception that nobody expected."""
+        """Start the close that the handler's end asks for, and tell observers of a crash."""
         if error is None and self._ws.closed is not None:
             return
         frame = CloseFrame(1000)
@@ -290,7 +304,7 @@ class Session:
             ]
             if len(closes) + len(ours) < len(found):
                 frame = CloseFrame(1011, "internal error")
-                self._record(logging.ERROR, "handler.crashed", exc_info=error, error=describe(error))
+                self._observer.handler_crashed(self._ws.request, self._acceptance.name, error)
             elif closes:
                 frame = CloseFrame(closes[0].code, closes[0].reason)
         self._ws._start_close(frame)
@@ -311,14 +325,11 @@ class Session:
                 hint="a WebSocket handler's return value is not sent; use ws.send()",
             )
 
-    def _record(
-        self, level: int, event: str, *, exc_info: BaseException | None = None, **fields: object
-    ) -> None:
+    def _record(self, level: int, event: str, **fields: Any) -> None:
         request = self._ws.request
         record(
             level,
             event,
-            exc_info=exc_info,
             path=request.path,
             remote=request.remote,
             handler=self._acceptance.name,

@@ -13,6 +13,7 @@ import trio
 from tests.server.serving import until
 from tests.server.test_incoming import Poor
 from wsframework.config import Limits
+from wsframework.observer import Observer
 from wsframework.server.accepting import Accepted, StreamListener
 from wsframework.server.admission import Admission
 from wsframework.timers import Timers
@@ -24,7 +25,7 @@ class Stand:
         self.accepted: list[Accepted] = []
         self.listener = stdlib_socket.create_server(("127.0.0.1", 0))
         self.streams = StreamListener(
-            self.listener, None, Admission(Limits(), timers), self.accepted.append, shared=False
+            self.listener, None, Admission(Limits(), timers, Observer()), self.accepted.append, shared=False
         )
         self.timers = timers
 

@@ -9,15 +9,17 @@ import trio
 import trio.testing
 
 from wsframework.config import Limits
+from wsframework.observer import Observer
 from wsframework.request import Address
 from wsframework.server.admission import Admission
+from wsframework.server.logged import LogObserver
 from wsframework.timers import Timers
 
 HERE, THERE = Address("192.0.2.1", 1000), Address("192.0.2.2", 1000)
 
 
 def test_no_more_connections_are_open_than_may_be() -> None:
-    admission = Admission(Limits(connections=2), Timers())
+    admission = Admission(Limits(connections=2), Timers(), Observer())
     assert [admission.admit(HERE), admission.admit(THERE), admission.admit(HERE)] == [True, True, False]
     assert (admission.open, admission.accepted, admission.refused) == (2, 3, 1)
     admission.depart(THERE)
@@ -25,14 +27,14 @@ def test_no_more_connections_are_open_than_may_be() -> None:
 
 
 def test_an_address_has_no_more_connections_than_it_may_have() -> None:
-    admission = Admission(Limits(connections_per_address=1), Timers())
+    admission = Admission(Limits(connections_per_address=1), Timers(), Observer())
     assert [admission.admit(HERE), admission.admit(HERE), admission.admit(THERE)] == [True, False, True]
     admission.depart(HERE)
     assert admission.admit(HERE)
 
 
 def test_a_network_is_counted_as_one_address() -> None:
-    admission = Admission(Limits(connections_per_address=2), Timers())
+    admission = Admission(Limits(connections_per_address=2), Timers(), Observer())
     neighbours = [Address(f"2001:db8::{number:x}", 1) for number in range(1, 5)]
     assert [admission.admit(remote) for remote in neighbours] == [True, True, False, False]
     assert admission.admit(Address("2001:db8:0:1::1", 1))
@@ -45,7 +47,7 @@ def test_a_network_is_counted_as_one_address() -> None:
 
 @pytest.mark.parametrize("path", ["", "/run/chat.sock"])
 def test_a_unix_socket_has_no_address_to_count(path: str) -> None:
-    admission = Admission(Limits(connections_per_address=1), Timers())
+    admission = Admission(Limits(connections_per_address=1), Timers(), Observer())
     assert all(admission.admit(Address(path)) for _ in range(5))
     admission.depart(Address(path))
     assert admission.open == 4
@@ -53,7 +55,7 @@ def test_a_unix_socket_has_no_address_to_count(path: str) -> None:
 
 async def test_refusals_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsframework.server.admission._REFUSALS_AT_ONCE", 1)
-    admission = Admission(Limits(), Timers())
+    admission = Admission(Limits(), Timers(), Observer())
     assert [admission.begin_refusal(HERE), admission.begin_refusal(HERE)] == [True, False]
     admission.end_refusal()
     assert admission.begin_refusal(HERE)
@@ -63,7 +65,7 @@ async def test_a_flood_of_refusals_is_a_line_now_and_then(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     timers = Timers()
-    admission = Admission(Limits(), timers)
+    admission = Admission(Limits(), timers, LogObserver(timers))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(timers.run)
         for _ in range(1000):
@@ -77,7 +79,7 @@ async def test_a_flood_of_refusals_is_a_line_now_and_then(
 async def test_it_is_empty_when_the_last_has_gone_whoever_came_in_between(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    admission = Admission(Limits(), Timers())
+    admission = Admission(Limits(), Timers(), Observer())
     await admission.wait_empty()
     admission.admit(HERE)
     async with trio.open_nursery() as nursery:
@@ -101,7 +103,7 @@ def test_no_more_connections_than_descriptors_and_a_record_says_so(
 ) -> None:
     monkeypatch.setattr("wsframework.server.admission.room_for_connections", lambda: 3)
     monkeypatch.setattr("wsframework.server.admission.descriptor_limit", lambda: 150)
-    admission = Admission(Limits(connections=wanted), Timers())
+    admission = Admission(Limits(connections=wanted), Timers(), Observer())
     admission.fit_descriptors()
     assert [admission.admit(HERE) for _ in range(4)] == [True, True, True, False]
     (entry,) = caplog.records
@@ -115,7 +117,7 @@ def test_a_limit_that_fits_stands_and_nothing_is_said(
     room: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("wsframework.server.admission.room_for_connections", lambda: room)
-    admission = Admission(Limits(connections=2), Timers())
+    admission = Admission(Limits(connections=2), Timers(), Observer())
     admission.fit_descriptors()
     assert [admission.admit(HERE) for _ in range(3)] == [True, True, False]
     assert caplog.records == []
@@ -135,7 +137,7 @@ class Shaking:
 
 
 def test_the_oldest_handshake_makes_room_for_the_newest() -> None:
-    admission = Admission(Limits(tls_handshakes=2), Timers())
+    admission = Admission(Limits(tls_handshakes=2), Timers(), Observer())
     first, second, third, fourth = (Shaking(admission) for _ in range(4))
     for handshake in (first, second):
         admission.begin_handshake(handshake)
@@ -148,7 +150,7 @@ def test_the_oldest_handshake_makes_room_for_the_newest() -> None:
 
 
 def test_without_a_limit_no_handshake_has_to_go() -> None:
-    admission = Admission(Limits(tls_handshakes=None), Timers())
+    admission = Admission(Limits(tls_handshakes=None), Timers(), Observer())
     handshakes = [Shaking(admission) for _ in range(5000)]
     for handshake in handshakes:
         admission.begin_handshake(handshake)
@@ -156,7 +158,7 @@ def test_without_a_limit_no_handshake_has_to_go() -> None:
 
 
 async def test_a_handshake_in_a_task_is_cancelled_to_make_room() -> None:
-    admission = Admission(Limits(tls_handshakes=1), Timers())
+    admission = Admission(Limits(tls_handshakes=1), Timers(), Observer())
     with trio.CancelScope() as scope, admission.handshaking(scope):
         admission.begin_handshake(Shaking(admission))
         await trio.sleep_forever()
@@ -174,7 +176,7 @@ async def test_memory_is_given_back_when_a_storm_is_over_and_not_before(
         "wsframework.server.admission.give_back_memory", lambda: given.append(trio.current_time())
     )
     timers = Timers()
-    admission = Admission(Limits(), timers)
+    admission = Admission(Limits(), timers, Observer())
 
     async def come_and_go(count: int) -> None:
         for _ in range(count):

@@ -26,6 +26,7 @@ from wsframework.server.admission import Admission
 from wsframework.server.http import Head
 from wsframework.server.hub import READ, WRITE, Hub
 from wsframework.server.incoming import Incoming, ListenerPollee
+from wsframework.server.observers import Observers
 from wsframework.timers import Timers
 
 REQUEST = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -38,7 +39,8 @@ class Host:
         self.timers = Timers()
         self.limits = Limits(head_bytes=1000)
         self.timeouts = Timeouts(handshake=0.1, close=0.1)
-        self.admission = Admission(self.limits, self.timers)
+        self.observer = Observers((), self.timers, self.fail)
+        self.admission = Admission(self.limits, self.timers, self.observer)
         self.heads: list[tuple[Incoming, Head]] = []
 
     def head_complete(self, incoming: Incoming, head: Head) -> None:

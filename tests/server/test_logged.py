@@ -15,10 +15,7 @@ from tests.promises.rawclient import PING, PONG, TEXT, close_frame, frame
 from tests.promises.stage import Journal, Stage, until, watchdog
 from wsframework import App, Connection, Deflate, Keepalive, Request, Room, Timeouts
 from wsframework.records import JsonFormatter
-from wsframework.server.logged import socket_transport, stream_transport
 from wsframework.server.native import TransportChoice
-from wsframework.server.socket import SocketTransport, TLSTransport
-from wsframework.server.stream import StreamTransport
 
 OPENING = ["connection.accepted", "handshake.received", "handshake.accepted", "connection.opened"]
 
@@ -78,17 +75,6 @@ def echoing() -> App:
 def steps(journal: Journal) -> list[str]:
     """The names of what was logged about connections."""
     return [event for event in journal.events() if not event.startswith(("server.", "connection.failed"))]
-
-
-def plain_classes() -> tuple[object, ...]:
-    return socket_transport(secure=False), socket_transport(secure=True), stream_transport()
-
-
-def test_above_debug_transports_are_the_plain_ones(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "wsframework")
-    assert plain_classes() == (SocketTransport, TLSTransport, StreamTransport)
-    caplog.set_level(logging.DEBUG, "wsframework")
-    assert not set(plain_classes()) & {SocketTransport, TLSTransport, StreamTransport}
 
 
 async def test_each_step_is_one_record_with_the_peers_address(stage: Stage, journal: Journal) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from wsframework.config import Deflate
 from wsframework.connection import Connection
+from wsframework.observer import Observer
 from wsframework.request import Address, Request, Response
 from wsframework.server.http import Head
 from wsframework.server.opening import Opening, consider, crowded_response, draining_response
@@ -45,7 +46,7 @@ class App:
 
 
 async def ask(app: App, asked: Head, *, secure: bool = False) -> Opening | Response:
-    return await consider(asked, app.decide, secure=secure, remote=THERE, local=HERE)
+    return await consider(asked, app.decide, secure=secure, remote=THERE, local=HERE, observer=Observer())
 
 
 async def test_the_application_sees_the_whole_request() -> None:

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import trio
 
 from wsframework.config import Limits
+from wsframework.observer import Observer
 from wsframework.records import record
 from wsframework.request import Address
 from wsframework.server.descriptors import descriptor_limit, room_for_connections
@@ -62,12 +63,13 @@ class Admission:
         refused: of those, closed because there were too many, or no descriptors.
     """
 
-    def __init__(self, limits: Limits, timers: Timers) -> None:
+    def __init__(self, limits: Limits, timers: Timers, observer: Observer) -> None:
         self.open = 0
         self.accepted = 0
         self.refused = 0
         self._limits = limits
         self._timers = timers
+        self._observer = observer
         self._connections = limits.connections
         self._by_network: Counter[str | bytes] = Counter()
         self._refusing = 0
@@ -75,7 +77,6 @@ class Admission:
         self._empty: trio.Event | None = None
         self._peak = 0
         self._giving_back = False
-        self._refusals = RatedRecord(timers, logging.WARNING, "connection.refused")
         self._shortages = RatedRecord(timers, logging.ERROR, "server.out_of_resources")
 
     def fit_descriptors(self) -> None:
@@ -142,8 +143,8 @@ class Admission:
         return False
 
     def begin_refusal(self, remote: Address) -> bool:
-        """Log a connection that was not admitted; return whether it may be told so."""
-        self._refusals.write(remote=remote)
+        """Tell of a connection that was not admitted; return whether its client may be told so."""
+        self._observer.connection_refused(remote)
         if self._refusing >= _REFUSALS_AT_ONCE:
             return False
         self._refusing += 1

@@ -29,7 +29,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
@@ -169,7 +169,7 @@ class FrameTransport(ABC):
         inflater: Inflater | None = None
         if codecs is not None:
             self._deflater, inflater = codecs
-        self._decoder = self._make_decoder(
+        self._decoder = Decoder(
             max_message_bytes=limits.message_bytes,
             max_fragments=limits.message_fragments,
             inflater=inflater,
@@ -184,9 +184,6 @@ class FrameTransport(ABC):
         self._sending_ended = False
         self._close_timer: Timer | None = None
         self._cause = ""
-
-    def _make_decoder(self, **settings: Any) -> Decoder:
-        return Decoder(**settings)
 
     # What subclasses do
 

@@ -22,7 +22,8 @@ from wsframework.server.admission import Admission
 from wsframework.server.http import Head, HeadReader, encode_response
 from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, hang_up, tune
 from wsframework.server.listeners import address_of
-from wsframework.server.logged import socket_transport
+from wsframework.server.observed import socket_transport
+from wsframework.server.observers import Observers
 from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.socket import NOT_NOW, SocketTransport
 from wsframework.timers import Timer, Timers
@@ -48,6 +49,7 @@ class Host(Protocol):
     timers: Timers
     limits: Limits
     timeouts: Timeouts
+    observer: Observers
 
     def head_complete(self, incoming: Incoming, head: Head) -> None:
         """Go on with a request; `incoming` waits for `answer` or `upgrade`."""
@@ -289,7 +291,7 @@ class Incoming:
             self.abort()  # a probe: it connected and left, and there is nobody to tell
             return
         if not self.secure and not self._reader.started:
-            record(logging.DEBUG, "connection.accepted", remote=self.remote, local=self.local)
+            self._host.observer.connection_accepted(self.remote, self.local, None)
         try:
             head = self._reader.feed(data)
         except HandshakeError as error:
@@ -310,13 +312,7 @@ class Incoming:
         socket.do_handshake()
         self._handshaking = False
         self._host.admission.end_handshake(self)
-        record(
-            logging.DEBUG,
-            "connection.accepted",
-            remote=self.remote,
-            local=self.local,
-            tls=socket.version(),
-        )
+        self._host.observer.connection_accepted(self.remote, self.local, socket.version())
         self._ask(READ)
         return True
 
@@ -458,10 +454,10 @@ class Incoming:
     def _transport(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
     ) -> SocketTransport:
-        kind = socket_transport(secure=self.secure)
         host = self._host
+        make = socket_transport(host.observer, secure=self.secure)
         self._ask(READ)
-        return kind(
+        return make(
             self._socket,
             self._hub,
             limits=host.limits,

@@ -28,7 +28,7 @@ import logging
 import random
 import socket as stdlib_socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from threading import get_ident
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import CloseFrame, WrongThread, unwrap_group
+from wsframework.observer import Observer
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.accepting import Accepted, StreamListener
@@ -49,6 +50,7 @@ from wsframework.server.http import Head
 from wsframework.server.hub import Hub, Poller, hub_is_possible
 from wsframework.server.incoming import Incoming, ListenerPollee
 from wsframework.server.listeners import address_of, unix_socket_file
+from wsframework.server.observers import Observers
 from wsframework.server.opening import Opening, consider, draining_response
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
@@ -121,6 +123,7 @@ class Server:
         keepalive: Keepalive,
         secure: bool = False,
         transport: TransportChoice = "auto",
+        observers: Iterable[Observer] = (),
         poller: Callable[[], Poller] | None = None,
     ) -> None:
         self.addresses: tuple[Address, ...] = ()
@@ -128,7 +131,8 @@ class Server:
         self.limits = limits
         self.timeouts = timeouts
         self.timers = Timers(on_blocked=self._blocked)
-        self.admission = Admission(limits, self.timers)
+        self.observer = Observers(observers, self.timers, self.interrupt)
+        self.admission = Admission(limits, self.timers, self.observer)
         self._hub: Hub | None = None
         self._make_hub: Callable[[], Hub] | None = None
         if transport == "hub" or (transport == "auto" and hub_is_possible()):
@@ -262,7 +266,7 @@ class Server:
                             await self._run(listeners, ssl, watching, task_status)
                         finally:
                             self._users.close()
-                record(logging.INFO, "server.stopped", accepted=self.admission.accepted)
+                self.observer.server_stopped(self.admission.accepted)
         except BaseException as error:
             # Cancellation says less than what has been going on here. Groups are made by our nurseries.
             if self._failure is None and self._interrupt is None:
@@ -295,7 +299,7 @@ class Server:
                     infrastructure.start_soon(self._run_vital, self._keep_alive)
                 close_listeners = self._listen(listeners, ssl, watching, infrastructure)
                 watching.start_soon(self._watch_caller)
-                record(logging.INFO, "server.listening", on=", ".join(map(str, self.addresses)) or None)
+                self.observer.server_listening(self.addresses)
                 if listeners:
                     self.admission.fit_descriptors()
                 task_status.started(self)
@@ -368,7 +372,7 @@ class Server:
             return
         if self._failure is None:
             self._failure = error
-            record(logging.CRITICAL, "server.failed", exc_info=error, error=describe(error))
+            self.observer.server_failed(error)
         if self._stopping.is_set():
             self._drain_limit.cancel(reason="the server has failed")
         self._stopping.set()
@@ -428,13 +432,8 @@ class Server:
         seconds += BEAT_SECONDS / 2
         if seconds < _BLOCKED_SECONDS:
             return
-        record(
-            logging.WARNING,
-            "loop.blocked",
-            seconds=round(seconds, 3),
-            handler=None if seen is None else seen.function,
-            stack=None if seen is None else seen.stack,
-        )
+        function, stack = (None, None) if seen is None else (seen.function, seen.stack)
+        self.observer.loop_blocked(seconds, function, stack)
 
     # One request
 
@@ -483,7 +482,12 @@ class Server:
             opening: Opening | Response | None
             try:
                 opening = await consider(
-                    head, self._decide, secure=incoming.secure, remote=incoming.remote, local=incoming.local
+                    head,
+                    self._decide,
+                    secure=incoming.secure,
+                    remote=incoming.remote,
+                    local=incoming.local,
+                    observer=self.observer,
                 )
             except GivenUp:
                 opening = None
@@ -520,7 +524,7 @@ class Server:
         if self._draining and isinstance(opening, Opening):
             opening = draining_response()
         if isinstance(opening, Response):
-            record(logging.DEBUG, "http.answered", remote=incoming.remote, status=opening.status)
+            self.observer.http_answered(incoming.remote, opening.status)
             incoming.answer(opening)
             return None
         remote = incoming.remote
@@ -537,6 +541,7 @@ class Server:
                 opening.acceptance,
                 timers=self.timers,
                 timeouts=self.timeouts,
+                observer=self.observer,
                 on_over=self._session_over,
             )
             self._sessions.add(session)
@@ -641,7 +646,7 @@ class Server:
         if self._draining:
             return
         self._draining = True
-        record(logging.INFO, "server.draining", connections=self.admission.open)
+        self.observer.server_draining(self.admission.open)
         for scope in list(self._handshakes):
             scope.cancel(reason="the server is shutting down")
         for incoming in list(self._incoming):

@@ -11,10 +11,11 @@ import attrs
 
 from wsframework.authority import is_host_field
 from wsframework.errors import HandshakeError
+from wsframework.observer import Observer
 from wsframework.records import logger, record
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.server.http import Head
-from wsframework.session import Acceptance, Decide
+from wsframework.session import Acceptance, CrashResponse, Decide
 from wsframework.wire import (
     Deflater,
     Inflater,
@@ -48,7 +49,7 @@ class Opening:
 
 
 async def consider(
-    head: Head, decide: Decide, *, secure: bool, remote: Address, local: Address
+    head: Head, decide: Decide, *, secure: bool, remote: Address, local: Address, observer: Observer
 ) -> Opening | Response:
     """Check a head, have the application decide, and prepare the answer.
 
@@ -66,7 +67,7 @@ async def consider(
         try:
             upgrade = read_upgrade(head.method, head.http_version, head.headers)
         except HandshakeError as error:
-            record(logging.DEBUG, "handshake.refused", remote=remote, status=error.status, error=str(error))
+            observer.handshake_refused(remote, error.status, str(error), None)
             return Response.error(error.status, str(error), error.headers)
     request = Request(
         target=head.target,
@@ -80,8 +81,11 @@ async def consider(
     )
     decision = await decide(request)
     if isinstance(decision, Response):
+        if isinstance(decision, CrashResponse):
+            crashed = observer.guard_crashed if decision.where == "guard" else observer.handler_crashed
+            crashed(request, decision.name, decision.exception)
         if upgrade is not None:
-            record(logging.DEBUG, "handshake.refused", remote=remote, status=decision.status)
+            observer.handshake_refused(remote, decision.status, "", request)
         return decision
     if upgrade is None:
         raise TypeError(f"decide() accepted {request!r}, which is no opening handshake")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl as ssl_module
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.errors import ConfigurationError
+from wsframework.observer import Observer
 from wsframework.server.listeners import open_tcp_listeners, open_unix_listener
 from wsframework.server.native import Server, TransportChoice
 from wsframework.session import Decide
@@ -29,6 +30,7 @@ async def serve(
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Keepalive,
+    observers: Iterable[Observer] = (),
     transport: TransportChoice = "auto",
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -37,6 +39,7 @@ async def serve(
     Args:
         decide: what every request gets.
         listeners: sockets that listen already, instead of `host`, `port` and `unix_path`.
+        observers: are told of events, after the log.
 
     Raises:
         ConfigurationError: `unix_mode` is no mode, or there is no unix socket to have it.
@@ -62,6 +65,7 @@ async def serve(
         keepalive=keepalive,
         secure=ssl is not None,
         transport=transport,
+        observers=observers,
     )
     await server.run(listeners, ssl, task_status, shared=shared)
 
@@ -73,6 +77,7 @@ async def serve_streams(
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Keepalive,
+    observers: Iterable[Observer] = (),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve without listening: connections are what `Server.serve_soon` is given.
@@ -84,5 +89,12 @@ async def serve_streams(
     Cancellation:
         Starts the drain, which is over by `Timeouts.drain`.
     """
-    server = Server(decide, limits=limits, timeouts=timeouts, keepalive=keepalive, secure=secure)
+    server = Server(
+        decide,
+        limits=limits,
+        timeouts=timeouts,
+        keepalive=keepalive,
+        secure=secure,
+        observers=observers,
+    )
     await server.run((), None, task_status)

@@ -20,7 +20,8 @@ from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.admission import Admission
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
-from wsframework.server.logged import stream_transport
+from wsframework.server.observed import stream_transport
+from wsframework.server.observers import Observers
 from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.stream import BROKEN, StreamTransport, close_stream
 from wsframework.timers import Timers
@@ -39,6 +40,7 @@ class Host(Protocol):
     timers: Timers
     limits: Limits
     timeouts: Timeouts
+    observer: Observers
     secure: bool
 
     @property
@@ -178,7 +180,7 @@ class StreamIncoming:
         if head is None:
             return  # a probe: it connected and left
         tls = self._stream.version() if isinstance(self._stream, trio.SSLStream) else None
-        record(logging.DEBUG, "connection.accepted", remote=self.remote, local=self.local, tls=tls)
+        self._host.observer.connection_accepted(self.remote, self.local, tls)
         if isinstance(head, Response):
             self.answer(head)
         else:
@@ -253,7 +255,7 @@ class StreamIncoming:
 
     def _make_transport(self, codecs: tuple[Deflater, Inflater] | None) -> StreamTransport:
         host = self._host
-        return stream_transport()(
+        return stream_transport(host.observer)(
             self._stream, limits=host.limits, timeouts=host.timeouts, timers=host.timers, codecs=codecs
         )
 

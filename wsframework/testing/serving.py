@@ -9,7 +9,7 @@ so a test with one client needs one line and a test with three needs three, and 
 
 An exception of the test's own comes out as it is, never in a group; a handler's exception that no client of
 the test has seen is raised where the test's block ends, because a test that crashed its handler has not
-passed. The server tells us of it as it tells everybody: by its log record `handler.crashed`.
+passed. An observer of the server's sees it, whatever the program does with its log.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -31,6 +30,7 @@ import trio_websocket
 from wsframework.app import App
 from wsframework.authority import AllowedHosts, to_ascii
 from wsframework.connection import Connection
+from wsframework.observer import Observer
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.server import Server, serve_streams
 from wsframework.session import Acceptance
@@ -211,20 +211,19 @@ def _host_of(app: App) -> str:
     return _HOST
 
 
-class _CrashListener(logging.Handler):
-    """Hears of crashes from the server's log records."""
+class _CrashObserver(Observer):
+    """Passes on what crashed, and for which client."""
 
     def __init__(self, note: Callable[[Address, BaseException], None]) -> None:
-        super().__init__(logging.ERROR)
         self._note = note
 
-    def emit(self, entry: logging.LogRecord) -> None:
-        """Pass on what crashed, and for whom."""
-        if getattr(entry, "event", None) in ("handler.crashed", "guard.crashed"):
-            remote = entry.__dict__.get("fields", {}).get("remote")
-            error = entry.exc_info[1] if entry.exc_info else None
-            if isinstance(remote, Address) and error is not None:
-                self._note(remote, error)
+    def handler_crashed(self, request: Request, handler: str, error: BaseException) -> None:
+        """A handler of WebSocket or HTTP raised an exception."""
+        self._note(request.remote, error)
+
+    def guard_crashed(self, request: Request, guard: str, error: BaseException) -> None:
+        """A guard raised an exception."""
+        self._note(request.remote, error)
 
 
 _serving: ContextVar[tuple[MemoryServer, ...]] = ContextVar("wsframework.testing.serving", default=())
@@ -242,36 +241,31 @@ async def serve(app: App) -> AsyncIterator[MemoryServer]:
     bounds; when the block fails or is cancelled, handlers are cancelled at once.
     """
     memory = MemoryServer(app)
-    listener = _CrashListener(memory._note_crash)
-    logger = logging.getLogger("wsframework")
     failure: Exception | None = None
-    logger.addHandler(listener)
-    try:
-        async with app.running():
-            # Lifespans see a server that stops, as they do in production, not the test's exception.
-            try:
-                async with open_background() as nursery:
-                    start = functools.partial(
-                        serve_streams,
-                        memory._decide,
-                        limits=app.limits,
-                        timeouts=app.timeouts,
-                        keepalive=app.keepalive,
-                    )
-                    memory._server = await nursery.start(start)
-                    _serving.set((*_serving.get(), memory))
-                    try:
-                        yield memory
-                    except BaseException:
-                        memory.stop()
-                        raise
-                    finally:
-                        _serving.set(tuple(other for other in _serving.get() if other is not memory))
-                        memory.stop()
-            except Exception as error:
-                failure = error
-    finally:
-        logger.removeHandler(listener)
+    async with app.running():
+        # Lifespans see a server that stops, as they do in production, not the test's exception.
+        try:
+            async with open_background() as nursery:
+                start = functools.partial(
+                    serve_streams,
+                    memory._decide,
+                    limits=app.limits,
+                    timeouts=app.timeouts,
+                    keepalive=app.keepalive,
+                    observers=(_CrashObserver(memory._note_crash), *app.observers),
+                )
+                memory._server = await nursery.start(start)
+                _serving.set((*_serving.get(), memory))
+                try:
+                    yield memory
+                except BaseException:
+                    memory.stop()
+                    raise
+                finally:
+                    _serving.set(tuple(other for other in _serving.get() if other is not memory))
+                    memory.stop()
+        except Exception as error:
+            failure = error
     if failure is not None:
         raise failure
 

@@ -29,6 +29,7 @@ from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in
 from wsframework.errors import CloseFrame, unwrap_group
 from wsframework.hosts.trio_websocket.handover import socket_of, take_over
+from wsframework.observer import Observer
 from wsframework.records import describe, record
 from wsframework.request import Request, Response
 from wsframework.server import Server
@@ -50,6 +51,10 @@ class Application(Protocol):
     limits: Limits
     timeouts: Timeouts
     keepalive: Keepalive
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Observers to tell of what happens."""
 
     async def decide(self, request: Request) -> Acceptance | Response:
         """Choose what a request gets."""
@@ -87,7 +92,14 @@ async def serve_request(proposal: trio_websocket.WebSocketRequest, app: Applicat
 
 def make_server(app: Application, decide: Decide, *, secure: bool = False) -> Server:
     """Make a native server for connections that somebody else accepts."""
-    server = Server(decide, limits=app.limits, timeouts=app.timeouts, keepalive=app.keepalive, secure=secure)
+    server = Server(
+        decide,
+        limits=app.limits,
+        timeouts=app.timeouts,
+        keepalive=app.keepalive,
+        secure=secure,
+        observers=app.observers,
+    )
     # Its peers are real, though it does not listen itself.
     server.timers.beating = True
     return server
