@@ -147,7 +147,7 @@ def test_the_public_names_are_those_of_the_house() -> None:
         *("App", "Connection", "Request", "Response", "Headers", "Address"),
         *("Limits", "Timeouts", "Keepalive", "Deflate"),
         *("Close", "Reject", "Closed", "CloseFrame", "ConnectionClosed", "ConnectionStatistics"),
-        *("Server", "ServerStatistics", "Plugin", "JsonFormatter"),
+        *("Server", "ServerStatistics", "Plugin", "JsonFormatter", "Observer", "ObservedFrame"),
         *("Room", "Rooms", "Member", "SlowPolicy", "RoomStatistics", "Engine"),
         *("WSFrameworkError", "ConfigurationError", "RouteError", "ListenError", "PluginError"),
         *("ImportStringError", "HandshakeError"),

@@ -60,6 +60,7 @@ async def serve_by(transport: TransportChoice, app: App, **where: Any) -> None:
             limits=app.limits,
             timeouts=app.timeouts,
             keepalive=app.keepalive,
+            observers=app.observers,
             transport=transport,
             **where,
         )

@@ -45,6 +45,7 @@ async def serving(
         limits=app.limits,
         timeouts=app.timeouts,
         keepalive=app.keepalive,
+        observers=app.observers,
         transport=transport,
         poller=poller,
     )

@@ -222,6 +222,17 @@ async def test_a_crash_of_the_handler_is_the_cause_of_what_the_client_sees() -> 
     assert caught.value.reason.code == 1011
 
 
+async def test_a_crash_is_seen_though_the_program_has_turned_its_log_off() -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        with pytest.raises(ZeroDivisionError, match="by handler"):
+            async with connect(new_app(), "/echo") as client:
+                await client.send("crash")
+        assert isinstance((await request(new_app(), "GET", "/broken")).crash, ZeroDivisionError)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 async def test_a_crash_that_the_test_did_not_see_fails_it() -> None:
     with pytest.raises(ZeroDivisionError, match="by handler"):
         async with connect(new_app(), "/echo") as client:
