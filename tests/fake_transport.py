@@ -60,7 +60,7 @@ class FakeTransport:
         self.outbox_bytes -= self.outbox_bytes if size is None else size
         if self.room_wanted:
             self.room_wanted = False
-            self.connection._made_room()
+            self.connection.endpoint.made_room()
 
     # What a Connection calls
 
@@ -79,7 +79,7 @@ class FakeTransport:
         self.closes.append(frame)
         if self.timers is not None:
             closed = Closed(sent=frame, received=CloseFrame(frame.code), sent_first=True)
-            self.timers.after(self.close_seconds, lambda: self.connection._finish(closed))
+            self.timers.after(self.close_seconds, lambda: self.connection.endpoint.finish(closed))
 
     def pause_reading(self) -> None:
         assert self._reading

@@ -15,19 +15,19 @@ class Recipient:
     def __init__(self, transport: FakeTransport, room: str = "a", *, close: bool = False) -> None:
         self.room = room
         self.dropped = 0
-        self._ws = transport.connection
+        self._endpoint = transport.connection.endpoint
         self._close = close
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         self.dropped += 1
 
-    def _overdue(self) -> None:
+    def overdue(self) -> None:
         if self._close:
-            self._ws._start_close(CloseFrame(1013))
+            self._endpoint.start_close(CloseFrame(1013))
         else:
-            assert self._ws._waiting is not None
-            self._ws._waiting.remove_oldest(self.room)
-            self._drop()
+            assert self._endpoint.waiting is not None
+            self._endpoint.waiting.remove_oldest(self.room)
+            self.drop()
 
 
 def full() -> FakeTransport:
@@ -41,7 +41,7 @@ def full() -> FakeTransport:
 def wait(recipient: Recipient, text: str, *, seconds: float = 10) -> WaitingBroadcast:
     message = encode(text)
     entry = WaitingBroadcast(recipient, message, len(message.payload), due=trio.current_time() + seconds)
-    recipient._ws._open_backlog().add_broadcast(entry, seconds)
+    recipient._endpoint.open_backlog().add_broadcast(entry, seconds)
     return entry
 
 
@@ -61,7 +61,7 @@ async def test_broadcasts_of_all_rooms_and_sends_stand_in_one_line_and_one_accou
     a, b = Recipient(transport, "a"), Recipient(transport, "b")
     wait(a, "a1")
     wait(b, "b1")
-    backlog = transport.connection._open_backlog()
+    backlog = transport.connection.endpoint.open_backlog()
     send = WaitingSend(trio.lowlevel.current_task(), 1, b"send")
     backlog.add_send(send)
     wait(a, "a2")
@@ -80,7 +80,7 @@ async def test_the_oldest_of_one_room_is_taken_out_from_behind_those_of_others()
     for number in range(3):
         wait(a, f"a{number}")
         wait(b, f"b{number}")
-    backlog = transport.connection._open_backlog()
+    backlog = transport.connection.endpoint.open_backlog()
     assert backlog.remove_oldest("b").message.payload == b"b0"
     assert backlog.remove_oldest("b").message.payload == b"b1"
     assert in_line(backlog) == ["a0", "a1", "a2", "b2"]
@@ -94,7 +94,7 @@ async def test_empty_entries_never_outnumber_the_others_by_much() -> None:
     a, b = Recipient(transport, "a"), Recipient(transport, "b")
     wait(a, "first")
     wait(b, "0")
-    backlog = transport.connection._open_backlog()
+    backlog = transport.connection.endpoint.open_backlog()
     for number in range(1, 10_000):
         wait(b, str(number))
         backlog.remove_oldest("b")
@@ -104,7 +104,7 @@ async def test_empty_entries_never_outnumber_the_others_by_much() -> None:
 
 async def test_it_is_full_by_bytes_or_by_messages_and_never_while_nothing_waits() -> None:
     transport = full()
-    backlog = transport.connection._open_backlog()
+    backlog = transport.connection.endpoint.open_backlog()
     backlog.add_send(WaitingSend(trio.lowlevel.current_task(), 1, b"x" * 1000))
     assert not backlog.is_full(1000, 100, 1)  # sends do not count, and the first may be of any size
     wait(Recipient(transport), "x" * 50)
@@ -117,7 +117,7 @@ async def test_place_can_be_made_only_among_the_rooms_own() -> None:
     transport = full()
     wait(Recipient(transport, "a"), "x" * 60)
     wait(Recipient(transport, "b"), "y" * 60)
-    backlog = transport.connection._open_backlog()
+    backlog = transport.connection.endpoint.open_backlog()
     assert backlog.can_make_place("b", 40, 100, 10)
     assert not backlog.can_make_place("b", 41, 100, 10)
     assert not backlog.can_make_place("b", 40, 100, 1)
@@ -153,7 +153,7 @@ async def test_a_line_that_comes_and_goes_leaves_one_timer_behind() -> None:
     assert len(transport.texts) == 100
     ((_, timer),) = transport.pending
     timer.fire()
-    assert transport.connection._backlog is None
+    assert transport.connection.endpoint.backlog is None
     assert len(transport.pending) == 1
 
 
@@ -177,7 +177,7 @@ async def test_what_is_overdue_goes_to_its_room_on_time_and_each_by_itself(
         assert a.dropped == 1
         await trio.sleep(1)
         assert a.dropped == 2
-        assert transport.connection._waiting is None
+        assert transport.connection.endpoint.waiting is None
         nursery.cancel_scope.cancel()
 
 
@@ -190,14 +190,14 @@ async def test_the_socket_gets_a_chance_before_anybody_counts_as_late() -> None:
     timer.fire()
     assert transport.texts == ["in the nick of time"]
     assert transport.closes == []
-    assert transport.connection._backlog is None
+    assert transport.connection.endpoint.backlog is None
 
 
 async def test_a_connection_that_turns_out_to_be_lost_is_judged_no_more() -> None:
     transport = full()
     recipient = Recipient(transport)
     wait(recipient, "x")
-    transport.on_flush_now = lambda: transport.connection._start_close(CloseFrame(1011))
+    transport.on_flush_now = lambda: transport.connection.endpoint.start_close(CloseFrame(1011))
     ((_, timer),) = transport.pending
     timer.fire()
     assert recipient.dropped == 0
@@ -212,7 +212,7 @@ async def test_a_room_that_closes_the_connection_ends_the_judging() -> None:
     timer.fire()
     assert transport.closes == [CloseFrame(1013)]
     assert b.dropped == 0
-    assert transport.connection._backlog is None
+    assert transport.connection.endpoint.backlog is None
 
 
 async def test_who_stands_behind_a_large_broadcast_that_is_overdue_gets_its_turn() -> None:
@@ -231,7 +231,7 @@ async def test_a_broadcast_that_may_wait_for_ever_has_no_timer() -> None:
     assert transport.pending == []
     wait(Recipient(transport, "b"), "y", seconds=1)
     ((_, timer),) = transport.pending
-    transport.connection._transport.flush_now()
+    transport.connection.endpoint.transport.flush_now()
     timer.fire()
     assert len(transport.pending) == 1
 
@@ -241,7 +241,7 @@ async def test_the_socket_is_not_asked_again_at_once(autojump_clock: trio.testin
     asked: list[float] = []
     transport.on_flush_now = lambda: asked.append(trio.current_time())
     wait(Recipient(transport), "x")
-    backlog = transport.connection._open_backlog()
+    backlog = transport.connection.endpoint.open_backlog()
     for _ in range(5):
         backlog.offer()
     await trio.sleep(0.011)
@@ -255,5 +255,5 @@ async def test_the_socket_is_asked_for_as_long_as_it_takes_something() -> None:
     recipient = Recipient(transport)
     for number in range(10):
         wait(recipient, f"{number:90}")
-    transport.connection._open_backlog().offer()
+    transport.connection.endpoint.open_backlog().offer()
     assert transport.texts == [f"{number:90}" for number in range(10)]

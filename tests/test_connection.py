@@ -90,7 +90,7 @@ def ws_is_closed(ws: Connection) -> bool:
 
 
 def has_unread(ws: Connection) -> bool:
-    return ws._has_unread
+    return ws.endpoint.has_unread
 
 
 def is_draining(ws: Connection) -> bool:
@@ -111,9 +111,9 @@ async def test_a_connection_knows_its_request_and_subprotocol() -> None:
 async def test_a_connection_reads_as_its_state() -> None:
     ws = connect().connection
     assert repr(ws) == "<Connection /chat from 10.0.0.1:5123, open>"
-    ws._start_close(CloseFrame(1000))
+    ws.endpoint.start_close(CloseFrame(1000))
     assert repr(ws) == "<Connection /chat from 10.0.0.1:5123, closing>"
-    ws._end(BY_PEER)
+    ws.endpoint.end(BY_PEER)
     assert repr(ws) == "<Connection /chat from 10.0.0.1:5123, closed>"
 
 
@@ -131,8 +131,8 @@ async def test_statistics_count_what_was_sent_received_and_waits(
     transport.taking = False
     await ws.send("x" * 60)
     await start(nursery, ws, sending("y" * 60))
-    ws._deliver("ab")
-    ws._deliver(b"cd")
+    ws.endpoint.deliver("ab")
+    ws.endpoint.deliver(b"cd")
     assert await ws.receive() == "ab"
     statistics = ws.statistics()
     assert statistics.messages_sent == 1
@@ -349,8 +349,8 @@ async def test_a_waiting_receiver_gets_the_message_that_comes(
 ) -> None:
     transport = connect()
     waiting = await start(nursery, transport.connection, operation)
-    transport.connection._deliver("a")
-    transport.connection._deliver("b")
+    transport.connection.endpoint.deliver("a")
+    transport.connection.endpoint.deliver("b")
     await wait_all_tasks_blocked()
     assert waiting.value == "a"
     assert await operation(transport.connection) == "b"
@@ -359,8 +359,8 @@ async def test_a_waiting_receiver_gets_the_message_that_comes(
 async def test_messages_are_received_in_order_by_call_and_by_loop() -> None:
     ws = connect().connection
     for message in ("a", b"b", "c", "d"):
-        ws._deliver(message)
-    ws._end(BY_PEER)
+        ws.endpoint.deliver(message)
+    ws.endpoint.end(BY_PEER)
     assert await ws.receive() == "a"
     assert [message async for message in ws] == [b"b", "c", "d"]
 
@@ -370,7 +370,7 @@ async def test_a_cancelled_receive_leaves_the_message(nursery: trio.Nursery, ope
     ws = connect().connection
     waiting = await start(nursery, ws, operation)
     waiting.scope.cancel()
-    ws._deliver("a")  # after the cancellation, before the receiver's task has run
+    ws.endpoint.deliver("a")  # after the cancellation, before the receiver's task has run
     await wait_all_tasks_blocked()
     assert waiting.scope.cancelled_caught
     with trio.CancelScope() as scope:
@@ -386,7 +386,7 @@ async def test_a_receive_that_has_its_message_returns_it_although_it_is_cancelle
 ) -> None:
     ws = connect().connection
     waiting = await start(nursery, ws, operation)
-    ws._deliver("a")
+    ws.endpoint.deliver("a")
     waiting.scope.cancel()
     await wait_all_tasks_blocked()
     assert waiting.value == "a"
@@ -399,10 +399,10 @@ async def test_only_one_task_at_a_time_may_receive(nursery: trio.Nursery, operat
     first = await start(nursery, ws, receiving)
     with pytest.raises(trio.BusyResourceError, match="another task is already receiving"):
         await operation(ws)
-    ws._deliver("a")
+    ws.endpoint.deliver("a")
     await wait_all_tasks_blocked()
     assert first.value == "a"
-    ws._deliver("b")
+    ws.endpoint.deliver("b")
     assert await operation(ws) == "b"
 
 
@@ -411,11 +411,11 @@ async def test_over_the_budget_reading_pauses_and_resumes_at_half_of_it() -> Non
     ws = transport.connection
     message = "x" * 951  # 1,000 bytes with Python's own
     for _ in range(8):
-        ws._deliver(message)
+        ws.endpoint.deliver(message)
     assert transport.reading()
-    ws._deliver(message)
+    ws.endpoint.deliver(message)
     assert transport.log == ["pause"]
-    ws._deliver(message)  # from the same read
+    ws.endpoint.deliver(message)  # from the same read
     assert ws.statistics().unread_bytes == 10_000
     for _ in range(5):
         await ws.receive()
@@ -431,14 +431,14 @@ async def test_over_the_budget_reading_pauses_and_resumes_at_half_of_it() -> Non
 async def test_a_flood_of_empty_messages_is_over_the_budget_too() -> None:
     transport = connect(Limits(unread_bytes=8000))
     for _ in range(1000):
-        transport.connection._deliver("")
+        transport.connection.endpoint.deliver("")
     assert transport.log == ["pause"]
 
 
 async def test_a_message_for_a_waiting_receiver_counts_against_no_budget(nursery: trio.Nursery) -> None:
     transport = connect(Limits(unread_bytes=100))
     waiting = await start(nursery, transport.connection, receiving)
-    transport.connection._deliver("x" * 1000)
+    transport.connection.endpoint.deliver("x" * 1000)
     await wait_all_tasks_blocked()
     assert waiting.value == "x" * 1000
     assert transport.reading()
@@ -452,9 +452,9 @@ async def test_call_when_idle_waits_until_everything_was_received(
     nursery: trio.Nursery, operation: Operation
 ) -> None:
     ws = connect().connection
-    ws._deliver("a")
-    ws._deliver("b")
-    ws._call_when_idle(lambda: ws._end(BY_PEER))
+    ws.endpoint.deliver("a")
+    ws.endpoint.deliver("b")
+    ws.endpoint.call_when_idle(lambda: ws.endpoint.end(BY_PEER))
     assert has_unread(ws)
     assert await operation(ws) == "a"
     assert await operation(ws) == "b"
@@ -471,9 +471,9 @@ async def test_call_when_idle_calls_once_and_the_receiver_waits_on(
 ) -> None:
     ws = connect().connection
     calls: list[str] = []
-    ws._call_when_idle(lambda: calls.append("idle"))
+    ws.endpoint.call_when_idle(lambda: calls.append("idle"))
     waiting = await start(nursery, ws, operation)
-    ws._deliver("a")
+    ws.endpoint.deliver("a")
     await wait_all_tasks_blocked()
     assert waiting.value == "a"
     await start(nursery, ws, operation)
@@ -485,7 +485,7 @@ async def test_call_when_idle_calls_at_once_when_the_handler_is_waiting_already(
 ) -> None:
     ws = connect().connection
     waiting = await start(nursery, ws, receiving)
-    ws._call_when_idle(lambda: ws._end(BY_PEER))
+    ws.endpoint.call_when_idle(lambda: ws.endpoint.end(BY_PEER))
     await wait_all_tasks_blocked()
     assert isinstance(waiting.error, ConnectionClosed)
 
@@ -493,8 +493,8 @@ async def test_call_when_idle_calls_at_once_when_the_handler_is_waiting_already(
 async def test_nothing_is_called_when_idle_after_the_end() -> None:
     ws = connect().connection
     calls: list[str] = []
-    ws._call_when_idle(lambda: calls.append("idle"))
-    ws._end(LOST)
+    ws.endpoint.call_when_idle(lambda: calls.append("idle"))
+    ws.endpoint.end(LOST)
     with pytest.raises(ConnectionClosed):
         await ws.receive()
     assert calls == []
@@ -502,12 +502,12 @@ async def test_nothing_is_called_when_idle_after_the_end() -> None:
 
 async def test_messages_taken_are_those_the_handler_has() -> None:
     ws = connect().connection
-    assert ws._messages_taken == 0
+    assert ws.endpoint.messages_taken == 0
     for _ in range(3):
-        ws._deliver("a")
-    assert ws._messages_taken == 0
+        ws.endpoint.deliver("a")
+    assert ws.endpoint.messages_taken == 0
     await ws.receive()
-    assert ws._messages_taken == 1
+    assert ws.endpoint.messages_taken == 1
 
 
 # The end
@@ -522,7 +522,7 @@ async def test_the_end_wakes_every_waiter(nursery: trio.Nursery, closed: Closed)
     transport.outbox_bytes = 100
     receiver = await start(nursery, ws, receiving)
     senders = [await start(nursery, ws, sending(name)) for name in "ab"]
-    ws._end(closed)
+    ws.endpoint.end(closed)
     await wait_all_tasks_blocked()
     for outcome in (receiver, ping, *senders):
         assert isinstance(outcome.error, ConnectionClosed)
@@ -535,16 +535,16 @@ async def test_the_end_wakes_every_waiter(nursery: trio.Nursery, closed: Closed)
 async def test_the_end_ends_a_loop_that_waits_without_an_error(nursery: trio.Nursery) -> None:
     ws = connect().connection
     waiting = await start(nursery, ws, next_of_the_loop)
-    ws._end(LOST)
+    ws.endpoint.end(LOST)
     await wait_all_tasks_blocked()
     assert (waiting.value, waiting.error) == ("the loop has ended", None)
 
 
 async def test_after_the_end_unread_messages_can_still_be_received() -> None:
     ws = connect().connection
-    ws._deliver("a")
-    ws._deliver("b")
-    ws._end(BY_PEER)
+    ws.endpoint.deliver("a")
+    ws.endpoint.deliver("b")
+    ws.endpoint.end(BY_PEER)
     assert await ws.receive() == "a"
     assert [message async for message in ws] == ["b"]
     with pytest.raises(ConnectionClosed):
@@ -554,7 +554,7 @@ async def test_after_the_end_unread_messages_can_still_be_received() -> None:
 async def test_after_the_end_every_operation_raises_what_is_known_of_it() -> None:
     transport = connect()
     ws = transport.connection
-    ws._end(BY_PEER)
+    ws.endpoint.end(BY_PEER)
     for operation in (receiving, sending("x"), pinging):
         with pytest.raises(trio_websocket.ConnectionClosed) as caught:
             await operation(ws)
@@ -570,11 +570,11 @@ async def test_closing_drops_what_was_not_received_and_reads_on_for_the_peers_cl
     transport = connect(Limits(unread_bytes=100))
     ws = transport.connection
     for _ in range(5):
-        ws._deliver("x" * 100)
+        ws.endpoint.deliver("x" * 100)
     assert not transport.reading()
-    ws._start_close(CloseFrame(1000))
+    ws.endpoint.start_close(CloseFrame(1000))
     assert transport.reading()
-    ws._deliver("y" * 1000)  # "an endpoint [that sent Close] MAY discard any further data received"
+    ws.endpoint.deliver("y" * 1000)  # "an endpoint [that sent Close] MAY discard any further data received"
     assert (ws.statistics().unread_messages, ws.statistics().unread_bytes) == (0, 0)
     assert transport.log == ["pause", "resume"]
     with pytest.raises(ConnectionClosed):
@@ -592,14 +592,14 @@ async def test_closing_wakes_receivers_and_senders_and_lets_pings_wait_on(
     transport.outbox_bytes = 100
     sender = await start(nursery, ws, sending("a"))
     receiver = await start(nursery, ws, receiving)
-    ws._start_close(CloseFrame(4001, "enough"), "the test said so")
+    ws.endpoint.start_close(CloseFrame(4001, "enough"), "the test said so")
     await wait_all_tasks_blocked()
     for outcome in (sender, receiver):
         assert isinstance(outcome.error, ConnectionClosed)
         assert outcome.error.closed == Closed(CloseFrame(4001, "enough"), None, True, "the test said so")
     assert not ping.finished()
     await trio.sleep(1)
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     await wait_all_tasks_blocked()
     assert ping.value == 1
     assert transport.closes == [CloseFrame(4001, "enough")]
@@ -608,8 +608,8 @@ async def test_closing_wakes_receivers_and_senders_and_lets_pings_wait_on(
 async def test_a_ping_that_waits_while_we_close_is_woken_by_the_end(nursery: trio.Nursery) -> None:
     ws = connect().connection
     ping = await start(nursery, ws, pinging)
-    ws._start_close(CloseFrame(1000))
-    ws._finish(Closed(CloseFrame(1000), CloseFrame(1000), True))
+    ws.endpoint.start_close(CloseFrame(1000))
+    ws.endpoint.finish(Closed(CloseFrame(1000), CloseFrame(1000), True))
     await wait_all_tasks_blocked()
     assert isinstance(ping.error, ConnectionClosed)
     assert ping.error.closed.clean
@@ -618,35 +618,35 @@ async def test_a_ping_that_waits_while_we_close_is_woken_by_the_end(nursery: tri
 async def test_a_connection_is_closed_once_whoever_asks() -> None:
     transport = connect()
     ws = transport.connection
-    ws._start_close(CloseFrame(1000))
-    ws._start_close(CloseFrame(1011))
+    ws.endpoint.start_close(CloseFrame(1000))
+    ws.endpoint.start_close(CloseFrame(1011))
     assert transport.closes == [CloseFrame(1000)]
     lost = connect()
-    lost.connection._end(LOST)
-    lost.connection._start_close(CloseFrame(1000))
+    lost.connection.endpoint.end(LOST)
+    lost.connection.endpoint.start_close(CloseFrame(1000))
     assert lost.closes == []
     assert lost.connection.closed is LOST
 
 
 async def test_closed_says_more_as_more_becomes_known() -> None:
     ws = connect().connection
-    ws._start_close(CloseFrame(1000))
+    ws.endpoint.start_close(CloseFrame(1000))
     assert ws.closed == Closed(CloseFrame(1000), None, True)
     both = Closed(CloseFrame(1000), CloseFrame(1000), True)
-    ws._end(both)
+    ws.endpoint.end(both)
     assert ws.closed is both
     finished = Closed(CloseFrame(1000), CloseFrame(1000), True, "done")
-    ws._finish(finished)
+    ws.endpoint.finish(finished)
     assert ws.closed is finished
 
 
 async def test_wait_closed_waits_until_the_socket_is_released(nursery: trio.Nursery) -> None:
     ws = connect().connection
     waiting = await start(nursery, ws, Connection.wait_closed)
-    ws._end(BY_PEER)
+    ws.endpoint.end(BY_PEER)
     await wait_all_tasks_blocked()
     assert not waiting.finished()
-    ws._finish(BY_PEER)
+    ws.endpoint.finish(BY_PEER)
     await wait_all_tasks_blocked()
     assert waiting.finished()
     await ws.wait_closed()
@@ -654,7 +654,7 @@ async def test_wait_closed_waits_until_the_socket_is_released(nursery: trio.Nurs
 
 async def test_a_connection_may_finish_before_anybody_waits() -> None:
     ws = connect().connection
-    ws._finish(LOST)
+    ws.endpoint.finish(LOST)
     assert ws.closed is LOST
     await ws.wait_closed()
 
@@ -669,7 +669,7 @@ async def test_aclose_sends_one_close_frame_and_waits_for_the_end(nursery: trio.
     ]
     assert transport.closes == [CloseFrame(4001, "enough")]
     assert not any(outcome.finished() for outcome in outcomes)
-    ws._finish(Closed(CloseFrame(4001, "enough"), CloseFrame(4001), True))
+    ws.endpoint.finish(Closed(CloseFrame(4001, "enough"), CloseFrame(4001), True))
     await wait_all_tasks_blocked()
     assert all(outcome.finished() and outcome.error is None for outcome in outcomes)
     await ws.aclose()
@@ -680,10 +680,10 @@ async def test_aclose_on_a_connection_the_peer_has_closed_waits_and_sends_nothin
     nursery: trio.Nursery,
 ) -> None:
     transport = connect()
-    transport.connection._end(BY_PEER)
+    transport.connection.endpoint.end(BY_PEER)
     outcome = await start(nursery, transport.connection, closing)
     assert not outcome.finished()
-    transport.connection._finish(BY_PEER)
+    transport.connection.endpoint.finish(BY_PEER)
     await wait_all_tasks_blocked()
     assert outcome.finished()
     assert transport.closes == []
@@ -712,7 +712,7 @@ async def test_a_cancelled_aclose_has_started_the_closing_handshake(nursery: tri
     again.scope.cancel()
     await wait_all_tasks_blocked()
     assert again.scope.cancelled_caught
-    ws._finish(LOST)
+    ws.endpoint.finish(LOST)
     await ws.aclose()
 
 
@@ -726,7 +726,7 @@ async def test_ping_returns_the_round_trip_time(autojump_clock: MockClock, nurse
     ((opcode, payload),) = transport.sent
     assert opcode is Opcode.PING
     await trio.sleep(0.25)
-    ws._deliver_pong(payload)
+    ws.endpoint.deliver_pong(payload)
     await wait_all_tasks_blocked()
     assert outcome.value == 0.25
     assert ws.statistics().round_trip == 0.25
@@ -758,39 +758,39 @@ async def test_a_pong_answers_all_pings_up_to_its_own(
     for payload in (b"1", b"2", b"3"):
         pings.append(await start(nursery, ws, lambda ws, payload=payload: ws.ping(payload)))  # type: ignore[misc]
         await trio.sleep(1)
-    ws._deliver_pong(b"2")
+    ws.endpoint.deliver_pong(b"2")
     await wait_all_tasks_blocked()
     assert [ping.value for ping in pings] == [3, 2, None]
     assert not pings[2].finished()
-    ws._deliver_pong(b"3")
+    ws.endpoint.deliver_pong(b"3")
     await wait_all_tasks_blocked()
     assert pings[2].value == 1
 
 
 async def test_a_pong_that_answers_nothing_means_nothing(nursery: trio.Nursery) -> None:
     ws = connect().connection
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     ping = await start(nursery, ws, pinging)
-    ws._deliver_pong(b"other")
-    ws._deliver_pong(b"")
+    ws.endpoint.deliver_pong(b"other")
+    ws.endpoint.deliver_pong(b"")
     await wait_all_tasks_blocked()
     assert not ping.finished()
-    ws._deliver_pong(b"p")
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     await wait_all_tasks_blocked()
     assert ping.finished()
 
 
 async def test_a_pong_that_comes_before_the_ping_waits_is_not_missed(autojump_clock: MockClock) -> None:
     transport = connect()
-    transport.on_send = lambda: transport.connection._deliver_pong(b"p")
+    transport.on_send = lambda: transport.connection.endpoint.deliver_pong(b"p")
     with trio.fail_after(1):
         assert await transport.connection.ping(b"p") == 0
 
 
 async def test_a_connection_that_ends_before_the_ping_waits_is_not_missed(autojump_clock: MockClock) -> None:
     transport = connect()
-    transport.on_send = lambda: transport.connection._end(LOST)
+    transport.on_send = lambda: transport.connection.endpoint.end(LOST)
     with trio.fail_after(1), pytest.raises(ConnectionClosed, match="the test cut the wire"):
         await transport.connection.ping()
 
@@ -805,7 +805,7 @@ async def test_a_ping_payload_is_at_most_125_bytes_and_unique_in_flight(nursery:
     with pytest.raises(ValueError, match="a ping with the payload b'p' is already in flight"):
         await ws.ping(b"p")
     assert len(transport.sent) == 1
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     again = await start(nursery, ws, pinging)
     assert not again.finished()
     with pytest.raises(TypeError, match="not str"):
@@ -818,7 +818,7 @@ async def test_a_cancelled_ping_is_forgotten(nursery: trio.Nursery) -> None:
     first = await start(nursery, ws, pinging)
     first.scope.cancel()
     await wait_all_tasks_blocked()
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     assert ws.statistics().round_trip is None
     await start(nursery, ws, pinging)
     assert len(transport.sent) == 2
@@ -837,7 +837,7 @@ async def test_a_ping_waits_in_line_and_its_clock_starts_when_it_is_sent(
     assert transport.sent == [(Opcode.TEXT, b"first"), (Opcode.PING, b"p")]
     assert ws.statistics().messages_sent == 1
     await trio.sleep(0.5)
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     await wait_all_tasks_blocked()
     assert ping.value == 0.5
 
@@ -850,11 +850,11 @@ async def test_a_ping_that_ends_in_the_line_was_not_sent(nursery: trio.Nursery, 
     if how == "cancelled":
         ping.scope.cancel()
     else:
-        ws._start_close(CloseFrame(1000))
+        ws.endpoint.start_close(CloseFrame(1000))
     await wait_all_tasks_blocked()
     assert ping.scope.cancelled_caught or isinstance(ping.error, ConnectionClosed)
     assert transport.sent == []
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     assert ws.statistics().round_trip is None
 
 
@@ -864,20 +864,20 @@ async def test_a_ping_that_ends_in_the_line_leaves_a_later_one_of_the_same_paylo
     transport = full()
     ws = transport.connection
     first = await start(nursery, ws, pinging)
-    ws._deliver_pong(b"p")  # nobody asked the peer for this yet
+    ws.endpoint.deliver_pong(b"p")  # nobody asked the peer for this yet
     second = await start(nursery, ws, pinging)
     first.scope.cancel()
     await wait_all_tasks_blocked()
     transport.take()
     await wait_all_tasks_blocked()
-    ws._deliver_pong(b"p")
+    ws.endpoint.deliver_pong(b"p")
     await wait_all_tasks_blocked()
     assert second.finished()
 
 
 async def test_a_ping_after_the_connection_began_to_close_is_refused() -> None:
     transport = connect()
-    transport.connection._start_close(CloseFrame(1000))
+    transport.connection.endpoint.start_close(CloseFrame(1000))
     with pytest.raises(ConnectionClosed):
         await transport.connection.ping()
     assert transport.sent == []
@@ -896,7 +896,7 @@ async def test_a_ping_in_a_cancelled_scope_sends_nothing() -> None:
 
 
 def offer(ws: Connection, message: EncodedMessage) -> bool:
-    return ws._offer(message, len(message.payload))
+    return ws.endpoint.offer(message, len(message.payload))
 
 
 async def test_a_broadcast_message_is_taken_only_if_there_is_room_now(nursery: trio.Nursery) -> None:
@@ -910,7 +910,7 @@ async def test_a_broadcast_message_is_taken_only_if_there_is_room_now(nursery: t
     assert transport.texts == ["x" * 60]
     assert transport.log == ["send_encoded"]
     assert ws.statistics().messages_sent == 1
-    ws._start_close(CloseFrame(1000))
+    ws.endpoint.start_close(CloseFrame(1000))
     transport.outbox_bytes = 0
     assert not offer(ws, encode("y"))
 
@@ -920,17 +920,17 @@ class Recipient:
 
     room = "the room"
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         raise AssertionError("nothing is dropped here")
 
-    _overdue = _drop
+    overdue = drop
 
 
 def wait_in_line(ws: Connection, *messages: str) -> None:
     for text in messages:
         message = encode(text)
         entry = WaitingBroadcast(Recipient(), message, len(message.payload), due=10)
-        ws._open_backlog().add_broadcast(entry, 10)
+        ws.endpoint.open_backlog().add_broadcast(entry, 10)
 
 
 async def test_room_goes_to_what_waits_in_the_order_of_the_calls(nursery: trio.Nursery) -> None:
@@ -990,14 +990,14 @@ async def test_the_end_forgets_what_waits(nursery: trio.Nursery) -> None:
     ws = transport.connection
     wait_in_line(ws, "a")
     sender = await start(nursery, ws, sending("s"))
-    ws._end(LOST)
+    ws.endpoint.end(LOST)
     await wait_all_tasks_blocked()
     assert isinstance(sender.error, ConnectionClosed)
     transport.take()
     assert transport.sent == []
     ((_, timer),) = transport.pending
     timer.fire()
-    assert ws._backlog is None
+    assert ws.endpoint.backlog is None
 
 
 async def test_a_transport_is_asked_to_tell_of_room_only_while_somebody_waits_for_it(
@@ -1068,7 +1068,7 @@ async def test_an_async_verb_in_another_threads_event_loop_changes_nothing(
     transport = connect()
     ws = transport.connection
     if unread:
-        ws._deliver("a message")
+        ws.endpoint.deliver("a message")
     before = state(ws)
     with pytest.raises(WrongThread, match=r"trio_token=server\.trio_token"):
         await trio.to_thread.run_sync(run, ws, ASYNC_VERBS[verb])
@@ -1082,7 +1082,7 @@ async def test_an_async_verb_in_another_threads_event_loop_changes_nothing(
 async def test_a_synchronous_verb_in_another_thread_changes_nothing(verb: str, nursery: trio.Nursery) -> None:
     transport = connect()
     ws = transport.connection
-    ws._begin(FakeSession(nursery))
+    ws.endpoint.begin(FakeSession(nursery))
     before = state(ws)
     with pytest.raises(WrongThread, match=rf"ws\.{verb} in another thread"):
         await trio.to_thread.run_sync(SYNC_VERBS[verb], ws)
@@ -1123,7 +1123,7 @@ async def test_a_thread_that_asks_the_event_loop_may_send() -> None:
 
 def test_connections_of_one_thread_share_its_number() -> None:
     async def main() -> bool:
-        return connect().connection._thread is connect().connection._thread
+        return connect().connection.endpoint.thread is connect().connection.endpoint.thread
 
     assert trio.run(main)
 
@@ -1149,18 +1149,18 @@ async def test_draining_is_told_to_who_looks_and_to_who_waits(nursery: trio.Nurs
     waiting = [await start(nursery, ws, Connection.wait_draining) for _ in range(2)]
     assert not is_draining(ws)
     assert not any(outcome.finished() for outcome in waiting)
-    ws._drain()
+    ws.endpoint.drain()
     assert is_draining(ws)
     await wait_all_tasks_blocked()
     assert all(outcome.finished() for outcome in waiting)
-    ws._drain()
+    ws.endpoint.drain()
     await ws.wait_draining()
     assert ws.closed is None
 
 
 async def test_wait_draining_is_a_checkpoint_in_any_case() -> None:
     ws = connect().connection
-    ws._drain()
+    ws.endpoint.drain()
     with trio.CancelScope() as scope:
         scope.cancel()
         await ws.wait_draining()
@@ -1191,23 +1191,23 @@ class FakeSession:
 async def test_the_session_gives_the_nursery_and_hears_of_the_end_once(nursery: trio.Nursery) -> None:
     ws = connect().connection
     session = FakeSession(nursery)
-    ws._cancel_handler()  # there is none yet
-    ws._begin(session)
+    ws.endpoint.cancel_handler()  # there is none yet
+    ws.endpoint.begin(session)
     assert ws.nursery is nursery
     assert session.calls == []
-    ws._start_close(CloseFrame(1000))
+    ws.endpoint.start_close(CloseFrame(1000))
     assert session.calls == []
-    ws._end(BY_PEER)
+    ws.endpoint.end(BY_PEER)
     assert session.calls == ["connection_ended"]
-    ws._finish(BY_PEER)
+    ws.endpoint.finish(BY_PEER)
     assert session.calls == ["connection_ended", "connection_closed"]
-    ws._cancel_handler()
+    ws.endpoint.cancel_handler()
     assert session.calls == ["connection_ended", "connection_closed", "cancel"]
 
 
 async def test_a_session_that_begins_after_the_end_hears_of_it(nursery: trio.Nursery) -> None:
     ws = connect().connection
-    ws._end(LOST)
+    ws.endpoint.end(LOST)
     session = FakeSession(nursery)
-    ws._begin(session)
+    ws.endpoint.begin(session)
     assert session.calls == ["connection_ended"]

@@ -38,6 +38,8 @@ def modules_of(package: str) -> list[str]:
 TESTED_BY = {
     "wsframework/__init__.py": "tests/test_exports.py",
     "wsframework/__main__.py": "tests/cli/test_main.py",
+    # Tested through its face.
+    "wsframework/endpoint.py": "tests/test_connection.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",
     "wsframework/cli/program.py": "tests/cli/test_main.py",
     "wsframework/server/serving.py": "tests/server/test_native.py",

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire", "routing", "origins", "plugins", "timers", "tasks"),
     ("transport", "parking", "pings"),
     ("backlog",),
+    ("endpoint",),
     ("connection",),
     ("observer",),
     ("session", "rooms"),

@@ -53,7 +53,7 @@ class Stage:
         """Return a member that does not read, whose outbox is full to the last byte."""
         peer = await self.member()
         ws = self.room.members[-1].ws
-        limit = ws._limits.outbox_bytes
+        limit = ws.endpoint._limits.outbox_bytes
         await ws.send(b"\0" * (limit - 4))
         await trio.testing.wait_all_tasks_blocked()
         return peer
@@ -582,7 +582,7 @@ def full(limits: Limits | None = None) -> FakeTransport:
     """Return a transport whose outbox has no room for another byte."""
     transport = fake_connect(limits)
     transport.taking = False
-    transport.outbox_bytes = transport.connection._outbox_limit
+    transport.outbox_bytes = transport.connection.endpoint.outbox_limit
     return transport
 
 
@@ -623,7 +623,7 @@ async def test_who_leaves_and_comes_back_is_closed_when_that_is_too_much() -> No
             assert room.broadcast("x" * 100) == (number < 10)
     assert transport.closes == [CloseFrame(1013, "too slow for this room")]
     assert room.statistics().closed == 1
-    assert ws._backlog is None
+    assert ws.endpoint.backlog is None
 
 
 async def test_many_rooms_share_the_account_of_their_member() -> None:
@@ -728,7 +728,7 @@ async def test_a_burst_of_one_turn_makes_nobody_slow_whose_socket_takes_it() -> 
 
 async def test_a_member_whose_connection_turns_out_to_be_lost_is_not_reached() -> None:
     transport = full()
-    transport.on_flush_now = lambda: transport.connection._end(LOST)
+    transport.on_flush_now = lambda: transport.connection.endpoint.end(LOST)
     room = Room("lobby", slow=SlowPolicy(max_bytes=10))
     async with room.join(transport.connection) as member:
         assert room.broadcast("x" * 10) == 1
@@ -784,7 +784,7 @@ async def test_what_was_left_behind_is_judged_as_if_the_member_had_stayed(
             dropping.broadcast("y")
         await trio.sleep(3.1)
         assert one.closes == [CloseFrame(1013, "too slow for this room")]
-        assert two.connection._waiting is None
+        assert two.connection.endpoint.waiting is None
         assert dropping.statistics().dropped == 1
 
 

@@ -57,8 +57,8 @@ class Served:
 
     def end(self, closed: Closed = BY_PEER) -> None:
         """Pretend that the peer closed the connection, or was lost."""
-        self.ws._end(closed)
-        self.timers.after(0.1, lambda: self.ws._finish(closed))
+        self.ws.endpoint.end(closed)
+        self.timers.after(0.1, lambda: self.ws.endpoint.finish(closed))
 
 
 @asynccontextmanager
@@ -133,7 +133,7 @@ async def test_both_ends_of_a_connection_are_recorded_with_what_is_known(
         await trio.sleep(2)
 
     async with serving(handler) as served:
-        served.ws._deliver("hi")
+        served.ws.endpoint.deliver("hi")
     opened, closed = caplog.records
     known = {"path": "/chat", "remote": served.ws.request.remote, "handler": "talk"}
     assert opened.__dict__["fields"] == {**known, "subprotocol": "chat"}
@@ -747,7 +747,7 @@ async def test_a_connection_that_ended_before_its_handler_began_gives_it_the_gra
         await trio.sleep_forever()
 
     served = Served(handler, Timeouts(disconnect_grace=2))
-    served.ws._deliver("hello")
+    served.ws.endpoint.deliver("hello")
     served.end()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(served.timers.run)
@@ -787,7 +787,7 @@ async def test_the_hard_deadline_cancels_the_handler_without_any_grace(
 
     async with serving(handler, grace=1000) as served:
         await trio.sleep(1)
-        served.ws._cancel_handler()
+        served.ws.endpoint.cancel_handler()
         await wait_all_tasks_blocked()
         assert served.transport.closes == [CloseFrame(1000)]
     assert "handler.cancelled" in events(caplog)

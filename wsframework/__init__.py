@@ -2,7 +2,8 @@
 
 from wsframework.app import App
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
-from wsframework.connection import Connection, ConnectionStatistics
+from wsframework.connection import Connection
+from wsframework.endpoint import ConnectionStatistics
 from wsframework.errors import (
     Close,
     Closed,

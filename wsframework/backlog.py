@@ -55,21 +55,21 @@ class Recipient(Protocol):
     def room(self) -> object:
         """Whose broadcasts they are."""
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Count a broadcast that was taken out of the line."""
 
-    def _overdue(self) -> None:
+    def overdue(self) -> None:
         """The oldest broadcast of the room has waited for too long: drop it, or close the connection."""
 
 
 class Owner(Protocol):
     """Whose backlog it is: a connection."""
 
-    _backlog: Backlog | None
-    _transport: Transport
-    _closed: Closed | None
+    backlog: Backlog | None
+    transport: Transport
+    closed: Closed | None
 
-    def _made_room(self) -> None:
+    def made_room(self) -> None:
         """Commit what there is room for."""
 
 
@@ -243,7 +243,7 @@ class Backlog:
         # Each time it takes at most one full outbox, into which the line then moves up.
         while self.messages:
             before = self.messages
-            self._owner._transport.flush_now()
+            self._owner.transport.flush_now()
             if self.messages == before:
                 self._offered_at = now
                 return
@@ -252,7 +252,7 @@ class Backlog:
         if self._timer is not None:
             self._timer.cancel()
         self._moment = moment
-        self._timer = self._owner._transport.after(seconds, self._judge)
+        self._timer = self._owner.transport.after(seconds, self._judge)
 
     def _judge(self) -> None:
         """Have the rooms decide about what is overdue."""
@@ -260,13 +260,13 @@ class Backlog:
         # none of those that wait.
         moment, self._moment, self._timer = self._moment, math.inf, None
         owner = self._owner
-        owner._transport.flush_now()
+        owner.transport.flush_now()
         for share in list(self._shares.values()):
             while share.messages and share.oldest.due <= moment:
-                share.oldest.member._overdue()
-                if owner._closed is not None:
+                share.oldest.member.overdue()
+                if owner.closed is not None:
                     return
-        owner._made_room()  # who stood behind a broadcast that was too large for the room there is
+        owner.made_room()  # who stood behind a broadcast that was too large for the room there is
         if self._shares:
             earliest = min(share.oldest.due for share in self._shares.values())
             # That is on a clock that shows `moment` now.
@@ -274,8 +274,8 @@ class Backlog:
                 earliest = moment + _JUDGE_SECONDS
             if earliest < math.inf:
                 self._arm(earliest - moment, earliest)
-        elif not self._live and owner._backlog is self:
-            owner._backlog = None
+        elif not self._live and owner.backlog is self:
+            owner.backlog = None
 
     def end(self) -> Iterator[Task]:
         """Forget everything, and return the tasks that are in line: the connection is over."""

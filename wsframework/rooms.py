@@ -192,16 +192,18 @@ class Member:
 
     Attributes:
         ws: the member's connection.
+        endpoint: its endpoint, for the room.
         room: the room.
         id: unique among the members of this process's rooms.
         dropped: messages this member did not get because it was slow.
     """
 
-    __slots__ = ("_data", "dropped", "id", "room", "ws")
+    __slots__ = ("_data", "dropped", "endpoint", "id", "room", "ws")
 
     def __init__(self, room: Room, ws: Connection, data: Any) -> None:
         self.room = room
         self.ws = ws
+        self.endpoint = ws.endpoint
         self.id = next(_member_numbers)
         self.dropped = 0
         self._data = data
@@ -226,7 +228,7 @@ class Member:
 
     @data.setter
     def data(self, data: Any) -> None:
-        if get_ident() != self.ws._thread:
+        if get_ident() != self.ws.endpoint.thread:
             raise WrongThread("member.data = …")
         self.room._update(self, data)
         self._data = data
@@ -234,53 +236,55 @@ class Member:
     @property
     def backlog_bytes(self) -> int:
         """Payload bytes of broadcasts that wait for room in the connection's outbox, from all its rooms."""
-        waiting = self.ws._waiting
+        waiting = self.ws.endpoint.waiting
         return 0 if waiting is None else waiting.bytes
 
     def _take(self, message: EncodedMessage, size: int, due: float) -> bool:
         """Take a broadcast for which the outbox has no room: into the backlog, or not at all."""
-        ws, room = self.ws, self.room
+        endpoint, room = self.endpoint, self.room
         policy = room.slow
-        waiting = ws._waiting
+        waiting = endpoint.waiting
         if waiting is not None and waiting.is_full(size, policy.max_bytes, policy.max_messages):
             waiting.offer()
             if not self._make_place(size, policy):
                 return False
             # That may have moved the whole line into the outbox.
-            if ws._offer(message, size):
+            if endpoint.offer(message, size):
                 return True
-        if ws._closed is not None:
+        if endpoint.closed is not None:
             return False
-        ws._open_backlog().add_broadcast(WaitingBroadcast(self, message, size, due), policy.max_seconds)
+        endpoint.open_backlog().add_broadcast(WaitingBroadcast(self, message, size, due), policy.max_seconds)
         return True
 
     def _make_place(self, size: int, policy: SlowPolicy) -> bool:
         """Do what the policy says if there is no place in line; return whether there is one then."""
-        ws, room = self.ws, self.room
-        waiting = ws._waiting
+        endpoint, room = self.endpoint, self.room
+        waiting = endpoint.waiting
         limits = size, policy.max_bytes, policy.max_messages
         if waiting is None or not waiting.is_full(*limits):
             return True
         if policy.action == "close":
-            room._close(ws)
+            room._close(self)
             return False
         if policy.action == "drop_newest" or not waiting.can_make_place(room, *limits):
-            self._drop()
+            self.drop()
             return False
         while waiting.is_full(*limits):
-            waiting.remove_oldest(room).member._drop()
-        ws._made_room()
+            waiting.remove_oldest(room).member.drop()
+        endpoint.made_room()
         return True
 
-    def _overdue(self) -> None:
-        room, ws = self.room, self.ws
+    def overdue(self) -> None:
+        """Do what the room's policy says about its oldest broadcast, which has waited for too long."""
+        room, waiting = self.room, self.endpoint.waiting
         if room.slow.action == "close":
-            room._close(ws)
-        elif ws._waiting is not None:
-            ws._waiting.remove_oldest(room)
-            self._drop()
+            room._close(self)
+        elif waiting is not None:
+            waiting.remove_oldest(room)
+            self.drop()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Count a broadcast that this member does not get."""
         self.dropped += 1
         self.room._dropped += 1
 
@@ -360,14 +364,14 @@ class Room:
     def _enter(self, member: Member) -> None:
         ws, engine, thread = member.ws, self._engine, get_ident()
         subscription = self._subscribed()
-        if thread != ws._thread or (subscription is not None and thread != subscription.thread):
+        if thread != ws.endpoint.thread or (subscription is not None and thread != subscription.thread):
             raise WrongThread("room.join")
         if ws in self._members or (
             subscription is not None and any(ws in room._members for room in subscription.rooms)
         ):
             raise RuntimeError(f"{ws!r} is already a member of the room {self.name!r}")
         if subscription is None:
-            subscription = _Subscription(engine, self.name, ws._thread)
+            subscription = _Subscription(engine, self.name, ws.endpoint.thread)
             engine.subscribe(subscription.name, subscription.deliver)
             _subscriptions[id(engine), subscription.name] = subscription
         if self._subscription is None:
@@ -383,7 +387,7 @@ class Room:
     @trio.lowlevel.enable_ki_protection
     def _leave(self, member: Member) -> None:
         ws, subscription = member.ws, self._subscription
-        if get_ident() != ws._thread:
+        if get_ident() != ws.endpoint.thread:
             raise WrongThread("leaving a room")
         if subscription is None or self._members.get(ws) is not member:
             return
@@ -449,7 +453,7 @@ class Room:
             if exclude and ws in exclude:
                 continue
             # Nearly always the outbox has room.
-            if ws._offer(message, size):
+            if member.endpoint.offer(message, size):
                 reached += 1
             else:
                 refused.append(member)
@@ -461,9 +465,9 @@ class Room:
         self._deliveries += reached
         return reached
 
-    def _close(self, ws: Connection) -> None:
+    def _close(self, member: Member) -> None:
         self._closed += 1
-        ws._start_close(CloseFrame(1013, "too slow for this room"), "a slow member of a room")
+        member.endpoint.start_close(CloseFrame(1013, "too slow for this room"), "a slow member of a room")
 
 
 def _connections(

@@ -164,7 +164,7 @@ class Session:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                ws._begin(self)
+                ws.endpoint.begin(self)
                 try:
                     with self._scope:
                         result = await self._acceptance.handler(ws)
@@ -216,14 +216,14 @@ class Session:
         self._nursery = None
         self._ended = True
         self._close_after(None if error is None else unwrap_group(error))
-        if self._ws._is_finished:
+        if self._ws.endpoint.is_finished:
             self._finish()
 
     def give_up(self) -> None:
         """Close after a mistake of ours in `run`, which has not seen to it."""
         self._over = self._ended = True
-        self._ws._start_close(CloseFrame(1011, "internal error"))
-        if self._ws._is_finished:
+        self._ws.endpoint.start_close(CloseFrame(1011, "internal error"))
+        if self._ws.endpoint.is_finished:
             self._finish()
 
     def connection_closed(self) -> None:
@@ -236,7 +236,7 @@ class Session:
         if on_over is None:
             return
         ws = self._ws
-        ws._session = None
+        ws.endpoint.session = None
         on_over(self)
         self._observer.connection_closed(ws, self._acceptance.name)
 
@@ -307,11 +307,11 @@ class Session:
                 self._observer.handler_crashed(self._ws.request, self._acceptance.name, error)
             elif closes:
                 frame = CloseFrame(closes[0].code, closes[0].reason)
-        self._ws._start_close(frame)
+        self._ws.endpoint.start_close(frame)
 
     def _close_late(self) -> None:
         """Close though a child does not end: the one that failed has cancelled it."""
-        self._ws._start_close(CloseFrame(1011, "internal error"))
+        self._ws.endpoint.start_close(CloseFrame(1011, "internal error"))
 
     def _tell_of(self, result: object) -> None:
         """Log, once for each handler, that what it returns goes nowhere."""

@@ -134,7 +134,7 @@ async def test_a_handler_that_works_on_and_then_stalls_behind_a_full_inbox_does_
         nonlocal ended
         try:
             await trio.sleep(0.02)
-            while ws._paused:
+            while ws.endpoint.paused:
                 await ws.receive()
             # Now it is read on, and the time of whoever watches its progress is over: either may come first.
             time.sleep(0.06)  # noqa: ASYNC251

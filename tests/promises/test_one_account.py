@@ -340,10 +340,10 @@ class World:
     async def close(self, on: ModelConnection) -> None:
         if self.random.random() < 0.1 and not on.over:
             if self.random.random() < 0.5:
-                on.ws._start_close(CloseFrame(1000))
+                on.ws.endpoint.start_close(CloseFrame(1000))
                 on.close(CloseFrame(1000))
             else:
-                on.ws._end(LOST)
+                on.ws.endpoint.end(LOST)
                 on.close(None)
 
     async def let_time_pass(self, _: object) -> None:
@@ -405,8 +405,8 @@ class World:
         self.clock.jump(1000)
         await trio.testing.wait_all_tasks_blocked()
         for on in self.connections:
-            assert on.ws._waiting is None
-            assert on.ws._backlog is None
+            assert on.ws.endpoint.waiting is None
+            assert on.ws.endpoint.backlog is None
         assert self.timers._heap == []
         assert _subscriptions == {}
         self.nursery.cancel_scope.cancel()

@@ -53,29 +53,29 @@ class Receiver:
         self.on_idle: Callable[[], None] | None = None
 
     @property
-    def _has_unread(self) -> bool:
+    def has_unread(self) -> bool:
         return bool(self.messages)
 
     @property
-    def _messages_taken(self) -> int:
+    def messages_taken(self) -> int:
         return 0
 
-    def _deliver(self, message: str | bytes) -> None:
+    def deliver(self, message: str | bytes) -> None:
         self.messages.append(message)
 
-    def _deliver_pong(self, payload: bytes) -> None:
+    def deliver_pong(self, payload: bytes) -> None:
         self.pongs.append(payload)
 
-    def _call_when_idle(self, callback: Callable[[], None]) -> None:
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
         self.on_idle = callback
 
-    def _made_room(self) -> None:
+    def made_room(self) -> None:
         self.rooms += 1
 
-    def _end(self, closed: Closed) -> None:
+    def end(self, closed: Closed) -> None:
         self.ended = closed
 
-    def _finish(self, closed: Closed) -> None:
+    def finish(self, closed: Closed) -> None:
         self.finished = closed
 
     def receive_all(self) -> list[str | bytes]:
@@ -93,7 +93,7 @@ class Transport(FrameTransport):
         codecs = server_codecs(DeflateParameters(), Deflate(threshold_bytes=0)) if deflate else None
         super().__init__(limits=limits, timeouts=timeouts, timers=timers, codecs=codecs)
         self.receiver = Receiver()
-        self.connection = self.receiver
+        self.endpoint = self.receiver
         self.released = False
         self.kernel_bytes = 0
         self.steps_wanted = 0
@@ -484,13 +484,13 @@ async def test_a_read_full_of_messages_is_delivered_in_steps(make: Make) -> None
 
 async def test_who_is_told_to_stop_decodes_no_more_and_goes_on_when_reading_does(make: Make) -> None:
     transport = make()
-    deliver = transport.receiver._deliver
+    deliver = transport.receiver.deliver
 
     def full(message: str | bytes) -> None:
         deliver(message)
         transport.pause_reading()
 
-    transport.receiver._deliver = full  # type: ignore[method-assign]
+    transport.receiver.deliver = full  # type: ignore[method-assign]
     transport.receive(flood(1_000))
     held = len(transport.receiver.messages)
     assert held < 300
@@ -692,7 +692,7 @@ async def test_an_answer_is_written_and_everything_that_comes_is_ignored(
 ) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.answer(b"HTTP/1.1 404 Not Found\r\n\r\n")
-    assert isinstance(transport.connection, NoReceiver)
+    assert isinstance(transport.endpoint, NoReceiver)
     assert transport.sending_ended
     assert transport.take() == b"HTTP/1.1 404 Not Found\r\n\r\n"
     transport.receive(text("a"), sent(Opcode.PONG))

@@ -48,7 +48,7 @@ class Ends:
             ours, hub, limits=limits, timeouts=TIMEOUTS, timers=timers, on_release=self._on_release
         )
         self.connection = Connection(self.transport, Request("/"), limits=limits)
-        self.transport.connection = self.connection
+        self.transport.endpoint = self.connection.endpoint
         hub.add(ours.fileno(), self.transport, READ)
 
     def _on_release(self) -> None:
@@ -342,7 +342,7 @@ async def test_a_close_behind_a_large_outbox_waits_for_a_reader_that_makes_progr
     ends = make(limits=Limits(outbox_bytes=10_000_000))
     start = trio.current_time()
     await ends.connection.send(bytes(400_000))
-    ends.connection._start_close(CloseFrame(1000))
+    ends.connection.endpoint.start_close(CloseFrame(1000))
     received = 0
     while received < 400_000:
         received += len(await ends.read(20_000))
@@ -426,7 +426,7 @@ class FakeEnds:
             self.socket, self.hub, limits=limits, timeouts=TIMEOUTS, timers=Timers(), on_release=lambda: None
         )
         self.connection = Connection(self.transport, Request("/"), limits=limits)
-        self.transport.connection = self.connection
+        self.transport.endpoint = self.connection.endpoint
         self.hub.add(self.socket.fileno(), self.transport, READ)
         self.transport.begin(b"")
 
@@ -622,7 +622,7 @@ async def test_a_tls_reader_that_begins_late_gets_everything(
             tls, hub, limits=limits, timeouts=TIMEOUTS, timers=timers, on_release=lambda: None
         )
         connection = Connection(transport, Request("/"), limits=limits)
-        transport.connection = connection
+        transport.endpoint = connection.endpoint
         hub.add(tls.fileno(), transport, READ)
         transport.begin(b"")
         async with trio.open_nursery() as nursery:

@@ -34,7 +34,7 @@ class Ends:
     def __init__(self, stream: trio.abc.Stream, timers: Timers, limits: Limits) -> None:
         self.transport = StreamTransport(stream, limits=limits, timeouts=TIMEOUTS, timers=timers)
         self.connection = Connection(self.transport, Request("/"), limits=limits)
-        self.transport.connection = self.connection
+        self.transport.endpoint = self.connection.endpoint
         self.over = trio.Event()
 
     async def run(self, initial: bytes = b"") -> None:
@@ -274,9 +274,9 @@ async def test_a_keyboard_interrupt_never_strikes_between_a_frame_and_its_delive
         def _look(self, *_: object) -> None:
             protected.add(trio.lowlevel.currently_ki_protected())
 
-        _deliver = _made_room = _look
+        deliver = made_room = _look
 
-    ends.transport.connection = Looking()
+    ends.transport.endpoint = Looking()
     ends.transport.room_wanted = True
     ends.transport.send(Opcode.TEXT, b"a")
     await theirs.send_all(flood(500))
@@ -293,7 +293,7 @@ async def test_a_reader_of_the_last_bytes_that_makes_progress_gets_the_close_tim
     ours, theirs = trio.testing.lockstep_stream_pair()
     ends = await begin(ours, limits=Limits(outbox_bytes=1_000_000))
     await ends.connection.send(bytes(400_000))
-    ends.connection._start_close(CloseFrame(1000))
+    ends.connection.endpoint.start_close(CloseFrame(1000))
     received = 0
     start = trio.current_time()
     while received < 400_000:

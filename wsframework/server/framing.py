@@ -75,45 +75,45 @@ _SMALL_FRAMES = 64
 
 
 class Receiver(Protocol):
-    """What a transport delivers to: a `Connection`, or what stands in for one."""
+    """What a transport delivers to: an `Endpoint`, or what stands in for one."""
 
     @property
-    def _has_unread(self) -> bool:
+    def has_unread(self) -> bool:
         """Whether messages wait to be received."""
 
     @property
-    def _messages_taken(self) -> int:
+    def messages_taken(self) -> int:
         """How many messages were received."""
 
-    def _deliver(self, message: str | bytes) -> None:
+    def deliver(self, message: str | bytes) -> None:
         """Take a message that arrived."""
 
-    def _deliver_pong(self, payload: bytes) -> None:
+    def deliver_pong(self, payload: bytes) -> None:
         """Take a pong."""
 
-    def _call_when_idle(self, callback: Callable[[], None]) -> None:
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
         """Call back once every message was received."""
 
-    def _made_room(self) -> None:
+    def made_room(self) -> None:
         """The outbox has room."""
 
-    def _end(self, closed: Closed) -> None:
+    def end(self, closed: Closed) -> None:
         """No more messages will come."""
 
-    def _finish(self, closed: Closed) -> None:
+    def finish(self, closed: Closed) -> None:
         """The transport is closed."""
 
 
 class NoReceiver:
     """Stands in for a connection where there is none: behind an HTTP answer."""
 
-    _has_unread = False
-    _messages_taken = 0
+    has_unread = False
+    messages_taken = 0
 
     def _ignore(self, *_: object) -> None:
-        return
+        """Drop it."""
 
-    _deliver = _deliver_pong = _call_when_idle = _made_room = _end = _finish = _ignore
+    deliver = deliver_pong = call_when_idle = made_room = end = finish = _ignore
 
 
 @cache
@@ -140,14 +140,14 @@ class FrameTransport(ABC):
         "_sending_ended",
         "_timeouts",
         "_timers",
-        "connection",
+        "endpoint",
         "heard_at",
         "outbox",
         "outbox_bytes",
         "room_wanted",
     )
 
-    connection: Receiver
+    endpoint: Receiver
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class FrameTransport(ABC):
 
     def answer(self, data: bytes) -> None:
         """Write an HTTP answer instead of frames, then end the connection."""
-        self.connection = NoReceiver()
+        self.endpoint = NoReceiver()
         self._commit(data)
         self._end_sending()
 
@@ -293,11 +293,11 @@ class FrameTransport(ABC):
             data: what came.
             delivered: whether messages that came right before them were delivered just now.
         """
-        connection = self.connection
+        endpoint = self.endpoint
         for event in self._decoder.feed(data):
             kind = type(event)
             if kind is str or kind is bytes:
-                connection._deliver(event)  # type: ignore[arg-type]
+                endpoint.deliver(event)  # type: ignore[arg-type]
                 delivered = True
             else:
                 self._control(event, delivered)
@@ -330,7 +330,7 @@ class FrameTransport(ABC):
             case Ping(payload):
                 self._answer_ping(payload)
             case Pong(payload):
-                self.connection._deliver_pong(payload)
+                self.endpoint.deliver_pong(payload)
             case CloseReceived(frame):
                 if self._closing.state is CloseState.OPEN:
                     self._closing.hear(frame)
@@ -357,12 +357,12 @@ class FrameTransport(ABC):
 
     def _hold_back(self, action: Callable[[], None], delivered: bool) -> None:
         """Do `action` when the messages before it were received, or after `last_words` seconds."""
-        if not delivered and not self.connection._has_unread:
+        if not delivered and not self.endpoint.has_unread:
             action()
             return
         self._deferred = action
         self._timers.after(self._timeouts.last_words, self._run_deferred)
-        self.connection._call_when_idle(self._run_deferred)
+        self.endpoint.call_when_idle(self._run_deferred)
 
     def _run_deferred(self) -> None:
         action, self._deferred = self._deferred, None
@@ -373,7 +373,7 @@ class FrameTransport(ABC):
         answer = self._closing.receive(frame)
         if answer is not None:
             self._commit(answer)
-            self.connection._end(self._closing.outcome())
+            self.endpoint.end(self._closing.outcome())
         self._end_sending()
 
     def _fail(self, frame: CloseFrame) -> None:
@@ -382,7 +382,7 @@ class FrameTransport(ABC):
         encoded = self._closing.send(frame)
         if encoded is not None:
             self._commit(encoded)
-        self.connection._end(self._closing.outcome(self._cause))
+        self.endpoint.end(self._closing.outcome(self._cause))
         self._end_sending()
 
     # Bytes out
@@ -395,7 +395,7 @@ class FrameTransport(ABC):
             if self._pending_pong is not None and self._closing.state is CloseState.OPEN:
                 payload, self._pending_pong = self._pending_pong, None
                 self._commit(encode_pong(payload))
-            self.connection._made_room()
+            self.endpoint.made_room()
 
     def _end_sending(self) -> None:
         """No frame follows: flush, then FIN."""
@@ -466,7 +466,7 @@ class FrameTransport(ABC):
         if self._closing.state is not CloseState.CLOSED:
             self._cause = self._cause or cause
         self._closing.lost()
-        self.connection._end(self._closing.outcome(self._cause))
+        self.endpoint.end(self._closing.outcome(self._cause))
 
     def _released(self) -> None:
         """The socket is closed: tell the connection."""
@@ -476,7 +476,7 @@ class FrameTransport(ABC):
         self._deferred = None
         self._decoder.end()
         self.outbox.clear()
-        self.connection._finish(self._closing.outcome(self._cause))
+        self.endpoint.finish(self._closing.outcome(self._cause))
 
     # Keepalive
 

@@ -38,6 +38,7 @@ import trio
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled
+from wsframework.endpoint import Endpoint
 from wsframework.errors import CloseFrame, WrongThread, unwrap_group
 from wsframework.observer import Observer
 from wsframework.records import describe, record
@@ -533,7 +534,7 @@ class Server:
             ws = Connection(
                 transport, opening.request, subprotocol=opening.acceptance.subprotocol, limits=self.limits
             )
-            transport.connection = ws
+            transport.endpoint = ws.endpoint
             transport.write_raw(opening.answer)
             self._transports.add(transport)
             session = Session(
@@ -653,16 +654,16 @@ class Server:
             _contained(incoming.drain)
         spread = spread_seconds(len(self._transports), self.timeouts.drain)
         for transport in list(self._transports):
-            ws = transport.connection
-            if isinstance(ws, Connection):
-                ws._drain()
-                self.timers.after(random.uniform(0, spread), _closer(ws))
+            endpoint = transport.endpoint
+            if isinstance(endpoint, Endpoint):
+                endpoint.drain()
+                self.timers.after(random.uniform(0, spread), _closer(endpoint))
 
     async def _say_goodbye(self, frame: CloseFrame, cause: str) -> None:
         """Close at once whatever was still to be closed, without counting on the hub's tasks or on timers."""
         for transport in list(self._transports):
-            if isinstance(ws := transport.connection, Connection):
-                _contained(functools.partial(ws._start_close, frame, cause))
+            if isinstance(endpoint := transport.endpoint, Endpoint):
+                _contained(functools.partial(endpoint.start_close, frame, cause))
         if self._hub is not None:
             _contained(self._hub.flush_now)
         if any(transport.outbox_bytes for transport in self._transports):
@@ -679,8 +680,8 @@ class Server:
         for incoming in list(self._incoming):
             _contained(incoming.drain)
         for transport in list(self._transports):
-            if isinstance(ws := transport.connection, Connection):
-                _contained(ws._drain)
+            if isinstance(endpoint := transport.endpoint, Endpoint):
+                _contained(endpoint.drain)
         await self._say_goodbye(_FAILED, "the server has failed")
         # Time for the frames to arrive: nobody may be left who reads the answers, and closing a socket with
         # unread bytes destroys what is on its way.
@@ -706,8 +707,8 @@ def _time_is_real() -> bool:
     return 0.9 < clock.deadline_to_sleep_time(clock.current_time() + 1) < 1.1
 
 
-def _closer(ws: Connection) -> Callable[[], None]:
-    return lambda: ws._start_close(_SHUTTING_DOWN, "the server is shutting down")
+def _closer(endpoint: Endpoint) -> Callable[[], None]:
+    return lambda: endpoint.start_close(_SHUTTING_DOWN, "the server is shutting down")
 
 
 def _contained(function: Callable[[], object]) -> None:

@@ -75,7 +75,7 @@ class _Observed(FrameTransport):
     @property
     def _request(self) -> Request | None:
         # Behind an HTTP answer there is no connection, and so no request to name.
-        return getattr(self.connection, "request", None)
+        return getattr(self.endpoint, "request", None)
 
     def _step(self, step: TransportStep, cause: str = "") -> None:
         if (request := self._request) is not None:

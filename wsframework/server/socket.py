@@ -111,7 +111,7 @@ class SocketTransport(FrameTransport):
         Args:
             initial: bytes that came right behind it.
         """
-        self._deliver = self.connection._deliver
+        self._deliver = self.endpoint.deliver
         self._hub.replace(self._fd, self)
         if self._asked != READ:
             self._ask()
@@ -219,7 +219,7 @@ class SocketTransport(FrameTransport):
         if self._watching:
             return
         self._watching = True
-        stand = (self.connection._messages_taken, self.outbox_bytes)
+        stand = (self.endpoint.messages_taken, self.outbox_bytes)
         # The peer's own Close frame may be behind those messages, so they are last words too, and a handler
         # that gets no grace still gets the time to receive them.
         seconds = max(self._timeouts.disconnect_grace, self._timeouts.last_words)
@@ -229,7 +229,7 @@ class SocketTransport(FrameTransport):
         self._watching = False
         if not self._reading_paused or self._on_release is None:
             return
-        if (self.connection._messages_taken, self.outbox_bytes) != stand:
+        if (self.endpoint.messages_taken, self.outbox_bytes) != stand:
             self._watch_progress()
             return
         self._lose("the peer closed TCP while the inbox was full")

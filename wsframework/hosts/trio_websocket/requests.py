@@ -170,9 +170,9 @@ class _Guest:
         if self._ws is None:
             timers.after(patience, self._end_decision)
             return
-        self._ws._drain()
-        self._ws._start_close(_SHUTTING_DOWN, "the server is shutting down")
-        timers.after(patience, self._ws._cancel_handler)
+        self._ws.endpoint.drain()
+        self._ws.endpoint.start_close(_SHUTTING_DOWN, "the server is shutting down")
+        timers.after(patience, self._ws.endpoint.cancel_handler)
 
     def _end_decision(self) -> None:
         if self._give_up is not None:
