@@ -116,7 +116,7 @@ class Part:
         raised_at: when the last of them was.
         returned_at: when its handler returned, wrapper included, if it did.
         masked: whether one of those may have been lost on its way, by the rules of Python or Trio.
-        corrupted: whether it left something entered.
+        corrupted: how many things it left entered.
         closed: whether the program closed the connection itself, by whatever means.
         wrongs: what must not be.
     """
@@ -135,7 +135,7 @@ class Part:
     raised_at: float = 0.0
     returned_at: float | None = None
     masked: bool = False
-    corrupted: bool = False
+    corrupted: int = 0
     closed: bool = False
     started: bool = False
     wrongs: list[str] = attrs.field(factory=list)
@@ -443,7 +443,7 @@ class Play:
         raise make_error(step.values[0])
 
     async def _leave(self, part: Part, ws: object, step: Step) -> None:
-        part.corrupted = True
+        part.corrupted += 1
         self._leavers.add(str(part.number))
         match step.values[0]:
             case "generator_nursery":
