@@ -216,7 +216,7 @@ async def test_crashes_while_a_request_is_decided_are_told(autojump_clock: MockC
         assert recorder.args("handshake_refused")[1] == 500
 
 
-async def test_frames_are_told_to_who_asks_without_their_content(
+async def test_an_observer_of_frames_gets_kinds_and_sizes_and_no_content(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wsframework")

@@ -1,10 +1,10 @@
-"""What happens in a server and in its connections, told to whoever registers for it.
+"""The events of a server and its connections, and the base class of objects that observe them.
 
 An observer is an object with one method for each event. The server calls only those that the observer's class
-defines, so events that it does not use cost nothing. The log is an observer, and so are the test kit's watch
-for crashes and whatever a program registers with `app.observe`.
+defines, so events that it does not use cost nothing. The log is an observer, the test kit has one to see
+crashes, and a program registers its own with `app.observe`.
 
-Messages are counted by the connection and not told one by one: read `connection.statistics()` when the
+Messages are counted by the connection and not reported one by one: read `connection.statistics()` when the
 connection is closed, or at any time before. Only an observer that defines one of the four methods about
 frames is called for each message, and only then does the server use transports that make these calls.
 """

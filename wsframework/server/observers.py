@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-import trio
-
 from wsframework.crashes import interrupt_in
 from wsframework.observer import FRAME_EVENTS, Observer, event_names, observes
 from wsframework.records import describe
@@ -52,21 +50,16 @@ class Observers(Observer):
         return self._frames_wanted or self._log.wants_frames()
 
     def _contain(self, observer: Observer, event: str, failures: RatedRecord) -> Callable[..., object]:
-        method = getattr(observer, event)
-
-        @trio.lowlevel.enable_ki_protection
-        def fail(error: BaseException) -> None:
-            if (interrupt := interrupt_in(error)) is not None:
-                self._on_interrupt(interrupt)
-            else:
-                name = type(observer).__qualname__
-                failures.write(exc_info=error, observer=name, method=event, error=describe(error))
+        method, name = getattr(observer, event), type(observer).__qualname__
 
         def call(*args: object) -> None:
             try:
                 method(*args)
             except BaseException as error:  # SystemExit too: an observer does not end what it observes
-                fail(error)
+                if (interrupt := interrupt_in(error)) is not None:
+                    self._on_interrupt(interrupt)
+                else:
+                    failures.write(exc_info=error, observer=name, method=event, error=describe(error))
 
         return call
 
