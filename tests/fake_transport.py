@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
 from wsframework.connection import Connection
-from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Address, Request
 from wsframework.timers import Timer, Timers
 from wsframework.transport import EncodedMessage

@@ -4,7 +4,7 @@ import trio.testing
 
 from tests.fake_transport import FakeTransport, connect
 from wsframework.backlog import Backlog, WaitingBroadcast, WaitingSend
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.timers import Timers
 from wsframework.transport import encode
 

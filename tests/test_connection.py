@@ -12,9 +12,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fake_transport import LOST, FakeTransport, connect
 from wsframework.backlog import WaitingBroadcast
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
 from wsframework.connection import Connection
-from wsframework.errors import Closed, CloseFrame, ConnectionClosed, WrongThread
+from wsframework.errors import ConnectionClosed, WrongThread
 from wsframework.transport import EncodedMessage, encode
 from wsframework.wire import Opcode, encode_message
 

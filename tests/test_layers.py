@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
+    ("closes",),
     ("errors", "config", "records", "request", "crashes", "matching"),
     ("authority",),
     ("wire", "routing", "origins", "plugins", "timers", "tasks"),
@@ -31,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 
-PURE = ("errors", "config", "request", "matching", "routing", "authority", "origins", "wire")
+PURE = ("closes", "errors", "config", "request", "matching", "routing", "authority", "origins", "wire")
 """Values in, values out: no tasks, no sockets, no clock, no logging, no randomness."""
 
 EFFECTS = {"trio", "asyncio", "threading", "socket", "ssl", "select", "os", "time", "datetime", "logging"}

@@ -12,9 +12,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fake_transport import LOST, FakeTransport, connect
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Close, Closed, CloseFrame, ConnectionClosed
+from wsframework.errors import Close, ConnectionClosed
 from wsframework.server.logged import LogObserver
 from wsframework.session import Acceptance, Session
 from wsframework.timers import Timers

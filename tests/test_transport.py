@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.transport import GONE, encode, to_bytes
 from wsframework.wire import Decoder, Opcode
 

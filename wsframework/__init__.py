@@ -1,13 +1,12 @@
 """A structured-concurrency WebSocket server framework on Trio."""
 
 from wsframework.app import App
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.endpoint import ConnectionStatistics
 from wsframework.errors import (
     Close,
-    Closed,
-    CloseFrame,
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,

@@ -28,7 +28,7 @@ from typing import Protocol
 import trio
 from trio.lowlevel import Task
 
-from wsframework.errors import Closed
+from wsframework.closes import Closed
 from wsframework.timers import Timer
 from wsframework.transport import EncodedMessage, Transport
 

@@ -16,9 +16,10 @@ from typing import Self
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task
 
+from wsframework.closes import Closed, CloseFrame, check_close
 from wsframework.config import Limits
 from wsframework.endpoint import HEADER_BYTES, ConnectionStatistics, Endpoint
-from wsframework.errors import Closed, CloseFrame, ConnectionClosed, WrongThread, check_close
+from wsframework.errors import ConnectionClosed, WrongThread
 from wsframework.pings import Pings
 from wsframework.request import Request
 from wsframework.transport import BytesLike, Transport, to_bytes, to_payload

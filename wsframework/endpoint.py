@@ -35,8 +35,9 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from wsframework.backlog import Backlog, WaitingBroadcast, WaitingSend
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
-from wsframework.errors import Closed, CloseFrame, ConnectionClosed
+from wsframework.errors import ConnectionClosed
 from wsframework.parking import NEVER_PARKED, Handed, Parked
 from wsframework.pings import Pings
 from wsframework.request import Request

@@ -1,4 +1,4 @@
-"""Every exception wsframework raises, and the values they carry.
+"""Every exception wsframework raises.
 
     WSFrameworkError
     ├── ConnectionClosed        (also a trio_websocket.ConnectionClosed)
@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
 import trio_websocket
 
+from wsframework.closes import Closed, CloseFrame, check_close
+
 __all__ = [
-    "CloseFrame",
-    "Closed",
     "WSFrameworkError",
     "ConnectionClosed",
     "WrongThread",
@@ -38,67 +37,6 @@ __all__ = [
     "ImportStringError",
     "HandshakeError",
 ]
-
-
-@attrs.frozen
-class CloseFrame:
-    """The contents of one Close frame (RFC 6455 §5.5.1).
-
-    Attributes:
-        code: the close code; 1005 stands for a Close frame with an empty payload.
-        reason: the close reason, at most 123 bytes of UTF-8.
-    """
-
-    code: int
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.code} ({self.reason})" if self.reason else str(self.code)
-
-
-@attrs.frozen
-class Closed:
-    """How a connection ended: both Close frames, and whose came first.
-
-    Attributes:
-        sent: the Close frame we sent, or None when the connection died before we could.
-        received: the peer's Close frame, or None when it left without one.
-        sent_first: True when we started the closing handshake, False when the peer did, None when
-            neither side sent a Close frame (the transport was lost).
-        cause: one plain sentence for logs.
-    """
-
-    sent: CloseFrame | None
-    received: CloseFrame | None
-    sent_first: bool | None
-    cause: str = ""
-
-    @property
-    def code(self) -> int:
-        """The peer's close code, or 1006 when it sent no Close frame (RFC 6455 §7.1.5)."""
-        return self.received.code if self.received is not None else 1006
-
-    @property
-    def reason(self) -> str:
-        """The peer's close reason, or an empty string (RFC 6455 §7.1.6)."""
-        return self.received.reason if self.received is not None else ""
-
-    @property
-    def clean(self) -> bool:
-        """True when both Close frames crossed: "closed cleanly" (RFC 6455 §7.1.4)."""
-        return self.sent is not None and self.received is not None
-
-    def __str__(self) -> str:
-        match self.sent_first:
-            case True:
-                answer = f"the peer answered {self.received}" if self.received else "the peer sent none"
-                text = f"we sent Close {self.sent}, {answer}"
-            case False:
-                answer = f"we answered {self.sent}" if self.sent else "we could not answer"
-                text = f"the peer sent Close {self.received}, {answer}"
-            case None:
-                text = "no Close frame was sent or received"
-        return f"{text}; {self.cause}" if self.cause else text
 
 
 class WSFrameworkError(Exception):
@@ -155,7 +93,7 @@ class Close(WSFrameworkError):
     """Raise in a handler to end the connection with a close code of your choice.
 
     Args:
-        code: 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 §7.4).
+        code: 1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 §7.4).
         reason: at most 123 bytes of UTF-8.
 
     Raises:
@@ -233,32 +171,7 @@ class HandshakeError(WSFrameworkError):
 
 
 def unwrap_group(error: BaseException) -> BaseException:
-    """Take an exception out of groups that hold nothing else: ours are no business of users."""
+    """Take an exception out of groups that hold nothing else: groups that our nurseries created."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-MAX_REASON_BYTES = 123
-"""A control frame's payload is at most 125 bytes (RFC 6455 §5.5), and the code takes two of them."""
-
-
-def check_close(code: int, reason: str) -> None:
-    """Raise ValueError unless `code` and `reason` may stand in a Close frame (RFC 6455 §7.4)."""
-    if not is_valid_close_code(code):
-        raise ValueError(
-            f"close code {code} may not be sent: use 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999 "
-            "(RFC 6455 §7.4)"
-        )
-    size = len(reason.encode())
-    if size > MAX_REASON_BYTES:
-        raise ValueError(f"a close reason has at most {MAX_REASON_BYTES} bytes of UTF-8; this one has {size}")
-
-
-def is_valid_close_code(code: int) -> bool:
-    """Whether `code` may stand in a Close frame on the wire (RFC 6455 §7.4.1, §7.4.2, IANA registry)."""
-    return code in _WIRE_CODES or 3000 <= code <= 4999
-
-
-# 1004 is reserved, 1005, 1006 and 1015 "MUST NOT be set as a status code in a Close control frame".
-_WIRE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})

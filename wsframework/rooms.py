@@ -38,8 +38,9 @@ import attrs
 import trio
 
 from wsframework.backlog import WaitingBroadcast
+from wsframework.closes import CloseFrame
 from wsframework.connection import Connection
-from wsframework.errors import CloseFrame, WrongThread
+from wsframework.errors import WrongThread
 from wsframework.transport import BytesLike, EncodedMessage, encode
 
 __all__ = ["Engine", "LocalEngine", "Member", "Room", "RoomStatistics", "Rooms", "SlowPolicy"]

@@ -31,10 +31,11 @@ from typing import Any, Literal
 import attrs
 import trio
 
+from wsframework.closes import CloseFrame
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, leaves, split
-from wsframework.errors import Close, CloseFrame, ConnectionClosed, unwrap_group
+from wsframework.errors import Close, ConnectionClosed, unwrap_group
 from wsframework.observer import Observer
 from wsframework.records import record
 from wsframework.request import Address, Request, Response

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.timers import Timer
 from wsframework.wire import Opcode, encode_message
 

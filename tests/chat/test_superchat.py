@@ -130,7 +130,7 @@ async def test_whoever_shows_their_token_gets_their_name_back_from_a_dead_connec
         assert back.token != ghost.token
         await ghost.peer.read_to_end()
         assert ghost.peer.closed is not None
-        assert ghost.peer.closed.code == 4001
+        assert ghost.peer.closed.code == 4409
         await back.ask("say", room="lobby", text="here I am")
         assert await bob.hear(1) == [("Ada", "here I am")]
 

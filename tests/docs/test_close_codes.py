@@ -11,7 +11,7 @@ from tests.docs.conftest import Follow
 from tests.docs.following import close_of, exercises, until
 from tests.docs.snippets import DOCS
 from tests.examples.conftest import connect
-from wsframework.errors import is_valid_close_code
+from wsframework.closes import is_valid_close_code
 
 PAGE = DOCS / "close-codes.md"
 

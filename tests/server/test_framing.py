@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
-from wsframework.errors import Closed, CloseFrame
 from wsframework.server.framing import FrameTransport, NoReceiver
 from wsframework.timers import Timers
 from wsframework.transport import encode

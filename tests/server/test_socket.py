@@ -16,9 +16,9 @@ import trustme
 from tests.server.serving import serving, until
 from wsframework import App, Keepalive, Timeouts
 from wsframework import Connection as Ws
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
 from wsframework.connection import Connection
-from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Request
 from wsframework.server.hub import READ, WRITE, Hub, Poller, SelectorPoller, tune
 from wsframework.server.socket import LARGE_READ_BYTES, READ_BYTES, SocketTransport, TLSTransport

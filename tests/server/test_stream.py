@@ -11,9 +11,9 @@ import trio
 import trio.testing
 import trustme
 
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Closed, CloseFrame
 from wsframework.request import Request
 from wsframework.server.framing import NoReceiver
 from wsframework.server.stream import StreamTransport, end_stream

@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from wsframework import Deflate
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.testing import Frame, FrameRecorder, InvalidFrame, Recorded, memory_pair
 from wsframework.wire import (
     DeflateParameters,

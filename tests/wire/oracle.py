@@ -10,7 +10,7 @@ from wsproto.events import Ping as WsprotoPing
 from wsproto.events import Pong as WsprotoPong
 from wsproto.extensions import Extension, PerMessageDeflate
 
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.wire import CloseCode, CloseReceived, Event, Failure, Ping, Pong
 
 

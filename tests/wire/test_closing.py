@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsframework.errors import Closed, CloseFrame
+from wsframework.closes import Closed, CloseFrame
 from wsframework.wire import CloseState, ClosingHandshake, encode_close
 
 OURS = CloseFrame(1001, "going away")

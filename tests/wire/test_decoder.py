@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from tests.wire.decoding import KEY, decode_every_way, feed_all, masked, raw_frame, text_frames
+from wsframework.closes import CloseFrame
 from wsframework.config import Limits
-from wsframework.errors import CloseFrame
 from wsframework.wire import (
     Budget,
     CloseCode,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.wire import CloseCode, CloseReceived, Failure, Ping, Pong, ProtocolViolation
 
 

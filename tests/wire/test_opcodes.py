@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from wsframework.errors import is_valid_close_code
+from wsframework.closes import is_valid_close_code
 from wsframework.wire import CloseCode, Opcode
 
 

@@ -35,7 +35,7 @@ from wsframework.chat.rate import Rate, Throttle
 
 __all__ = ["Conversation", "Superchat", "messages_event"]
 
-TAKEN_OVER = 4001
+TAKEN_OVER = 4409
 """The close code of a connection whose name has come back on another one; clients do not reconnect."""
 
 _LISTED_ROOMS = 100

@@ -33,8 +33,8 @@ from typing import Protocol
 
 import trio
 
+from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
-from wsframework.errors import Closed, CloseFrame
 from wsframework.timers import Timer, Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import (

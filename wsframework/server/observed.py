@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.observer import ObservedFrame, Observer, TransportStep
 from wsframework.request import Request
 from wsframework.server.framing import FrameTransport

@@ -20,7 +20,7 @@ import trio
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.testing.background import open_background
 from wsframework.testing.deadline import DEADLINE_SECONDS, fail_after, innermost_place, waiting_frames
 from wsframework.testing.faults import Gate, HalfOpen, reset_stream

@@ -10,7 +10,7 @@ from __future__ import annotations
 import attrs
 import trio
 
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.testing.faults import StreamWrapper
 from wsframework.wire import CloseReceived, Decoder, Failure, Inflater, Opcode, apply_mask
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from wsframework.errors import Closed, CloseFrame
+from wsframework.closes import Closed, CloseFrame
 from wsframework.wire.frames import encode_close
 
 __all__ = ["CloseState", "ClosingHandshake"]

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import attrs
 
-from wsframework.errors import CloseFrame, is_valid_close_code
+from wsframework.closes import CloseFrame, is_valid_close_code
 from wsframework.wire.assembly import Assembly
 from wsframework.wire.compression import Inflater
 from wsframework.wire.events import CloseReceived, Event, Failure, Ping, Pong, ProtocolViolation, too_big

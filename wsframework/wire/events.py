@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from wsframework.errors import CloseFrame, WSFrameworkError
+from wsframework.closes import CloseFrame
+from wsframework.errors import WSFrameworkError
 from wsframework.wire.opcodes import CloseCode
 
 __all__ = ["Ping", "Pong", "CloseReceived", "Failure", "Event", "ProtocolViolation"]

@@ -18,7 +18,7 @@ the client" (§5.1).
 
 from __future__ import annotations
 
-from wsframework.errors import check_close
+from wsframework.closes import check_close
 from wsframework.wire.masking import apply_mask
 from wsframework.wire.opcodes import CloseCode, Opcode
 

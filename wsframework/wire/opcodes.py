@@ -22,7 +22,7 @@ class CloseCode(IntEnum):
     """Why a connection closes (RFC 6455 §7.4.1 and the IANA registry of WebSocket close codes).
 
     1005, 1006 and 1015 never stand on the wire: they tell the application that no code came, that no Close
-    frame came, and that TLS failed. What may be sent is `errors.is_valid_close_code`'s to say.
+    frame came, and that TLS failed. What may be sent is `closes.is_valid_close_code`'s to say.
     """
 
     NORMAL_CLOSURE = 1000

@@ -19,7 +19,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from wsframework.cli.connecting.screen import Screen
-from wsframework.errors import CloseFrame, check_close
+from wsframework.closes import CloseFrame, check_close
 
 __all__ = ["Ended", "Talk"]
 

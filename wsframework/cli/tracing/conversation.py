@@ -25,7 +25,7 @@ from wsframework.cli.tracing.judging import FrameJudge
 from wsframework.cli.tracing.problems import Problem
 from wsframework.cli.tracing.reaching import Clock, Tell
 from wsframework.cli.tracing.steps import CloseHandshake, FrameStep, MessageStep
-from wsframework.errors import CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.wire import (
     CloseCode,
     CloseReceived,

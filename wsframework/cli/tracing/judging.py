@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from wsframework.cli.tracing.frames import Frame
 from wsframework.cli.tracing.problems import Problem
-from wsframework.errors import is_valid_close_code
+from wsframework.closes import is_valid_close_code
 from wsframework.wire import MAX_CONTROL_PAYLOAD, Opcode
 
 __all__ = ["FrameJudge"]

@@ -24,10 +24,11 @@ import attrs
 import trio
 import trio_websocket
 
+from wsframework.closes import CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in
-from wsframework.errors import CloseFrame, unwrap_group
+from wsframework.errors import unwrap_group
 from wsframework.hosts.trio_websocket.handover import socket_of, take_over
 from wsframework.observer import Observer
 from wsframework.records import describe, record
