@@ -57,7 +57,7 @@ def test_a_wait_of_the_server_has_an_end(name: str, value: Any) -> None:
 
 
 def test_an_endless_wait_is_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match="finite number of seconds, not inf: a wait without an end would"):
+    with pytest.raises(ValueError, match="finite number of seconds, not inf: an unlimited wait would"):
         Timeouts(close=math.inf)
 
 

@@ -1,8 +1,8 @@
-"""Host names and ports as URIs write them (RFC 3986 §3.2), and which of them a server answers to.
+"""Host names and ports in the form of URIs (RFC 3986 §3.2), and the hosts that a server answers to.
 
-A page on the web can point a name of its own at an address of its visitor's machine or network: DNS
-rebinding. Its requests then go there with the page's name in `Host` and in `Origin`, so that the two agree.
-What gives it away is the name: a server that knows its own names refuses all others (421).
+A page can make its own host name resolve to an address of its visitor's machine or network: DNS rebinding.
+Its requests then have the page's name in both `Host` and `Origin`, so that the two agree. A server that knows
+its own names recognizes such requests and refuses them (421).
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class AllowedHosts:
         """
         if self.any:
             return True
-        # Nearly every request asks for the same few hosts. A stranger's are short, and not many are kept.
+        # Nearly all requests name the same few hosts. Others are kept only if they are short, and not many.
         known = self._known.get((host, secure))
         if known is not None:
             return known
@@ -207,7 +207,7 @@ def to_ascii(host: str) -> str:
         # As browsers do it (UTS #46, which the URL Standard asks for).
         return idna.encode(name, uts46=True).decode("ascii") + colon + port
     except idna.IDNAError:
-        return host  # what is no name is refused by whoever reads on
+        return host  # the caller refuses what is not a name
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

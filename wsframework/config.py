@@ -1,7 +1,7 @@
-"""Every number a user may want to change, with its unit, its reason and the precedents.
+"""All settings with numbers, each with its unit, its reason and its precedents.
 
-Values only: nothing here waits, counts or enforces. Durations are in seconds, sizes in bytes, and None
-means "no limit" wherever it is allowed.
+This module has values only; other modules enforce them. Durations are in seconds, sizes in bytes, and None
+means "no limit" where it is allowed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _finite(instance: object, attribute: attrs.Attribute[Any], value: float | No
     if value is None or not math.isfinite(value):
         raise ValueError(
             f"{type(instance).__name__}.{attribute.name} must be a finite number of seconds, not {value!r}: "
-            "a wait without an end would keep a dead connection's resources for ever"
+            "an unlimited wait would keep a dead connection's resources for ever"
         )
 
 
@@ -44,45 +44,47 @@ def _bits(most: int) -> Callable[[object, attrs.Attribute[Any], int], None]:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much one server, and one connection, may hold.
+    """Limits on what a server and each of its connections may hold.
 
     Attributes:
-        head_bytes: the opening handshake's request line and header fields together. Past it: 431.
-            16 KiB is h11's and Node's default; aiohttp allows 8 KiB a line.
-        head_fields: the lines of its header fields. Past it: 431. A browser sends 10 to 20, and two proxies
-            add perhaps 10. However short, each costs about as much as 100 bytes to read and to keep. 100 is
-            what Apache, h2o, Envoy, gunicorn and Python's http.client have; HAProxy 101, websockets 128, Node
-            2,000.
-        message_bytes: one message, in bytes on the wire and again after inflating (never code points).
-            Past it: Close 1009. 1 MiB, as trio-websocket and websockets have it.
-        unread_bytes: messages that arrived and that the handler has not received yet. Past it the
-            transport stops reading and TCP holds the peer back. A message counts as the memory it takes,
-            after inflating, so a flood of empty ones is bounded too. One message may be held beyond it, and
-            what one read of at most 64 KiB brought in.
-        outbox_bytes: encoded frames the socket has not taken yet. `send` waits for room below it; a single
-            message larger than this is taken when the outbox is empty. 64 KiB, as asyncio's high-water mark.
-        connections: open connections in all, those still in their handshake included, or None. Past it: 503.
-            A server takes fewer where the process may not have as many file descriptors, and logs
-            `server.connections_limited` then.
-        connections_per_address: the same for the addresses of one network, or None for no limit, which is the
-            default because behind a reverse proxy all clients share one address. Past it: 503. Over a unix
-            socket there are no addresses, and nothing is counted.
-        ipv6_prefix_bits: how much of an IPv6 address says whose it is, 1 to 128. A provider gives each
-            customer at least a network of 64 bits (RFC 6177), which is 2**64 addresses. An address that
-            carries an IPv4 address (mapped, NAT64, 6to4, Teredo) counts as that one.
-        ipv4_prefix_bits: the same of an IPv4 address, 1 to 32.
-        tls_handshakes: TLS handshakes in flight, from the client's first byte on, or None. Past it the oldest
-            of them is closed for the newest: two round trips are enough for a client of good faith, and each
-            that is held open takes some 45 KiB, so 1,000 take 45 MB.
-        message_fragments: fragments of one message, or None. Autobahn sends 65,536; each costs the peer at
-            least two bytes, so `message_bytes` alone bounds memory and this only bounds time.
-        unpaid_frames: how many frames that carry nothing a peer may be ahead: empty and tiny fragments,
-            pings, pongs and empty messages. Each costs us as much work as one with a payload, and its sender
-            next to nothing. Frames with 16 bytes of payload pay for themselves, as do messages in one frame
-            however short, compressed or not; more payload pays for others, and a 64th of the number is
-            forgiven every second: a thousand a second for ever. 65,536 are a message in Autobahn's most
-            fragments, whatever they carry. Past it: Close 1008. None for no limit. Servers of HTTP/2, where
-            such floods were found first (CVE-2019-9512, -9518), allow far fewer.
+        head_bytes: size of a request's head, the request line and the header fields. If it is exceeded: 431.
+            16 KiB is the default of h11 and Node; aiohttp allows 8 KiB per line.
+        head_fields: number of header lines. If it is exceeded: 431. Browsers send 10 to 20, and two proxies
+            add about 10. Each line costs about as much as 100 bytes, however short it is. Apache, h2o, Envoy,
+            gunicorn and Python's http.client allow 100; HAProxy 101, websockets 128, Node 2,000.
+        message_bytes: size of one message in bytes (not code points), checked on the wire and again while
+            inflating. If it is exceeded: Close 1009. 1 MiB is also the default of trio-websocket and
+            websockets.
+        unread_bytes: messages that were received but not yet taken by the handler. If it is exceeded, the
+            server stops reading from this peer, and TCP slows the peer down. Each message counts with the
+            memory that it uses, after inflating, so a flood of empty messages is bounded too. One message,
+            and the data of one read of at most 64 KiB, may be held beyond the limit.
+        outbox_bytes: encoded frames that the socket has not taken yet. `send` waits for room below this
+            limit. An empty outbox accepts one message of any size. 64 KiB is asyncio's high-water mark.
+        connections: number of open connections, including those in their handshake, or None. If it is
+            exceeded: 503. If the process may not open as many file descriptors, the server accepts fewer
+            connections, and logs `server.connections_limited`.
+        connections_per_address: number of connections from the addresses of one network, or None. If it is
+            exceeded: 503. The default is None, because behind a reverse proxy all clients have one address.
+            Connections over unix sockets are not counted.
+        ipv6_prefix_bits: size of such a network in IPv6, 1 to 128 bits. A provider assigns at least 64 bits,
+            which is 2**64 addresses, to each customer (RFC 6177). An address that contains an IPv4 address
+            (mapped, NAT64, 6to4, Teredo) counts as that one.
+        ipv4_prefix_bits: size of such a network in IPv4, 1 to 32 bits.
+        tls_handshakes: number of TLS handshakes in flight, from the client's first byte on, or None. If it
+            is exceeded, the oldest is closed for each new one. A handshake in good faith takes two round
+            trips. Each one that is held open uses about 45 KiB, so 1,000 use 45 MB.
+        message_fragments: number of fragments in one message, or None. If it is exceeded: Close 1008.
+            Autobahn sends 65,536. Each fragment costs the peer at least two bytes, so `message_bytes` bounds
+            the memory, and this limit bounds only the time.
+        unpaid_frames: number of frames with little or no payload that a peer may have sent: empty and tiny
+            fragments, pings, pongs and empty messages, or None. Each costs the server as much work as a
+            frame with a payload, but its sender almost nothing. If it is exceeded: Close 1008. Frames with
+            at least 16 bytes of payload, and messages in one frame that are not empty, are not counted;
+            further payload lowers the count, and so does time, by 1/64 of the limit every second. So a
+            thousand such frames a second are allowed for ever. 65,536 is the largest number of fragments that
+            Autobahn uses. HTTP/2 servers, where such floods were first seen (CVE-2019-9512, -9518), allow far
+            fewer.
     """
 
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
@@ -101,31 +103,31 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """How long the server itself waits, in seconds. Callers bound their own waits with cancel scopes.
+    """Timeouts of the server's own waits, in seconds. For waits in your code, use cancel scopes.
 
     Attributes:
-        handshake: from the accepted TCP connection to the end of the request head, TLS included. 10 s, as
-            websockets has it; past it 408 and the connection is closed.
-        guard: how long guards together may take to decide. Past it: 503.
-        http: how long an HTTP handler may take. Past it: 503. 30 s, as gunicorn has it: longer than a page's
-            reader waits, and shorter than a proxy does (nginx: 60 s). A client that leaves cancels guards,
-            and handlers of GET and HEAD; a handler of another method goes on up to this limit, because a
-            webhook that is cancelled halfway has written half.
-        close: how long the end of a connection may stand still: the closing handshake and the end of TCP
-            together. Past it the transport is aborted, unless the peer has taken 240 bytes a second of what
-            was sent before, a message or an HTTP answer, in this time: then it gets the time again. So a slow
-            reader gets a whole page, and one byte every four seconds holds nothing. Kestrel and IIS ask for
-            the same rate.
-            websockets waits 10 s for each of the two, browsers 2 s (Firefox: 10 s).
-        disconnect_grace: how long a handler may go on after its connection ended before its scope is
-            cancelled; 0 cancels at once.
-        last_words: how long our Close frame waits, when the peer's Close (or its protocol error) came right
-            behind messages, for the handler to receive and answer those messages first. Other servers
-            close at once and lose the answers.
-        drain: how long a stopping server waits for its handlers before it cancels them. 10 s fits in the
-            30 s that process managers commonly give before they kill.
-        lifespan: how long the lifespans of an App that `run` serves may take to end, after the drain, before
-            they are cancelled. What holds out against that is ended with the process, a few seconds later.
+        handshake: from the accepted TCP connection to the end of the request's head, TLS included. After it:
+            408. websockets also has 10 s.
+        guard: all guards of a request together. After it: 503.
+        http: one HTTP handler. After it: 503. 30 s, as in gunicorn, is longer than a reader waits for a page,
+            and shorter than a proxy does (nginx: 60 s). If the client disconnects, guards and handlers of GET
+            and HEAD are cancelled. A handler of another method runs on, up to this limit, so that its changes
+            are not left incomplete.
+        close: how long the end of a connection may stand still, which is the closing handshake and the end of
+            TCP together. After it the transport is aborted, unless the peer has taken at least 240 bytes per
+            second of a message or an HTTP answer that was sent before: then the time starts again. So a slow
+            reader gets a whole page, but cannot hold the connection with one byte every four seconds. Kestrel
+            and IIS use the same rate. websockets waits 10 s for each of the two steps, browsers 2 s (Firefox:
+            10 s).
+        disconnect_grace: how long a handler may run after its connection has ended. After it the handler is
+            cancelled; 0 cancels it at once.
+        last_words: when the peer's Close, or its protocol error, follows directly after messages, how long
+            the server's Close frame waits for the handler to receive and answer these messages. Other
+            servers close at once and lose the answers.
+        drain: how long a stopping server waits for its handlers before it cancels them. 10 s is well below
+            the 30 s after which many process managers kill.
+        lifespan: how long the lifespans of an App under `run` may take to end after the drain. After it they
+            are cancelled. Code that resists this is ended with the process a few seconds later.
     """
 
     handshake: float = attrs.field(default=10.0, validator=_finite)
@@ -140,13 +142,13 @@ class Timeouts:
 
 @attrs.frozen(kw_only=True)
 class Keepalive:
-    """When a quiet peer is asked whether it is still there (RFC 6455 §5.5.2).
+    """When the server pings a silent peer, and when it gives the peer up (RFC 6455 §5.5.2).
 
     Attributes:
-        interval: seconds without a byte from the peer before it gets a ping, or None for no keepalive.
-            20 s is below the idle limits of common proxies (60 s) and NATs.
-        timeout: seconds after that ping without a byte from the peer before the connection counts as lost.
-            The clock stands still while we are the ones who do not read.
+        interval: seconds without a byte from the peer before it gets a ping, or None for no keepalive. 20 s
+            is below the idle timeouts of common proxies (60 s) and NATs.
+        timeout: seconds without a byte from the peer after that ping before the connection counts as lost.
+            Time in which the server itself does not read does not count.
     """
 
     interval: float | None = attrs.field(default=20.0, validator=_positive)
@@ -161,18 +163,18 @@ def _window_bits(instance: object, attribute: attrs.Attribute[Any], value: int) 
 
 @attrs.frozen(kw_only=True)
 class Deflate:
-    """Offer permessage-deflate (RFC 7692) to clients that ask for it.
+    """Compress messages with permessage-deflate (RFC 7692) for clients that offer it.
 
     Attributes:
-        server_no_context_takeover: compress each message by itself. Costs ratio, saves the compressor's
-            memory between messages.
-        client_no_context_takeover: ask the same of the client.
-        server_max_window_bits: the compressor's window, 9 to 15 (2**bits bytes).
-        client_max_window_bits: the window we allow the client, 9 to 15; only a client that offers the
-            parameter can be held to less than 15.
+        server_no_context_takeover: compress each message independently. The compression is worse, but the
+            compressor uses no memory between messages.
+        client_no_context_takeover: ask the client to do so.
+        server_max_window_bits: size of the compressor's window, 9 to 15 (2**bits bytes).
+        client_max_window_bits: largest window that the client may use, 9 to 15. Only a client that offers
+            this parameter can be limited to less than 15.
         level: zlib's compression level, 0 to 9 (-1: zlib's default, 6).
-        memory_level: zlib's memLevel, 1 to 9. Window 12 and level 5 cost about 24 KiB a connection where
-            zlib's defaults cost 256 KiB for both directions; websockets chose the same.
+        memory_level: zlib's memLevel, 1 to 9. Window 12 and level 5 use about 24 KiB per connection; zlib's
+            defaults use 256 KiB for both directions. websockets has the same defaults.
         threshold_bytes: messages shorter than this are sent uncompressed.
     """
 

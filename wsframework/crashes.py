@@ -1,5 +1,4 @@
-"""What an exception that nobody caught is about: one connection, the whole program, or a scope that was
-cancelled."""
+"""What an uncaught exception is about: one connection, the whole program, or a cancelled scope."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _read(text: str) -> _Origin | str | None:
 def _is_own(origin: _Origin, request: Request) -> bool:
     """Whether the page comes from this very server.
 
-    Where TLS ends here, the page must be https: an http page is whatever somebody on the way made of it.
+    If this server ends TLS, the page must be https: an http page can be changed on its way.
     Without TLS a proxy may have ended it, so the page may be either, and a Host without a port stands for
     the default port of its scheme.
     """

@@ -56,4 +56,4 @@ class Parked:
 
 
 NEVER_PARKED = Parked(lambda _: Abort.FAILED)
-"""For connections that nobody can receive from any more."""
+"""For connections from which no task can receive any more."""

@@ -1,19 +1,19 @@
-"""Where the tasks that run a user's code live, so that their end ends nothing else.
+"""Nurseries for tasks that run user code, so that a failing task affects no other task.
 
 Theory of operation
 -------------------
-A nursery is cancelled by the first of its tasks that fails, and a user's code can make its task fail in ways
-that no `except` inside that task sees: a handler that breaks out of an async generator which holds a nursery
-returns normally, and Trio then replaces the outcome of the whole task ("Nursery stack corrupted"). So such
-tasks live in nurseries that hold nothing else:
+A nursery is cancelled when one of its tasks fails, and user code can make its task fail in ways that no
+`except` inside that task sees: a handler that breaks out of an async generator with a nursery in it returns
+normally, and Trio then replaces the outcome of the whole task ("Nursery stack corrupted"). So such tasks run
+in nurseries of their own:
 
-- A *holder* task holds one nursery open. What the tasks need (hub, timers, transports) lives elsewhere.
-- The tasks are not reached by their nursery's cancellation: each shields what it waits for.
-- A nursery that a failure has cancelled is replaced by a new one at once, and ends with the last task in it.
-  So what it keeps of the failure is bounded by the tasks that are alive.
+- A *holder* task keeps one nursery open. What the tasks need (hub, timers, transports) runs elsewhere.
+- The nursery's cancellation does not reach the tasks: each task shields its waits.
+- A nursery that a failure has cancelled is replaced at once, and ends with the last task in it. So the number
+  of such nurseries is bounded by the number of running tasks.
 
-A task that fails has nobody who catches its exception: it reports what happened by itself, in a `finally`
-that waits for nothing, before Trio looks at what it leaves behind.
+No code catches the exception of a failing task. The task reports it itself, in a `finally` without a wait,
+before Trio checks the task's nurseries and cancel scopes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["GivenUp", "Limit", "UserTasks", "begin_deciding", "end_deciding", "g
 
 
 class UserTasks:
-    """The tasks of one server that run a user's code."""
+    """The tasks of one server that run user code."""
 
     def __init__(self) -> None:
         self._holders: trio.Nursery | None = None
@@ -40,10 +40,10 @@ class UserTasks:
         self._closed = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Hold the nurseries until `close` was called and the last task has ended.
+        """Keep the nurseries open until `close` was called and the last task has ended.
 
         Cancellation:
-            It does not reach the tasks: `close`, and end them by other means.
+            It does not reach the tasks. Call `close`, and end the tasks by other means.
         """
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self._holders:
@@ -54,8 +54,8 @@ class UserTasks:
         """Start a task.
 
         Args:
-            function: reports its own failure, and shields what it waits for, from its first checkpoint on.
-            args: what it is called with.
+            function: reports its own failure, and shields its waits, from its first checkpoint on.
+            args: its arguments.
             name: the task's name, for debuggers.
         """
         if self._nursery is None or self._closed:
@@ -82,22 +82,22 @@ class UserTasks:
                         with trio.CancelScope(shield=True):
                             await self._holders.start(self._hold)
         except BaseException as error:
-            # Each task has reported what it knew; this is Trio's own verdict on it, or says the same again.
+            # Each task has reported its exception. This is the same one, or one that Trio raised.
             record(logging.DEBUG, "task.corrupted", error=describe(error))
 
 
 class GivenUp(Exception):
-    """Nobody needs the decision any more that a user's code was making."""
+    """The answer of a guard or an HTTP handler is no longer needed."""
 
 
 class Limit:
-    """The scope around a user's code that decides about a request: a guard, a page.
+    """The cancel scope around user code that decides about a request: a guard or an HTTP handler.
 
-    It is made when there is something to wait for, and not for every request: entering and leaving a scope is
-    a twentieth of what a connection costs. In a task of `UserTasks` it shields from its nursery.
+    It is created only when there is user code to call, because entering and leaving a scope is a twentieth of
+    the cost of a connection. In a task of `UserTasks` it shields from the nursery.
 
     Args:
-        seconds: how long it may take.
+        seconds: how long the code may take.
     """
 
     __slots__ = ("_given_up", "_scope", "_task")
@@ -123,28 +123,28 @@ class Limit:
         return caught
 
     def give_up(self) -> None:
-        """Cancel what is in it; leaving it raises `GivenUp`."""
+        """Cancel the code in the scope; leaving the scope raises `GivenUp`."""
         self._given_up = True
-        self._scope.cancel(reason="nobody needs the answer any more")
+        self._scope.cancel(reason="the answer is no longer needed")
 
 
 _limits: dict[trio.lowlevel.Task, Limit | None] = {}
-"""Of every task that decides about a request, the limit that it is in."""
+"""For each task that decides about a request, the limit that it is in."""
 
 
 def begin_deciding() -> Callable[[], None]:
-    """Take note that this task decides about a request; return what ends that when nobody needs it."""
+    """Register that this task decides about a request; return a function that gives the decision up."""
     _limits[trio.lowlevel.current_task()] = None
     return giving_up()
 
 
 def giving_up() -> Callable[[], None]:
-    """Return what ends the decision that this task is making, whoever has begun it."""
+    """Return a function that gives up the decision of this task."""
     return functools.partial(_give_up, trio.lowlevel.current_task())
 
 
 def end_deciding() -> None:
-    """Take note that it has decided."""
+    """Register that this task has decided."""
     _limits.pop(trio.lowlevel.current_task(), None)
 
 

@@ -1,16 +1,16 @@
 """Many deadlines, one task.
 
-A connection has several waits that are ours to bound: the closing handshake, the grace of a handler whose
-peer has left, the last words before a Close. A task for each would cost more than the rest of an idle
-connection, so one server has one `Timers`: a heap of deadlines and a task that sleeps until the next one.
+The server bounds several waits of a connection: the closing handshake, the grace of a handler whose peer has
+left, the last words before a Close. A task for each would cost more than the rest of an idle connection, so a
+server has one `Timers`, with a heap of deadlines and a task that sleeps until the next one.
 
-Callbacks are plain functions of ours that run in that task; they must not block and are never user code.
-Cancelling a timer is O(1): the entry stays in the heap as an empty husk until its time comes.
+Callbacks are plain internal functions that run in that task. They must not block, and are never user code.
+Cancelling a timer is O(1): its entry stays in the heap, without a callback, until its time comes.
 
-The time in which this process did not run counts for no deadline. A peer cannot answer what we have not sent,
-and we have not read what it answered, while a handler blocks the event loop or somebody stops the process. So
-the task looks at the clock at least every `BEAT_SECONDS`, and when it is late, every deadline moves by as
-much; `forgiven` says how much that was in all, for clocks that are kept elsewhere.
+Time in which this process did not run does not count for any deadline. While a handler blocks the event loop,
+or the process is stopped, the server neither sends nor reads, so it cannot judge a peer. The task therefore
+looks at the clock at least every `BEAT_SECONDS`, and when it is late, moves every deadline by the delay.
+`forgiven` is the sum of these delays, for clocks that are kept elsewhere.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from wsframework.records import record
 __all__ = ["BEAT_SECONDS", "Timer", "Timers"]
 
 BEAT_SECONDS = 0.25
-"""How often a beating clock is looked at: often enough for timeouts of a second, at a hundred microseconds of
-CPU time a second."""
+"""How often the clock is looked at: often enough for timeouts of one second, for a hundred microseconds of
+CPU time per second."""
 
 _LATE_SECONDS = 0.1
-"""What a busy machine does not need to be forgiven, and what no peer is judged by."""
+"""Shorter delays are ignored: a busy machine has them, and no peer's timeout is that short."""
 
 
 class Timer:
@@ -50,7 +50,7 @@ class Timer:
 
     def cancel(self) -> None:
         """Forget the callback; harmless when it has already run."""
-        # The husk stays in the heap for a while, so it must not keep the connection alive.
+        # The entry stays in the heap for a while, so it must not keep the connection alive.
         self._callback = None
 
     def fire(self) -> None:
@@ -124,11 +124,11 @@ class Timers:
                 await trio.sleep_forever()
 
     def look(self) -> None:
-        """Look at the clock, and forgive the time in which this process did not.
+        """Look at the clock, and move the deadlines if this process did not run for a while.
 
-        Whoever judges a peer calls it first: it may run before the timers' own task does.
+        Code that judges a peer by its own clock calls this first, because it may run before the timers' task.
         """
-        # Real time as well, because a virtual clock jumps without anybody having been held up.
+        # Real time as well, because a virtual clock jumps without a delay.
         late = min(trio.current_time() - self._due, time.monotonic() - self._due_monotonic)
         if late < _LATE_SECONDS:
             return

@@ -1,4 +1,4 @@
-"""A bot in the chat: whoever writes !roll gets a throw of the dice. Open http://127.0.0.1:3000/
+"""A bot in the chat: it answers !roll with a roll of the dice. Open http://127.0.0.1:3000/
 
 python examples/chat/bot.py
 """

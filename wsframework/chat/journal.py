@@ -5,13 +5,12 @@ Theory of operation
     append(draft)  ->  queue  ->  one transaction for all that is queued  ->  publish in the order of ids
                                                                            ->  append returns the message
 
-While one transaction is under way in its thread the next batch gathers, so the time that a disk needs for a
-commit is shared by everybody who waits: this is group commit. Publishing is one synchronous step after the
-commit, so whoever looks between two steps of the scheduler sees a clean cut: everything up to `last_id` is
-stored and published, nothing behind it is.
+While one transaction runs in its thread, the next batch is collected, so all messages of a batch share the
+time of one commit (group commit). Publishing is one synchronous step after the commit. So between two steps
+of the scheduler, all messages up to `last_id` are stored and published, and no later ones are.
 
-`recording` uses that cut. What is published while a client's missed messages are read from the database is
-written down beside them; together they are everything, once, in order.
+`recording` depends on that. While a client's missed messages are read from the database, it collects the
+messages that are published. Both together are all messages, once, in order.
 """
 
 from __future__ import annotations
@@ -195,7 +194,7 @@ class Journal:
             self._settle(batch, stored)
 
     def _settle(self, batch: list[_Entry], stored: list[tuple[Message, bool]]) -> None:
-        """Publish a batch and wake whoever waits for it: one step, without a checkpoint."""
+        """Publish a batch and wake the waiting tasks, in one step without a checkpoint."""
         rooms: dict[str, list[Message]] = {}
         for message, new in stored:
             if new:

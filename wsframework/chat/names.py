@@ -1,4 +1,4 @@
-"""What people and rooms may be called, and who holds which name.
+"""Which names clients and rooms may have, and which client has which name.
 
 Two names are the same when they look the same but for case and for the width or shape of letters: they are
 compared after NFKC and case folding (Unicode's own notion of a loose match). Letters of different scripts
@@ -82,10 +82,10 @@ def name_key(name: str) -> str:
 
 
 class NameTaken(Exception):
-    """Somebody else holds the name.
+    """Another client has the name.
 
     Attributes:
-        suggestion: a name like it that is free.
+        suggestion: a similar name that is free.
     """
 
     def __init__(self, name: str, suggestion: str) -> None:
@@ -94,10 +94,10 @@ class NameTaken(Exception):
 
 
 class Names(Generic[HolderT]):
-    """Who holds which name: one holder a name.
+    """Which client has which name; a name has at most one holder.
 
     Args:
-        reserved: names that nobody can have.
+        reserved: names that no client can have.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
@@ -115,7 +115,7 @@ class Names(Generic[HolderT]):
         """Give the name to the holder, who gives up another one if it has one.
 
         Raises:
-            NameTaken: somebody else holds it; nothing has changed.
+            NameTaken: another client has it; nothing has changed.
         """
         key = name_key(name)
         if key in self._reserved or self._holders.get(key, holder) is not holder:

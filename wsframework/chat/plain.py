@@ -1,7 +1,7 @@
-"""The plain conversation: somebody who asks for your name, a second after everything you say.
+"""The plain conversation: asks for the client's name, one second after each of its messages.
 
-It is the first chat of this house (examples/chat_server.py) and is kept as it was; clients that offer the
-subprotocol `chat`, or none, get it.
+It behaves like the first chat (examples/chat_server.py). Clients that offer the subprotocol `chat`, or none,
+get it.
 """
 
 from __future__ import annotations

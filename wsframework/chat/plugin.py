@@ -1,4 +1,4 @@
-"""The plugin: what it takes, what it installs, and what a program can do with it."""
+"""The chat as a plugin, with the methods that a program calls."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Chat:
     """A chat with a page, as a plugin: `app.install(Chat(history="chat.db"))`.
 
     Args:
-        path: where its WebSocket is: the subprotocols `superchat` and `chat`, and no subprotocol.
-        page: where its page is, or None for no page.
+        path: the path of its WebSocket, with the subprotocols `superchat` and `chat` and without one.
+        page: the path of its page, or None for no page.
         room: the room that the page opens first.
-        history: a file for the messages (SQLite); None keeps them in memory, until the program ends.
-        retention: how much of them is kept.
-        rate: how fast a client may be.
+        history: the file for the messages (SQLite); None keeps them in memory until the program ends.
+        retention: how many messages are kept, and for how long.
+        rate: how many requests a client may make.
         slow: what happens to members that do not keep up with their rooms.
         rooms_per_connection: how many rooms a client may be in at once.
         reserved_names: names that no client can have, such as those given to `say`.
 
     Attributes:
-        rooms: the rooms, by name, as long as somebody is in them.
+        rooms: the rooms that have members, by name.
 
     Raises:
         ConfigurationError: a path, the room's or a reserved name cannot be used.
@@ -90,12 +90,12 @@ class Chat:
         app.lifespan(self._running)
 
     async def say(self, room: str, text: str, *, name: str) -> Message:
-        """Say something in a room, as the program itself; it is kept and told like any other message.
+        """Send a message to a room from the program. It is stored and sent like a client's message.
 
         Args:
-            room: the room's name; it need not have people in it.
+            room: the room's name; the room may be empty.
             text: at most 4,000 characters.
-            name: who says it. Reserve it (`reserved_names`), or somebody else may have it.
+            name: the sender's name. Add it to `reserved_names`, so that no client can take it.
 
         Returns:
             The message, stored.
@@ -105,16 +105,16 @@ class Chat:
             wsframework.chat.HistoryError: it could not be stored.
 
         Cancellation:
-            It may be said all the same.
+            The message may be stored and sent anyway.
         """
         draft = Draft(clean_room(room), clean_name(name), clean_text(text, MAX_TEXT_CHARS))
         return await self._journal.append(draft)
 
     def on_message(self, listener: ListenerT) -> ListenerT:
-        """Call a function with every message, in order, once it is stored and told.
+        """Register a function that is called with every message, in order, after it was stored and sent.
 
-        It must not wait: what takes time belongs into a task, behind a memory channel, say. An exception of
-        its own is logged and changes nothing.
+        The function must not block. Pass slow work to a task, for example through a memory channel. Its
+        exceptions are logged and have no other effect.
         """
         self._listeners.append(listener)
         return listener
@@ -140,7 +140,7 @@ class Chat:
                 finally:
                     self._journal.stop()
         except BaseExceptionGroup as group:
-            # The nursery is ours, and no business of those who look for the exception in it.
+            # The nursery is an internal detail, so callers get the exception without its group.
             if len(group.exceptions) == 1:
                 raise group.exceptions[0] from group.exceptions[0].__cause__
             raise

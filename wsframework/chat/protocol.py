@@ -1,8 +1,7 @@
-"""superchat, version 1: what clients may ask and what they are told, as values. No I/O.
+"""superchat, version 1: its requests, answers and events as values. No I/O.
 
-`parse` turns one Text message into a request, or raises a `Refusal` with the answer that its sender gets.
-`answer` and `event` make the texts that go the other way. The whole protocol is written down for people in
-docs/chat.md.
+`parse` turns one Text message into a request, or raises a `Refusal` with the error answer for its sender.
+`answer` and `event` encode the server's messages. docs/chat.md describes the protocol.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ SUBPROTOCOL = "superchat"
 VERSION = 1
 
 RequestId: TypeAlias = int | str | None
-"""What a client calls its request; the answer's `re`."""
+"""The id of a client's request, and the answer's `re`."""
 
 MAX_REQUEST_CHARS = 64 * 1024
 """A request's length. The longest text is 4,000 characters, each at most 12 as a JSON escape pair."""
@@ -54,7 +53,7 @@ MAX_TEXT_CHARS = 4000
 
 
 class Refusal(Exception):
-    """A request that cannot be done: an `error` answer to its sender, and to nobody else.
+    """A request that is refused; only its sender gets the `error` answer.
 
     Args:
         code: one of the protocol's error codes.
@@ -148,7 +147,7 @@ class ListRooms:
 
 @attrs.frozen
 class Ping:
-    """Is anybody there? Browsers cannot send WebSocket pings."""
+    """Check the connection; browsers cannot send WebSocket pings."""
 
     id: RequestId
 
@@ -294,7 +293,7 @@ def answer(re: RequestId, type: str, **members: Any) -> str:
 
 
 def event(type: str, **members: Any) -> str:
-    """Encode what nobody asked for."""
+    """Encode an event, which is not an answer to a request."""
     return _encode({"type": type, **members})
 
 

@@ -1,4 +1,4 @@
-"""How much one client may ask for: a token bucket, and how long patience lasts. No clock of its own."""
+"""Rate limits for a client's requests: a token bucket without a clock of its own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Rate:
     """How many requests a connection may make.
 
     Attributes:
-        per_second: requests a second in the long run. 20: a fast typist with typing notices makes 3.
-        burst: requests at once, after a quiet time. 60: a page that comes back to 20 rooms makes 21.
+        per_second: requests per second in the long run. 20; a fast typist with typing notices makes 3.
+        burst: requests at once after a quiet time. 60; a page that reconnects to 20 rooms makes 21.
         tolerance: requests over the rate that are refused with an answer before the connection is closed
-            with 1008. The count starts anew once the client has been quiet enough for a whole burst.
+            with 1008. The count restarts when the client has been quiet long enough for a full burst.
     """
 
     per_second: float = attrs.field(default=20.0, validator=attrs.validators.gt(0))
@@ -24,7 +24,7 @@ class Rate:
 
 
 class Throttle:
-    """One connection's account."""
+    """The rate limit of one connection."""
 
     __slots__ = ("_at", "_rate", "_refused", "_tokens")
 

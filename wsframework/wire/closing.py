@@ -1,6 +1,6 @@
 """The closing handshake (RFC 6455 §5.5.1, §7) as a table of states.
 
-Each side sends at most one Close frame, and the handshake is complete when both have crossed, whoever began:
+Each side sends at most one Close frame, and the handshake is complete when both were sent, in either order:
 
                   we send                      the peer answers
         OPEN ───────────────▶ CLOSE_SENT ─────────────────────────▶ CLOSED

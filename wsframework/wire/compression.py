@@ -17,7 +17,7 @@ from wsframework.wire.opcodes import CloseCode, Opcode
 __all__ = ["MAX_WINDOW_BITS", "MIN_ZLIB_WINDOW_BITS", "Deflater", "Inflater"]
 
 MAX_WINDOW_BITS = 15
-"""32 KiB; what holds when nobody says otherwise (RFC 7692 §7.1.2)."""
+"""32 KiB, the default of RFC 7692 §7.1.2."""
 
 MIN_ZLIB_WINDOW_BITS = 9
 """zlib cannot compress with a window of 8 bits: raw deflate silently used 9, and refuses it since 1.2.9."""

@@ -12,7 +12,7 @@ not complete (at most 130 bytes), and one `Assembly` while a message is in progr
 What one call costs. A decoder with a `Budget` does a bounded amount of work a call: after some frames, or
 some inflated bytes, `feed` returns, keeps the rest of its bytes, and says so by `stopped`; the next call goes
 on there. So 64 KiB of empty frames, ten thousand of them, are not one step of half a tenth of a second, and
-62 KiB of small deflate bombs are not 61 MiB before anybody can say that it is enough.
+62 KiB of small deflate bombs do not become 61 MiB before the caller can stop.
 
 What a peer owes. A frame costs the same work whatever it carries, so each must bring bytes: `debt` grows by
 `_FRAME_BYTES` with every frame, and shrinks by the bytes that come. Frames with 16 bytes of payload and more

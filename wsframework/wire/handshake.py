@@ -144,7 +144,7 @@ def read_upgrade(method: str, http_version: str, headers: _Headers) -> Upgrade:
     sizes = fields.get("content-length")
     if "transfer-encoding" in fields or (sizes is not None and any(size.strip("0") for size in sizes)):
         raise HandshakeError("a WebSocket handshake has no body (RFC 9110 §7.8)")
-    # Two could be a page's and a forger's, and which of them counts would be anybody's guess (RFC 6454 §7.3).
+    # Of two, one could be forged, and RFC 6454 §7.3 does not say which of them counts.
     if len(fields.get("origin", ())) > 1:
         raise HandshakeError("Origin stands more than once (RFC 6454 §7.3)")
     key = _single(fields, "Sec-WebSocket-Key")
