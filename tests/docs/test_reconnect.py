@@ -19,6 +19,7 @@ from tests.docs.following import exercises
 from tests.docs.snippets import DOCS, files
 from tests.examples.conftest import connect
 from wsframework import Close, Connection, Server
+from wsframework.closes import SENT_CODES
 
 __all__ = ["node"]  # a fixture
 
@@ -141,6 +142,8 @@ def test_the_table_of_codes_says_what_the_client_does() -> None:
     stops = {int(code) for code in final.split(", ")}
     assert {code for code, verb in told.items() if verb == "Stop"} == {code for code in stops if code < 4000}
     assert {code for code, verb in told.items() if verb == "Reconnect"} == {1001, 1006, 1011, 1012, 1013}
+    for sent in SENT_CODES:
+        assert (sent.reconnect == "never") is (sent.code in stops), sent
 
 
 @exercises(PAGE, "feed.py")
