@@ -6,7 +6,7 @@ PIP     = $(BIN)/python -m pip --quiet --disable-pip-version-check
 PORT   ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit test lint format types cover clean
+.PHONY: help run unit test lint format types cover dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -62,8 +62,16 @@ cover: $(VENV)/.dev ## Run the tests and report coverage of lines and branches
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
+$(VENV)/.dist: pyproject.toml $(VENV)/.run
+	@echo "installing the tools for packages"
+	@$(PIP) install -e '.[cli,speed,dist]'
+	@touch $@
+
+dist: $(VENV)/.dist ## Build sdist and wheel, check them, and try each in a clean environment
+	@BIN=$(BIN) .ci/dist
+
 clean: ## Remove what the targets made
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov
 
 -include benchmarks/bench.mk
 -include tests/conformance/conformance.mk

@@ -20,7 +20,7 @@ bench-smoke: benchmarks/.venv/.installed ## What CI runs: numbers must come out
 bench-micro: benchmarks/.venv/.installed ## Time the hot paths by themselves
 	@$(BENCH) -m benchmarks.micro --fast
 
-bench-tables: benchmarks/.venv/.installed ## Write the README's and the docs' tables from the last run
+bench-tables: benchmarks/.venv/.installed ## Write the README's chart and the docs' table from the last run
 	@$(BENCH) -m benchmarks.tables benchmarks/results/latest.json
 
 bench-clean: ## Remove the contenders and what was built and measured

@@ -62,7 +62,7 @@ def test_every_command_is_one_that_a_test_runs() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert makes <= set(re.findall(r"^  make (\S+)", told, re.MULTILINE))
     assert [line for line in COMMANDS if not line.startswith("make")] == [
-        "pip install 'wsframework[cli,speed]'",
+        "pip install '.[cli,speed]'",
         "wsframework run hello:app",
         "wsframework trace ws://127.0.0.1:8000/rooms/tea --send 'milk or sugar?'",
         "wsframework connect ws://127.0.0.1:8000/rooms/tea",
@@ -117,7 +117,7 @@ def test_the_first_server_can_be_traced_and_talked_to(folder: Path) -> None:
 
 
 def test_the_routes_command_prints_what_the_readme_shows(folder: Path) -> None:
-    (shown,) = outputs(PAGE)
+    (shown,) = [block for block in outputs(PAGE) if block.startswith("PATH ")]
     with running("-m", "wsframework", "routes", "sums:app", cwd=folder) as program:
         assert program.wait() == 0
     assert program.lines == shown.splitlines()
@@ -216,10 +216,10 @@ async def test_the_table_of_close_codes_is_true(folder: Path, nursery: trio.Nurs
     async with connect(f"{url}/codes"):
         pass
     with trio.fail_after(5):
-        while not module.goodbyes:  # noqa: ASYNC110
+        while not module.endings:  # noqa: ASYNC110
             await trio.sleep(0.01)
     (comment,) = re.findall(r"str\(error\)\)  # (.*)", PROGRAMS["codes.py"])
-    assert module.goodbyes == [comment]
+    assert module.endings == [comment]
     async with connect(f"{url}/codes") as ws:
         server.stop()
         with pytest.raises(ConnectionClosed) as closed:
@@ -257,9 +257,22 @@ def port_of(program: str) -> int:
     return int(port)
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_it_is_short_before_its_reference_part() -> None:
+    before, mark, after = README.partition("## Reference by example")
+    assert mark
+    assert after
+    assert len(before.split()) <= 700
+
+
+def test_links_work_wherever_it_is_shown() -> None:
+    """An index page shows it without the files beside it."""
+    assert set(re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)) == set()
+    assert "<img" not in README
+    for path in re.findall(r"`((?:docs|examples|tests)/[\w./-]*|[A-Z]+\.md)`", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_links_to_anchors_lead_somewhere() -> None:
     anchors = {
         re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
         for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)

@@ -9,7 +9,7 @@ from benchmarks.contenders import CONTENDERS, HERE
 from benchmarks.report import table
 from benchmarks.rows import ROWS, select_rows
 from benchmarks.runner import Plan, summary
-from benchmarks.tables import BEGIN, END, full_tables, headline, replace_between
+from benchmarks.tables import BEGIN, CHART_ROW, END, bars, full_tables, headline, replace_between
 
 
 def sample(rate: float, client_cpu: float = 0.5) -> dict[str, float]:
@@ -88,6 +88,13 @@ def test_a_lost_row_says_why() -> None:
     lost = full_tables(result()).partition("Why these are ahead:")[2]
     assert "picows" in lost
     assert "aiohttp" not in lost
+
+
+def test_the_chart_has_a_bar_for_each_rate_and_the_longest_first() -> None:
+    lines = bars(result() | {"rows": [row() | {"key": CHART_ROW}]}).splitlines()
+    assert (lines[0], lines[-1]) == ("```text", "```")
+    shown = [(line.split()[0], line.count("█"), line.split()[-1]) for line in lines if "█" in line]
+    assert shown == [("picows", 40, "400"), ("wsframework", 20, "200"), ("aiohttp", 10, "100")]
 
 
 def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:

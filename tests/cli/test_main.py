@@ -46,7 +46,7 @@ def test_without_the_extra_one_line_says_how_to_install_it(
     assert ended.value.code == 2
     assert capsys.readouterr() == (
         "",
-        "error: the command line needs typer and rich: pip install 'wsframework[cli]'\n",
+        "error: the command line needs typer and rich: pip install typer rich\n",
     )
 
 

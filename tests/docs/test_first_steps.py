@@ -88,16 +88,15 @@ def test_the_test_passes_and_can_fail(follow: Follow) -> None:
     assert run() == 1
 
 
-@exercises("first-steps.md", "pip install 'wsframework[cli,speed]'")
-@exercises("index.md", "pip install 'wsframework[cli,speed]'", "wsframework run hello:app", "hello.py")
+@exercises("first-steps.md", "pip install '.[cli,speed]'")
+@exercises("index.md", "pip install '.[cli,speed]'", "wsframework run hello:app", "hello.py")
 def test_the_extras_are_there_and_the_first_page_shows_the_same_program() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for page in (PAGE, DOCS / "index.md"):
         (install,) = (line for line in commands(page) if line.startswith("pip"))
-        found = re.fullmatch(r"pip install '(\w+)\[([\w,]+)\]'", install)
+        found = re.fullmatch(r"pip install '\.\[([\w,]+)\]'", install)
         assert found is not None
-        assert found[1] == project["name"]
-        assert set(found[2].split(",")) <= set(project["optional-dependencies"])
+        assert set(found[1].split(",")) <= set(project["optional-dependencies"])
     assert files(DOCS / "index.md")["hello.py"] == files(PAGE)["hello.py"]
 
 

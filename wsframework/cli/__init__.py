@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
-        print("error: the command line needs typer and rich: pip install 'wsframework[cli]'", file=sys.stderr)
+        print("error: the command line needs typer and rich: pip install typer rich", file=sys.stderr)
         sys.exit(2)
     try:
         build()(args=arguments, prog_name="wsframework")
