@@ -123,6 +123,7 @@ def test_routes_are_listed_with_websockets_first() -> None:
         ({"path": "ws"}, "a path starts with '/'"),
         ({"path": "/{a:number}"}, "unknown converter 'number'"),
         ({"path": "/{room}"}, "cannot be called as handler(ws, room)"),
+        ({"path": "/ws", "compression": "off"}, "compression is a Deflate, None or \"app\", not 'off'"),
         ({"path": "/ws", "subprotocols": "chat"}, "write ['chat'], not 'chat'"),
         ({"path": "/taken"}, "path '/taken' is already registered for no subprotocol: handler at "),
         ({"path": "/taken", "subprotocols": ["x", "chat"]}, "is already registered for subprotocol 'chat'"),
@@ -262,7 +263,10 @@ async def test_the_routes_own_compression_counts_before_the_apps() -> None:
     app.websocket("/app")(handler)
     app.websocket("/own", compression=light)(handler)
     app.websocket("/off", compression=None)(handler)
-    assert [(await accepted(app, upgrade(path))).compression for path in ("/app", "/own", "/off")] == [
+    app.websocket("/same", compression="app")(handler)
+    paths = ("/app", "/same", "/own", "/off")
+    assert [(await accepted(app, upgrade(path))).compression for path in paths] == [
+        strong,
         strong,
         light,
         None,

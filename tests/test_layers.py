@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("connection",),
     ("observer",),
     ("session", "rooms"),
-    ("server",),
+    ("server", "deciding"),
     ("hosts",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py

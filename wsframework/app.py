@@ -1,8 +1,9 @@
 """The App: decorators in, decisions out.
 
-An App is a table that decorators and plugins fill while the program starts: routes, guards, wrappers,
-lifespans. Serving, it answers one question for a host, `decide(request)`: upgrade and call this handler, or
-give this HTTP answer. Hosts do the rest and never see the table.
+Decorators and plugins register routes, guards, wrappers and lifespans while the program starts. What concerns
+single requests goes into a `Decider`, which a host asks about each of them: upgrade and call this handler, or
+give this HTTP answer. The App itself starts servers and holds what lives as long as they do: lifespans,
+observers and plugins.
 
     app = App()
 
@@ -15,8 +16,6 @@ give this HTTP answer. Hosts do the rest and never see the table.
 from __future__ import annotations
 
 import functools
-import logging
-import math
 import socket
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -24,77 +23,32 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, Literal, TypeVar
 
-import attrs
 import trio
 import trio_websocket
 
-from wsframework.authority import LOOPBACK_HOSTS, AllowedHosts, is_loopback, parse_authority
+from wsframework.authority import LOOPBACK_HOSTS, AllowedHosts, host_list, is_loopback
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in, split_cancelled
-from wsframework.errors import ConfigurationError, PluginError, Reject, unwrap_group
+from wsframework.deciding import Decider, Guard, RouteOptions, check_guards, name_of
+from wsframework.errors import ConfigurationError, PluginError, RouteError
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.observer import Observer
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, check_plugin, find_plugin
-from wsframework.records import record
 from wsframework.request import Request, Response
-from wsframework.routing import (
-    Match,
-    NoPath,
-    NoSubprotocol,
-    Route,
-    Router,
-    Template,
-    check_handler,
-    check_subprotocols,
-)
+from wsframework.routing import Route, Template, check_handler, check_subprotocols
 from wsframework.server import Server, run_server, serve
 from wsframework.server.listeners import is_loopback_only
-from wsframework.session import Acceptance, CrashResponse
-from wsframework.tasks import GivenUp, Limit
+from wsframework.session import Acceptance
 
 __all__ = ["App"]
 
-Guard = Callable[[Request], Awaitable[Response | None]]
-Wrapper = Callable[[Connection], AbstractAsyncContextManager[Any]]
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., AsyncIterator[Any]]
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[Any]])
 GuardT = TypeVar("GuardT", bound=Guard)
 WrapperT = TypeVar("WrapperT", bound=Callable[[Connection], Any])
 ObserverT = TypeVar("ObserverT", bound=Observer)
 LifespanT = TypeVar("LifespanT", bound=Callable[..., Any])
-
-
-@attrs.frozen(eq=False)
-class RouteOptions:
-    """What a route may say besides its path.
-
-    Attributes:
-        guards: asked after the App's own guards, in order.
-        compression: the route's own permessage-deflate, when `own_compression`; else the App's counts.
-        own_compression: whether the route said anything about compression.
-        origins: the route's own allow-list, or None for the App's.
-        guarded: whether the App's own guards are asked.
-        told: events of the handler that were logged and are logged once, whatever routes it has.
-    """
-
-    guards: tuple[Guard, ...] = ()
-    compression: Deflate | None = None
-    own_compression: bool = False
-    origins: Origins | None = None
-    guarded: bool = True
-    told: set[str] = attrs.field(factory=set)
-
-
-_LONGEST_NAME_CHARS = 253  # RFC 1035 §2.3.4, written with dots
-
-
-class _Unset:
-    """The default of an argument for which None means something."""
-
-
-_UNSET = _Unset()
 
 
 class App:
@@ -132,12 +86,9 @@ class App:
         self.keepalive = keepalive or Keepalive()
         self.compression = compression
         self.origins = Origins.parse(origins)
-        self.allowed_hosts = _host_list(allowed_hosts)
-        self._hosts = None if self.allowed_hosts is None else AllowedHosts.parse(self.allowed_hosts)
-        self._websockets: Router[RouteOptions] = Router()
-        self._pages: Router[RouteOptions] = Router()
-        self._guards: list[Guard] = []
-        self._wrappers: list[Wrapper] = []
+        self.allowed_hosts = host_list(allowed_hosts)
+        hosts = None if self.allowed_hosts is None else AllowedHosts.parse(self.allowed_hosts)
+        self._decider = Decider(self, hosts)
         self._lifespans: list[Lifespan] = []
         self._observers: list[Observer] = []
         self._plugins: list[Plugin] = []
@@ -152,7 +103,7 @@ class App:
         *,
         subprotocols: Iterable[str] = (),
         guards: Iterable[Guard] = (),
-        compression: Deflate | _Unset | None = _UNSET,
+        compression: Deflate | Literal["app"] | None = "app",
         origins: str | Iterable[str] | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
         """Register an async function for a path and, perhaps, subprotocols.
@@ -166,19 +117,23 @@ class App:
                 uuid and path.
             subprotocols: the subprotocols this handler speaks; none means that it asks for none.
             guards: asked before the upgrade, after the App's own.
-            compression: this route's own setting in place of the App's; None turns it off.
+            compression: this route's own permessage-deflate, or None for never; `"app"` (the default) is the
+                App's setting.
             origins: this route's own allow-list in place of the App's.
 
         Raises:
-            RouteError: the path, a subprotocol or the handler's parameters do not fit, or the path is taken.
+            RouteError: the path, a subprotocol, `compression` or the handler's parameters do not fit, or
+                the path is taken.
         """
         template = Template.parse(path)
         keys = check_subprotocols(subprotocols)
-        own = not isinstance(compression, _Unset)
+        own = compression != "app"
+        if own and not (compression is None or isinstance(compression, Deflate)):
+            raise RouteError(f'compression is a Deflate, None or "app", not {compression!r}')
         options = functools.partial(
             RouteOptions,
-            guards=_check_guards(guards),
-            compression=None if isinstance(compression, _Unset) else compression,
+            guards=check_guards(guards),
+            compression=compression if isinstance(compression, Deflate) else None,
             own_compression=own,
             origins=None if origins is None else Origins.parse(origins),
         )
@@ -186,7 +141,7 @@ class App:
         def register(handler: HandlerT) -> HandlerT:
             check_handler(handler, template, "ws")
             told = self._told.setdefault(id(handler), set())
-            self._websockets.add(Route(template, "websocket", keys, handler, options(told=told)))
+            self._decider.websockets.add(Route(template, "websocket", keys, handler, options(told=told)))
             return handler
 
         return register
@@ -217,11 +172,11 @@ class App:
         names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
         if "GET" in names and "HEAD" not in names:
             names.append("HEAD")
-        options = RouteOptions(guards=_check_guards(guards), guarded=guarded)
+        options = RouteOptions(guards=check_guards(guards), guarded=guarded)
 
         def register(handler: HandlerT) -> HandlerT:
             check_handler(handler, template, "request")
-            self._pages.add(Route(template, "http", tuple(names), handler, options))
+            self._decider.pages.add(Route(template, "http", tuple(names), handler, options))
             return handler
 
         return register
@@ -236,8 +191,8 @@ class App:
         Raises:
             ConfigurationError: it is not an async function.
         """
-        _check_guards([guard])
-        self._guards.append(guard)
+        check_guards([guard])
+        self._decider.guards.append(guard)
         return guard
 
     def wrap(self, wrapper: WrapperT) -> WrapperT:
@@ -250,7 +205,7 @@ class App:
         Raises:
             ConfigurationError: it is not callable.
         """
-        self._wrappers.append(_context_manager(wrapper, "wrapper"))
+        self._decider.wrappers.append(_context_manager(wrapper, "wrapper"))
         return wrapper
 
     def lifespan(self, lifespan: LifespanT) -> LifespanT:
@@ -313,7 +268,7 @@ class App:
     @property
     def routes(self) -> tuple[Route[RouteOptions], ...]:
         """All routes, WebSocket and HTTP, in the order of registration of each kind."""
-        return (*self._websockets.routes, *self._pages.routes)
+        return (*self._decider.websockets.routes, *self._decider.pages.routes)
 
     # Deciding
 
@@ -322,120 +277,7 @@ class App:
 
         Cancellation: nothing is left behind; a guard may have been cancelled in the middle.
         """
-        return await self._decide_for(self._hosts, request)
-
-    async def _decide_for(self, hosts: AllowedHosts | None, request: Request) -> Acceptance | Response:
-        if hosts is not None and not hosts.allow(request.host, secure=request.secure):
-            return _misdirected(request)
-        if request.is_websocket:
-            return await self._decide_upgrade(request)
-        return await self._answer(request)
-
-    async def _decide_upgrade(self, request: Request) -> Acceptance | Response:
-        match self._websockets.resolve(request.path, (*request.subprotocols, None)):
-            case NoPath():
-                if request.path in self._pages:
-                    return Response.error(404, f"{request.path} answers plain HTTP, not WebSocket")
-                return Response.error(404, f"there is nothing at {request.path}")
-            case NoSubprotocol(known):
-                # What was offered is not repeated: there may be a bearer token among it.
-                offered = "offered others" if request.subprotocols else "offered none"
-                return Response.error(
-                    400,
-                    f"{request.path} speaks the subprotocols {', '.join(known)}; "
-                    f"the client {offered} in Sec-WebSocket-Protocol",
-                )
-            case Match(route, subprotocol, parameters):
-                options = route.options
-                if not (options.origins or self.origins).allow(request):
-                    record(logging.INFO, "origin.refused", path=request.path, origin=request.origin)
-                    return Response.error(403, f"pages from {request.origin} may not connect here")
-                refusal = await self._ask((*self._guards, *options.guards), request)
-                if refusal is not None:
-                    return refusal
-                return Acceptance(
-                    handler=self._bind(route, parameters),
-                    subprotocol=subprotocol,
-                    compression=options.compression if options.own_compression else self.compression,
-                    name=route.name,
-                    told=options.told,
-                )
-
-    def _bind(
-        self, route: Route[RouteOptions], parameters: dict[str, Any]
-    ) -> Callable[[Connection], Awaitable[object]]:
-        handler = route.handler
-        if not self._wrappers:
-            return functools.partial(handler, **parameters) if parameters else handler
-
-        async def wrapped(ws: Connection) -> Any:
-            async with AsyncExitStack() as stack:
-                for wrapper in self._wrappers:
-                    await stack.enter_async_context(wrapper(ws))
-                return await handler(ws, **parameters)
-
-        return wrapped
-
-    async def _answer(self, request: Request) -> Response:
-        match self._pages.resolve(request.path, (request.method,)):
-            case Match(route, _, parameters):
-                options = route.options
-                guards = (*self._guards, *options.guards) if options.guarded else options.guards
-                refusal = await self._ask(guards, request)
-                if refusal is not None:
-                    return refusal
-                return await self._render(route, request, parameters)
-            case NoSubprotocol(methods):
-                allow = ", ".join(methods)
-                return Response.error(405, f"{request.path} answers {allow}", {"Allow": allow})
-            case NoPath():
-                return self._answer_elsewhere(request)
-
-    def _answer_elsewhere(self, request: Request) -> Response:
-        if request.path not in self._websockets:
-            return Response.error(404, f"there is nothing at {request.path}")
-        if request.method not in ("GET", "HEAD"):
-            return Response.error(405, f"{request.path} is a WebSocket; it answers GET", {"Allow": "GET"})
-        # "a server [that requires an upgrade] MUST send an Upgrade header field" (RFC 9110 §15.5.22).
-        return Response.error(
-            426,
-            f"{request.path} is a WebSocket: connect with a WebSocket client",
-            {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
-        )
-
-    async def _render(
-        self, route: Route[RouteOptions], request: Request, parameters: dict[str, Any]
-    ) -> Response:
-        """Call an HTTP handler."""
-        answer: Response | None = None
-        try:
-            with Limit(self.timeouts.http):
-                answer = _as_response(await _call(route.handler, request, **parameters))
-        except GivenUp:
-            raise
-        except BaseException as error:
-            return _crashed("handler", route.name, error)
-        if answer is not None:
-            return answer
-        return _out_of_time(request, "handler.timeout", handler=route.name)
-
-    async def _ask(self, guards: Sequence[Guard], request: Request) -> Response | None:
-        """Ask guards in order; return the answer of the first one that refuses."""
-        if not guards:
-            return None
-        guard = guards[0]
-        try:
-            with Limit(self.timeouts.guard):
-                for guard in guards:
-                    answer = _as_refusal(await _call(guard, request))
-                    if answer is not None:
-                        return answer
-                return None
-        except GivenUp:
-            raise
-        except BaseException as error:
-            return _crashed("guard", _name(guard), error)
-        return _out_of_time(request, "guard.timeout", guard=_name(guard))
+        return await self._decider.decide(self._decider.hosts, request)
 
     # Serving
 
@@ -494,13 +336,13 @@ class App:
             and nobody is accepted; so does a lifespan. `serve` cannot end the program it is a part of; `run`
             can, and does.
         """
-        more = _host_list(allow_hosts) or ()
-        hosts = AllowedHosts.parse((*(self.allowed_hosts or ()), *more)) if more else self._hosts
+        more = host_list(allow_hosts) or ()
+        hosts = AllowedHosts.parse((*(self.allowed_hosts or ()), *more)) if more else self._decider.hosts
         failure: BaseException | None = None
         async with self.running():
             try:
                 await serve(
-                    functools.partial(self._decide_for, hosts),
+                    functools.partial(self._decider.decide, hosts),
                     host=host,
                     port=port,
                     ssl=ssl,
@@ -564,7 +406,7 @@ class App:
         elsewhere = unix_path is not None or bool(listeners)
         if self.allowed_hosts is None and not elsewhere and host and is_loopback_only(host):
             named = () if is_loopback(host) else (host,)
-            allow_hosts = (*LOOPBACK_HOSTS, *named, *(_host_list(allow_hosts) or ()))
+            allow_hosts = (*LOOPBACK_HOSTS, *named, *(host_list(allow_hosts) or ()))
         start = functools.partial(
             self.serve,
             host,
@@ -582,35 +424,6 @@ class App:
         await serve_request(request, self)
 
 
-def _host_list(hosts: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    return (hosts,) if isinstance(hosts, str) else None if hosts is None else tuple(hosts)
-
-
-def _misdirected(request: Request) -> Response:
-    record(logging.INFO, "host.refused", path=request.path, host=request.host)
-    authority = parse_authority(request.host)
-    name = "NAME" if authority is None or len(authority.host) > _LONGEST_NAME_CHARS else authority.host
-    return Response.error(
-        421,
-        f"this server does not answer to this host; if it should, start it with --allow-host {name} or write "
-        f"App(allowed_hosts=[{name!r}])",
-    )
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", repr(function)))
-
-
-def _check_guards(guards: Iterable[Guard]) -> tuple[Guard, ...]:
-    if callable(guards) or not isinstance(guards, Iterable):
-        raise ConfigurationError(f"guards is a list of async functions: write [{_name(guards)}]")
-    checked = tuple(guards)
-    for guard in checked:
-        if not (iscoroutinefunction(guard) or iscoroutinefunction(getattr(guard, "__call__", None))):  # noqa: B004
-            raise ConfigurationError(f"a guard is an async function of the request: {_name(guard)} is none")
-    return checked
-
-
 def _context_manager(
     function: Callable[..., Any], what: str
 ) -> Callable[..., AbstractAsyncContextManager[Any]]:
@@ -622,52 +435,7 @@ def _context_manager(
         return asynccontextmanager(function)
     if iscoroutinefunction(function):
         raise ConfigurationError(
-            f"the {what} {_name(function)} has no yield: write 'yield' where the wrapped time begins and ends"
+            f"the {what} {name_of(function)} has no yield: write 'yield' where the wrapped time begins and "
+            "ends"
         )
     return function
-
-
-async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwargs: Any) -> object:
-    """Call a user's function; a `Reject` that it raises, perhaps out of a nursery, is its answer."""
-    try:
-        return await function(*args, **kwargs)
-    except Exception as error:  # a Reject, or a group of nothing else
-        reject = unwrap_group(error)
-        if not isinstance(reject, Reject):
-            raise
-        return Response(reject.body, reject.status, reject.headers)
-
-
-def _as_refusal(answer: object) -> Response | None:
-    if answer is None or isinstance(answer, Response):
-        return answer
-    raise TypeError(f"a guard returns None or a Response, not {type(answer).__name__}")
-
-
-def _as_response(answer: object) -> Response:
-    match answer:
-        case Response():
-            return answer
-        case str() | bytes():
-            return Response(answer)
-        case _:
-            raise TypeError(f"an HTTP handler returns a Response, str or bytes, not {type(answer).__name__}")
-
-
-def _crashed(where: Literal["guard", "handler"], name: str, error: BaseException) -> CrashResponse:
-    """Answer 500 to what a user's function raised, whatever it is, but raise what is about the program.
-
-    It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
-    A `Cancelled` is about a scope around us only if one is cancelled: it may have been kept of another one.
-    """
-    cancelled = split_cancelled(error)[0] is not None and trio.current_effective_deadline() == -math.inf
-    if cancelled or interrupt_in(error) is not None:
-        raise error
-    return CrashResponse(where, name, error)
-
-
-def _out_of_time(
-    request: Request, event: str, *, guard: str | None = None, handler: str | None = None
-) -> Response:
-    record(logging.WARNING, event, path=request.path, remote=request.remote, guard=guard, handler=handler)
-    return Response.error(503, "the server could not answer in time; try again later")

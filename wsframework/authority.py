@@ -20,6 +20,7 @@ __all__ = [
     "LOOPBACK_HOSTS",
     "AllowedHosts",
     "Authority",
+    "host_list",
     "is_host_field",
     "is_loopback",
     "parse_authority",
@@ -227,3 +228,8 @@ def _network(entry: object) -> _Network | None:
         return ipaddress.ip_network(entry)
     except ValueError:
         return None
+
+
+def host_list(hosts: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return hosts as a user may give them, one or several, as a tuple; None stays None."""
+    return (hosts,) if isinstance(hosts, str) else None if hosts is None else tuple(hosts)

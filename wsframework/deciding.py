@@ -1,0 +1,300 @@
+"""What a request gets: the upgrade to a handler, or an HTTP answer.
+
+A `Decider` holds the routes, guards and wrappers that an App registers. A host asks it about every request:
+
+    host → origin → guards → handler      for an upgrade, after the choice of the route
+    host → guards → page                  for plain HTTP
+
+The first step that refuses decides. Refusals say in plain text what was wrong; what a user's function raised
+becomes a 500 and is told to the observers by the host.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from inspect import iscoroutinefunction
+from typing import Any, Literal, Protocol
+
+import attrs
+import trio
+
+from wsframework.authority import AllowedHosts, parse_authority
+from wsframework.config import Deflate, Timeouts
+from wsframework.connection import Connection
+from wsframework.crashes import interrupt_in, split_cancelled
+from wsframework.errors import ConfigurationError, Reject, unwrap_group
+from wsframework.origins import Origins
+from wsframework.records import record
+from wsframework.request import Request, Response
+from wsframework.routing import Match, NoPath, NoSubprotocol, Route, Router
+from wsframework.session import Acceptance, CrashResponse
+from wsframework.tasks import GivenUp, Limit
+
+__all__ = ["Decider", "Guard", "RouteOptions", "Settings", "Wrapper", "check_guards", "name_of"]
+
+Guard = Callable[[Request], Awaitable[Response | None]]
+"""Lets a request through by None, or refuses it by a `Response` or a raised `Reject`."""
+
+Wrapper = Callable[[Connection], AbstractAsyncContextManager[Any]]
+"""Returns an async context manager that is entered around a connection's handler."""
+
+_LONGEST_NAME_CHARS = 253  # RFC 1035 §2.3.4, written with dots
+
+
+@attrs.frozen(eq=False)
+class RouteOptions:
+    """What a route may say besides its path.
+
+    Attributes:
+        guards: asked after the App's own guards, in order.
+        compression: the route's own permessage-deflate, when `own_compression`; else the App's counts.
+        own_compression: whether the route has its own setting for compression.
+        origins: the route's own allow-list, or None for the App's.
+        guarded: whether the App's own guards are asked.
+        told: events of the handler that are logged once and have been logged, for all its routes together.
+    """
+
+    guards: tuple[Guard, ...] = ()
+    compression: Deflate | None = None
+    own_compression: bool = False
+    origins: Origins | None = None
+    guarded: bool = True
+    told: set[str] = attrs.field(factory=set)
+
+
+class Settings(Protocol):
+    """What the routes of an App share. Read for each request: a change counts from the next one on."""
+
+    timeouts: Timeouts
+    compression: Deflate | None
+    origins: Origins
+
+
+class Decider:
+    """The table of an App's routes, guards and wrappers, and the decisions made by it.
+
+    Args:
+        settings: what counts where a route has no setting of its own.
+        hosts: the hosts to answer to, or None for all.
+
+    Attributes:
+        hosts: as given.
+        websockets: routes of WebSocket handlers, by path and subprotocol.
+        pages: routes of HTTP handlers, by path and method.
+        guards: asked about every request with a handler, in order, before the route's own guards.
+        wrappers: entered around every WebSocket handler, in order.
+    """
+
+    def __init__(self, settings: Settings, hosts: AllowedHosts | None) -> None:
+        self._settings = settings
+        self.hosts = hosts
+        self.websockets: Router[RouteOptions] = Router()
+        self.pages: Router[RouteOptions] = Router()
+        self.guards: list[Guard] = []
+        self.wrappers: list[Wrapper] = []
+
+    async def decide(self, hosts: AllowedHosts | None, request: Request) -> Acceptance | Response:
+        """Choose what a request gets.
+
+        Args:
+            hosts: the hosts to answer to, or None for all: `self.hosts`, or what one server answers to.
+            request: the request.
+
+        Raises:
+            KeyboardInterrupt: a guard or an HTTP handler raised it.
+
+        Cancellation: nothing is left behind; a guard or HTTP handler may have been cancelled midway.
+        """
+        if hosts is not None and not hosts.allow(request.host, secure=request.secure):
+            return _misdirected(request)
+        if request.is_websocket:
+            return await self._decide_upgrade(request)
+        return await self._answer(request)
+
+    async def _decide_upgrade(self, request: Request) -> Acceptance | Response:
+        settings = self._settings
+        match self.websockets.resolve(request.path, (*request.subprotocols, None)):
+            case NoPath():
+                if request.path in self.pages:
+                    return Response.error(404, f"{request.path} answers plain HTTP, not WebSocket")
+                return Response.error(404, f"there is nothing at {request.path}")
+            case NoSubprotocol(known):
+                # What was offered is not repeated: there may be a bearer token among it.
+                offered = "offered others" if request.subprotocols else "offered none"
+                return Response.error(
+                    400,
+                    f"{request.path} speaks the subprotocols {', '.join(known)}; "
+                    f"the client {offered} in Sec-WebSocket-Protocol",
+                )
+            case Match(route, subprotocol, parameters):
+                options = route.options
+                if not (options.origins or settings.origins).allow(request):
+                    record(logging.INFO, "origin.refused", path=request.path, origin=request.origin)
+                    return Response.error(403, f"pages from {request.origin} may not connect here")
+                refusal = await self._ask((*self.guards, *options.guards), request)
+                if refusal is not None:
+                    return refusal
+                return Acceptance(
+                    handler=self._bind(route, parameters),
+                    subprotocol=subprotocol,
+                    compression=options.compression if options.own_compression else settings.compression,
+                    name=route.name,
+                    told=options.told,
+                )
+
+    def _bind(
+        self, route: Route[RouteOptions], parameters: dict[str, Any]
+    ) -> Callable[[Connection], Awaitable[object]]:
+        handler = route.handler
+        if not self.wrappers:
+            return functools.partial(handler, **parameters) if parameters else handler
+
+        async def wrapped(ws: Connection) -> Any:
+            async with AsyncExitStack() as stack:
+                for wrapper in self.wrappers:
+                    await stack.enter_async_context(wrapper(ws))
+                return await handler(ws, **parameters)
+
+        return wrapped
+
+    async def _answer(self, request: Request) -> Response:
+        match self.pages.resolve(request.path, (request.method,)):
+            case Match(route, _, parameters):
+                options = route.options
+                guards = (*self.guards, *options.guards) if options.guarded else options.guards
+                refusal = await self._ask(guards, request)
+                if refusal is not None:
+                    return refusal
+                return await self._render(route, request, parameters)
+            case NoSubprotocol(methods):
+                allow = ", ".join(methods)
+                return Response.error(405, f"{request.path} answers {allow}", {"Allow": allow})
+            case NoPath():
+                return self._answer_elsewhere(request)
+
+    def _answer_elsewhere(self, request: Request) -> Response:
+        if request.path not in self.websockets:
+            return Response.error(404, f"there is nothing at {request.path}")
+        if request.method not in ("GET", "HEAD"):
+            return Response.error(405, f"{request.path} is a WebSocket; it answers GET", {"Allow": "GET"})
+        # "a server [that requires an upgrade] MUST send an Upgrade header field" (RFC 9110 §15.5.22).
+        return Response.error(
+            426,
+            f"{request.path} is a WebSocket: connect with a WebSocket client",
+            {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+        )
+
+    async def _render(
+        self, route: Route[RouteOptions], request: Request, parameters: dict[str, Any]
+    ) -> Response:
+        """Call an HTTP handler."""
+        answer: Response | None = None
+        try:
+            with Limit(self._settings.timeouts.http):
+                answer = _as_response(await _call(route.handler, request, **parameters))
+        except GivenUp:
+            raise
+        except BaseException as error:
+            return _crashed("handler", route.name, error)
+        if answer is not None:
+            return answer
+        return _out_of_time(request, "handler.timeout", handler=route.name)
+
+    async def _ask(self, guards: Sequence[Guard], request: Request) -> Response | None:
+        """Ask guards in order; return the answer of the first one that refuses."""
+        if not guards:
+            return None
+        guard = guards[0]
+        try:
+            with Limit(self._settings.timeouts.guard):
+                for guard in guards:
+                    answer = _as_refusal(await _call(guard, request))
+                    if answer is not None:
+                        return answer
+                return None
+        except GivenUp:
+            raise
+        except BaseException as error:
+            return _crashed("guard", name_of(guard), error)
+        return _out_of_time(request, "guard.timeout", guard=name_of(guard))
+
+
+def _misdirected(request: Request) -> Response:
+    record(logging.INFO, "host.refused", path=request.path, host=request.host)
+    authority = parse_authority(request.host)
+    name = "NAME" if authority is None or len(authority.host) > _LONGEST_NAME_CHARS else authority.host
+    return Response.error(
+        421,
+        f"this server does not answer to this host; if it should, start it with --allow-host {name} or write "
+        f"App(allowed_hosts=[{name!r}])",
+    )
+
+
+def name_of(function: object) -> str:
+    """Return the name of a user's function, for records and messages."""
+    return str(getattr(function, "__qualname__", repr(function)))
+
+
+def check_guards(guards: Iterable[Guard]) -> tuple[Guard, ...]:
+    """Return the guards of a route, or of the App.
+
+    Raises:
+        ConfigurationError: it is no list of async functions.
+    """
+    if callable(guards) or not isinstance(guards, Iterable):
+        raise ConfigurationError(f"guards is a list of async functions: write [{name_of(guards)}]")
+    checked = tuple(guards)
+    for guard in checked:
+        if not (iscoroutinefunction(guard) or iscoroutinefunction(getattr(guard, "__call__", None))):  # noqa: B004
+            raise ConfigurationError(f"a guard is an async function of the request: {name_of(guard)} is none")
+    return checked
+
+
+async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwargs: Any) -> object:
+    """Call a user's function; a `Reject` that it raises, perhaps out of a nursery, is its answer."""
+    try:
+        return await function(*args, **kwargs)
+    except Exception as error:  # a Reject, or a group of nothing else
+        reject = unwrap_group(error)
+        if not isinstance(reject, Reject):
+            raise
+        return Response(reject.body, reject.status, reject.headers)
+
+
+def _as_refusal(answer: object) -> Response | None:
+    if answer is None or isinstance(answer, Response):
+        return answer
+    raise TypeError(f"a guard returns None or a Response, not {type(answer).__name__}")
+
+
+def _as_response(answer: object) -> Response:
+    match answer:
+        case Response():
+            return answer
+        case str() | bytes():
+            return Response(answer)
+        case _:
+            raise TypeError(f"an HTTP handler returns a Response, str or bytes, not {type(answer).__name__}")
+
+
+def _crashed(where: Literal["guard", "handler"], name: str, error: BaseException) -> CrashResponse:
+    """Answer 500 to what a user's function raised, whatever it is, but raise what is about the program.
+
+    It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
+    A `Cancelled` is about a scope around us only if one is cancelled: it may have been kept of another one.
+    """
+    cancelled = split_cancelled(error)[0] is not None and trio.current_effective_deadline() == -math.inf
+    if cancelled or interrupt_in(error) is not None:
+        raise error
+    return CrashResponse(where, name, error)
+
+
+def _out_of_time(
+    request: Request, event: str, *, guard: str | None = None, handler: str | None = None
+) -> Response:
+    record(logging.WARNING, event, path=request.path, remote=request.remote, guard=guard, handler=handler)
+    return Response.error(503, "the server could not answer in time; try again later")
