@@ -22,7 +22,7 @@ async def not_while_painting(request: Request) -> Response | None:
 async def knows_the_words(request: Request) -> None:
     """Refuse with a 401; raising `Reject` does the same as returning a `Response`."""
     if user_of(request) is None:
-        raise Reject(401, {"WWW-Authenticate": "Bearer"}, "say the words\n")
+        raise Reject(401, "say the words\n", {"WWW-Authenticate": "Bearer"})
 
 
 @app.websocket("/cave", guards=[knows_the_words])

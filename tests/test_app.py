@@ -338,7 +338,7 @@ async def test_refused_methods_and_protocols_say_what_is_allowed() -> None:
         (None, "an HTTP handler returns a Response, str or bytes, not NoneType"),
         (404, "an HTTP handler returns a Response, str or bytes, not int"),
         (ValueError("broken page"), "broken page"),
-        (Reject(401, {"X-Bad": "a\r\nb"}), "not a header field"),
+        (Reject(401, headers={"X-Bad": "a\r\nb"}), "not a header field"),
     ],
 )
 async def test_a_page_that_fails_is_500_and_says_what_it_raised(result: object, why: str) -> None:
@@ -364,7 +364,7 @@ async def test_a_page_may_reject_too(caplog: pytest.LogCaptureFixture) -> None:
 
     @app.http("/page")
     async def page(request: Request) -> str:
-        raise Reject(410, {"X-Why": "old"}, "gone for good")
+        raise Reject(410, "gone for good", {"X-Why": "old"})
 
     response = await answered(app, plain("/page"))
     assert (response.status, response.body, response.headers["X-Why"]) == (410, b"gone for good", "old")
@@ -441,7 +441,7 @@ async def test_any_async_callable_may_be_a_guard() -> None:
 async def test_reject_refuses_with_its_status_headers_and_body(
     caplog: pytest.LogCaptureFixture, grouped: bool
 ) -> None:
-    reject = Reject(401, {"WWW-Authenticate": "Bearer"}, "who are you?")
+    reject = Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})
 
     async def refuse(request: Request) -> None:
         # What a guard raises out of a nursery of its own comes in a group.
@@ -458,7 +458,7 @@ async def test_reject_refuses_with_its_status_headers_and_body(
     [
         (True, "a guard returns None or a Response, not bool"),
         (LookupError("the database is down"), "the database is down"),
-        (Reject(401, {"X-Bad": "a\r\nb"}), "not a header field"),
+        (Reject(401, headers={"X-Bad": "a\r\nb"}), "not a header field"),
         (ExceptionGroup("both", [Reject(401), ValueError("x")]), "both"),
     ],
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import re
+from typing import Any
 
 import pytest
 import trio_websocket
@@ -84,10 +85,16 @@ def test_errors_survive_a_copy() -> None:
 
 def test_a_rejection_takes_headers_as_a_mapping_or_as_pairs() -> None:
     pairs = (("WWW-Authenticate", "Bearer"), ("X-Why", "no token"))
-    assert Reject(401, dict(pairs)).headers == pairs
-    assert Reject(401, list(pairs), "who are you?").headers == pairs
+    assert Reject(401, headers=dict(pairs)).headers == pairs
+    assert Reject(401, "who are you?", list(pairs)).headers == pairs
     assert Reject(401).headers == ()
     assert Reject(401).body == b""
+
+
+def test_a_rejection_with_headers_in_the_place_of_the_body_is_refused_at_once() -> None:
+    headers: Any = {"WWW-Authenticate": "Bearer"}
+    with pytest.raises(TypeError, match=r"not dict: Reject\(status, body, headers\)"):
+        Reject(401, headers)
 
 
 @pytest.mark.parametrize("status", [101, 200, 299, 600, 0])

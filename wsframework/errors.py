@@ -113,23 +113,30 @@ class Close(WSFrameworkError):
 class Reject(WSFrameworkError):
     """Raise in a guard to refuse the opening handshake with an HTTP answer.
 
+    The order is that of `Response.error`: `Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})`.
+
     Args:
         status: the HTTP status, 300 to 599.
-        headers: extra header fields, as a mapping or (name, value) pairs.
         body: `str` is sent as UTF-8 text, bytes as they are.
+        headers: extra header fields, as a mapping or (name, value) pairs.
 
     Raises:
         ValueError: the status cannot refuse anything.
+        TypeError: the body is neither text nor bytes.
     """
 
     def __init__(
         self,
         status: int,
-        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         body: str | bytes = b"",
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     ) -> None:
         if not 300 <= status <= 599:
             raise ValueError(f"Reject needs an HTTP status from 300 to 599, not {status}")
+        if not isinstance(body, str | bytes):
+            raise TypeError(
+                f"a body is str or bytes, not {type(body).__name__}: Reject(status, body, headers)"
+            )
         super().__init__(status)
         self.status = status
         self.headers = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)

@@ -118,7 +118,7 @@ async def test_a_guard_refuses_with_a_status_headers_and_a_body_of_its_choice(
             return None
         headers = {"WWW-Authenticate": "Bearer", "X-Reason": "no token"}
         if raising:
-            raise Reject(401, headers, "who are you?")
+            raise Reject(401, "who are you?", headers)
         return Response("who are you?", 401, headers)
 
     @app.websocket("/")

@@ -208,7 +208,7 @@ def guarded_app() -> App:
     @app.guard
     async def raises(request: Request) -> None:
         if request.path == "/raises":
-            raise Reject(401, {"WWW-Authenticate": 'Basic realm="chat"'}, "who are you?\n")
+            raise Reject(401, "who are you?\n", {"WWW-Authenticate": 'Basic realm="chat"'})
 
     @app.websocket("/{way}")
     async def handler(ws: Connection, way: str) -> None:
