@@ -36,6 +36,7 @@ __all__ = [
     "PluginError",
     "ImportStringError",
     "HandshakeError",
+    "unwrap_group",
 ]
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from wsframework.errors import PluginError
 
-__all__ = ["GROUP", "Plugin", "find_plugin"]
+__all__ = ["GROUP", "Plugin", "check_plugin", "find_plugin"]
 
 GROUP = "wsframework.plugins"
 """The entry point group that plugins are found in."""

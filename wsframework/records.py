@@ -23,7 +23,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["JsonFormatter", "describe", "escape", "message_of", "record", "traceback_of"]
+__all__ = [
+    "JsonFormatter",
+    "describe",
+    "details_of",
+    "escape",
+    "logger",
+    "message_of",
+    "record",
+    "traceback_of",
+]
 
 logger = logging.getLogger("wsframework")
 

@@ -7,16 +7,17 @@ handlers and, as `ws.request`, to WebSocket handlers. `Response` is what a guard
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 import attrs
 
-__all__ = ["Address", "Headers", "Request", "Response"]
+__all__ = ["Address", "HeaderFields", "Headers", "Request", "Response", "reason_phrase"]
 
 HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
+"""How header fields are given: a mapping, or (name, value) pairs, which may repeat a name."""
 
 
 @attrs.frozen
@@ -237,9 +238,3 @@ def _check_field(name: str, value: str) -> None:
     # A line break in a value would let whoever chose it write header fields, or a second answer.
     if not name or _FORBIDDEN & set(name) or _FORBIDDEN & set(value) or ":" in name or " " in name:
         raise ValueError(f"not a header field: {name!r}: {value!r}")
-
-
-def check_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Raise ValueError when a header field's name or value could break out of its line."""
-    for name, value in fields:
-        _check_field(name, value)

@@ -24,7 +24,16 @@ import attrs
 from wsframework.errors import RouteError
 from wsframework.matching import Matcher, Path
 
-__all__ = ["Match", "NoPath", "NoSubprotocol", "Route", "Router", "Template"]
+__all__ = [
+    "Match",
+    "NoPath",
+    "NoSubprotocol",
+    "Route",
+    "Router",
+    "Template",
+    "check_handler",
+    "check_subprotocols",
+]
 
 Handler = Callable[..., Awaitable[Any]]
 

@@ -19,8 +19,7 @@ from wsframework.wire import (
     Inflater,
     apply_mask,
     encode_101,
-    encode_binary,
-    encode_text,
+    encode_message,
     pure_apply_mask,
     read_upgrade,
 )
@@ -83,9 +82,9 @@ def cases() -> dict[str, Callable[[], Any]]:
         "decode text 1 KiB": decode(frame(TEXT, kilo, masked=True)),
         "decode text 1 MiB in 64 KiB reads": decode(frame(TEXT, mega, masked=True), 65536),
         "decode binary 1 MiB in 64 KiB reads": decode(frame(BINARY, mega, masked=True), 65536),
-        "encode text 64 B": lambda: encode_text(small_text),
-        "encode text 1 KiB": lambda: encode_text(kilo_text),
-        "encode binary 1 MiB": lambda: encode_binary(mega),
+        "encode text 64 B": lambda: encode_message(TEXT, small),
+        "encode text 1 KiB": lambda: encode_message(TEXT, kilo),
+        "encode binary 1 MiB": lambda: encode_message(BINARY, mega),
         "route static": lambda: routes.resolve("/chat", (None,)),
         "route template": lambda: routes.resolve("/rooms/lobby", (None,)),
         "deflate 1 KiB": lambda: deflater.compress(text),
@@ -94,7 +93,6 @@ def cases() -> dict[str, Callable[[], Any]]:
         "handshake read": lambda: read_upgrade("GET", "1.1", request),
         "handshake answer": lambda: encode_101("dGhlIHNhbXBsZSBub25jZQ==", None, None, ()),
     }
-    small_text, kilo_text = small.decode(), kilo.decode()
     for name, data in (("64 B", small), ("1 KiB", kilo), ("1 MiB", mega)):
         for kind, function in (("", apply_mask), ("pure ", pure_apply_mask)):
             found[f"mask {kind}{name}"] = lambda function=function, data=data: function(data, KEY)

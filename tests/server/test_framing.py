@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.wire.encoding import encode_text
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.server.framing import FrameTransport, NoReceiver
@@ -20,7 +21,6 @@ from wsframework.wire import (
     encode_frame,
     encode_ping,
     encode_pong,
-    encode_text,
     server_codecs,
 )
 

@@ -13,6 +13,7 @@ import trio.testing
 import trio_websocket
 
 from tests.server.serving import QUICK, echo_app, serving, until
+from tests.wire.encoding import encode_text
 from wsframework import App, ListenError, Timeouts
 from wsframework.config import Keepalive, Limits
 from wsframework.request import Address, Request, Response
@@ -21,7 +22,7 @@ from wsframework.server.blocking import LoopWatch
 from wsframework.server.hub import Poller, SelectorPoller
 from wsframework.server.stacks import Standing
 from wsframework.session import Acceptance
-from wsframework.wire import Opcode, build_request, encode_frame, encode_text
+from wsframework.wire import Opcode, build_request, encode_frame
 
 UPGRADE = build_request("x", "/", "dGhlIHNhbXBsZSBub25jZQ==")
 KEY = b"\1\2\3\4"

@@ -14,6 +14,7 @@ import trio.testing
 import trustme
 
 from tests.server.serving import serving, until
+from tests.wire.encoding import encode_text
 from wsframework import App, Keepalive, Timeouts
 from wsframework import Connection as Ws
 from wsframework.closes import Closed, CloseFrame
@@ -23,7 +24,7 @@ from wsframework.request import Request
 from wsframework.server.hub import READ, WRITE, Hub, Poller, SelectorPoller, tune
 from wsframework.server.socket import LARGE_READ_BYTES, READ_BYTES, SocketTransport, TLSTransport
 from wsframework.timers import Timers
-from wsframework.wire import Decoder, Opcode, build_request, encode_close, encode_frame, encode_text
+from wsframework.wire import Decoder, Opcode, build_request, encode_close, encode_frame
 
 KEY = b"\1\2\3\4"
 TIMEOUTS = Timeouts(close=0.3, disconnect_grace=0.1, last_words=0.1, drain=1)

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 import trustme
 
+from tests.wire.encoding import encode_text
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
@@ -18,7 +19,7 @@ from wsframework.request import Request
 from wsframework.server.framing import NoReceiver
 from wsframework.server.stream import StreamTransport, end_stream
 from wsframework.timers import Timers
-from wsframework.wire import Decoder, Opcode, encode_close, encode_frame, encode_text
+from wsframework.wire import Decoder, Opcode, encode_close, encode_frame
 
 KEY = b"\1\2\3\4"
 TIMEOUTS = Timeouts(close=3)

@@ -6,17 +6,16 @@ import zlib
 
 import pytest
 
+from tests.wire.encoding import encode_binary, encode_text
 from wsframework import Deflate
 from wsframework.closes import CloseFrame
 from wsframework.testing import Frame, FrameRecorder, InvalidFrame, Recorded, memory_pair
 from wsframework.wire import (
     DeflateParameters,
     Opcode,
-    encode_binary,
     encode_close,
     encode_frame,
     encode_ping,
-    encode_text,
     server_codecs,
 )
 

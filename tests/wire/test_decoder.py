@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from tests.wire.decoding import KEY, decode_every_way, feed_all, masked, raw_frame, text_frames
+from tests.wire.encoding import encode_binary, encode_text
 from wsframework.closes import CloseFrame
 from wsframework.config import Limits
 from wsframework.wire import (
@@ -22,11 +23,9 @@ from wsframework.wire import (
     Opcode,
     Ping,
     Pong,
-    encode_binary,
     encode_close,
     encode_frame,
     encode_ping,
-    encode_text,
 )
 
 TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION

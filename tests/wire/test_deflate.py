@@ -185,7 +185,7 @@ def test_a_client_reads_only_answers_that_keep_the_rules() -> None:
 def test_the_codecs_hold_to_what_was_agreed(no_context_takeover: bool, window_bits: int) -> None:
     agreed = DeflateParameters(no_context_takeover, not no_context_takeover, window_bits, 24 - window_bits)
     deflater, _ = server_codecs(agreed, Deflate(threshold_bytes=10))
-    assert deflater.encode_text("x" * 9)[0] == 0x81
+    assert deflater.encode_message(Opcode.TEXT, b"x" * 9)[0] == 0x81
     first, second = deflater.compress(b"Hello" * 9), deflater.compress(b"Hello" * 9)
     assert (first == second) == no_context_takeover
 

@@ -5,17 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.decoding import KEY, repeatable
+from tests.wire.encoding import encode_binary, encode_text
 from wsframework.wire import (
     Decoder,
     Opcode,
     close_payload,
-    encode_binary,
     encode_close,
     encode_frame,
     encode_message,
     encode_ping,
     encode_pong,
-    encode_text,
     frame_header,
 )
 
@@ -62,18 +61,6 @@ def test_the_length_takes_the_fewest_bytes(length: int, header: str) -> None:
     assert encode_message(Opcode.BINARY, b"x" * length) == binary
     compressed = encode_frame(Opcode.TEXT, b"x" * length, rsv1=True)
     assert encode_message(Opcode.TEXT, b"x" * length, compressed=True) == compressed == b"\xc1" + frame[1:]
-    for kind in (bytes, bytearray, memoryview):
-        assert encode_binary(kind(b"x" * length)) == binary
-
-
-def test_a_view_of_wider_items_goes_out_as_its_bytes() -> None:
-    view = memoryview(bytes(range(16))).cast("I")
-    assert encode_binary(view) == b"\x82\x10" + bytes(range(16))
-
-
-def test_a_lone_surrogate_is_the_callers_mistake() -> None:
-    with pytest.raises(UnicodeEncodeError):
-        encode_text("\ud800")
 
 
 @repeatable(100)

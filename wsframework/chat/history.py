@@ -36,7 +36,17 @@ import attrs
 
 from wsframework import ConfigurationError
 
-__all__ = ["Draft", "HistoryError", "HistoryStore", "Message", "Missed", "Page", "Retention"]
+__all__ = [
+    "MISSED_MESSAGES",
+    "PAGE_MESSAGES",
+    "Draft",
+    "HistoryError",
+    "HistoryStore",
+    "Message",
+    "Missed",
+    "Page",
+    "Retention",
+]
 
 
 class HistoryError(Exception):

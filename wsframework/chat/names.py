@@ -12,7 +12,16 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-__all__ = ["NameTaken", "Names", "clean_name", "clean_room", "clean_text", "name_key"]
+__all__ = [
+    "NAME_CHARS",
+    "ROOM_CHARS",
+    "NameTaken",
+    "Names",
+    "clean_name",
+    "clean_room",
+    "clean_text",
+    "name_key",
+]
 
 HolderT = TypeVar("HolderT")
 

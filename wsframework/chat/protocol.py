@@ -15,8 +15,11 @@ import attrs
 from wsframework.chat.names import clean_name, clean_room, clean_text
 
 __all__ = [
-    "History",
+    "MAX_TEXT_CHARS",
+    "SUBPROTOCOL",
+    "VERSION",
     "Hello",
+    "History",
     "Join",
     "Leave",
     "ListRooms",
@@ -25,10 +28,8 @@ __all__ = [
     "Rename",
     "Request",
     "RequestId",
-    "SUBPROTOCOL",
     "Say",
     "Typing",
-    "VERSION",
     "answer",
     "event",
     "parse",

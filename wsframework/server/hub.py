@@ -49,10 +49,10 @@ if sys.platform != "win32":
     import termios
 
 __all__ = [
-    "READ",
-    "WRITE",
     "HANGUP",
     "QUIET",
+    "READ",
+    "WRITE",
     "EpollPoller",
     "Hub",
     "Pollee",
@@ -60,6 +60,7 @@ __all__ = [
     "SelectorPoller",
     "hang_up",
     "hub_is_possible",
+    "tune",
     "unsent_bytes",
 ]
 

@@ -31,7 +31,7 @@ from wsframework.app import App
 from wsframework.authority import AllowedHosts, to_ascii
 from wsframework.connection import Connection
 from wsframework.observer import Observer
-from wsframework.request import Address, Headers, Request, Response
+from wsframework.request import Address, HeaderFields, Headers, Request, Response
 from wsframework.server import Server, serve_streams
 from wsframework.session import Acceptance
 from wsframework.testing.background import open_background
@@ -41,7 +41,6 @@ from wsframework.testing.memory import memory_pair
 
 __all__ = ["Answer", "MemoryServer", "connect", "connection_pair", "request", "serve"]
 
-HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
 Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
 _HOST = "localhost"

@@ -20,13 +20,11 @@ from wsframework.wire.events import CloseReceived, Event, Failure, Ping, Pong, P
 from wsframework.wire.frames import (
     MAX_CONTROL_PAYLOAD,
     close_payload,
-    encode_binary,
     encode_close,
     encode_frame,
     encode_message,
     encode_ping,
     encode_pong,
-    encode_text,
     frame_header,
 )
 from wsframework.wire.handshake import (
@@ -71,13 +69,11 @@ __all__ = [
     "build_request",
     "close_payload",
     "encode_101",
-    "encode_binary",
     "encode_close",
     "encode_frame",
     "encode_message",
     "encode_ping",
     "encode_pong",
-    "encode_text",
     "frame_header",
     "is_upgrade",
     "judge_response",

@@ -12,7 +12,7 @@ import zlib
 
 from wsframework.wire.events import ProtocolViolation
 from wsframework.wire.frames import encode_message
-from wsframework.wire.opcodes import CloseCode, Opcode
+from wsframework.wire.opcodes import CloseCode
 
 __all__ = ["MAX_WINDOW_BITS", "MIN_ZLIB_WINDOW_BITS", "Deflater", "Inflater"]
 
@@ -35,7 +35,7 @@ class Deflater:
         no_context_takeover: compress each message by itself.
         level: zlib's compression level, -1 to 9.
         memory_level: zlib's memLevel, 1 to 9.
-        threshold_bytes: `encode_text` and `encode_binary` leave shorter messages uncompressed.
+        threshold_bytes: `encode_message` leaves shorter messages uncompressed.
     """
 
     __slots__ = (
@@ -64,18 +64,6 @@ class Deflater:
         self._memory_level = memory_level
         self._threshold_bytes = threshold_bytes
         self._stream: zlib._Compress | None = None
-
-    def encode_text(self, message: str) -> bytes:
-        """Encode `message` as one text frame, compressed unless it is shorter than the threshold.
-
-        Raises:
-            UnicodeEncodeError: the message holds a lone surrogate; the compressor is as it was.
-        """
-        return self.encode_message(Opcode.TEXT, message.encode())
-
-    def encode_binary(self, message: bytes | bytearray | memoryview) -> bytes:
-        """Encode `message` as one binary frame, compressed unless it is shorter than the threshold."""
-        return self.encode_message(Opcode.BINARY, bytes(message))
 
     def encode_message(self, opcode: int, payload: bytes) -> bytes:
         """Encode a payload that is already bytes, compressed unless it is shorter than the threshold."""

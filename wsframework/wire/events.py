@@ -8,7 +8,7 @@ from wsframework.closes import CloseFrame
 from wsframework.errors import WSFrameworkError
 from wsframework.wire.opcodes import CloseCode
 
-__all__ = ["Ping", "Pong", "CloseReceived", "Failure", "Event", "ProtocolViolation"]
+__all__ = ["CloseReceived", "Event", "Failure", "Ping", "Pong", "ProtocolViolation", "too_big"]
 
 
 @attrs.frozen

@@ -24,13 +24,11 @@ from wsframework.wire.opcodes import CloseCode, Opcode
 
 __all__ = [
     "MAX_CONTROL_PAYLOAD",
-    "encode_binary",
     "encode_close",
     "encode_frame",
     "encode_message",
     "encode_ping",
     "encode_pong",
-    "encode_text",
     "close_payload",
     "frame_header",
 ]
@@ -44,31 +42,6 @@ _MAX_LENGTH = 2**63 - 1  # "the most significant bit MUST be 0" (§5.2)
 _SHORT_HEADERS = {
     first: tuple(bytes((first, length)) for length in range(126)) for first in (0x81, 0x82, 0xC1, 0xC2)
 }
-_TEXT_HEADERS = _SHORT_HEADERS[0x81]
-_BINARY_HEADERS = _SHORT_HEADERS[0x82]
-
-
-def encode_text(message: str) -> bytes:
-    """Encode `message` as one unmasked, final text frame.
-
-    Raises:
-        UnicodeEncodeError: the message holds a lone surrogate, which UTF-8 cannot express.
-    """
-    payload = message.encode()
-    length = len(payload)
-    if length < 126:
-        return _TEXT_HEADERS[length] + payload
-    return _extended_header(0x81, length, 0) + payload
-
-
-def encode_binary(message: bytes | bytearray | memoryview) -> bytes:
-    """Encode `message` as one unmasked, final binary frame."""
-    if type(message) is not bytes:
-        message = bytes(message)  # one copy, and the length in bytes whatever a memoryview's items are
-    length = len(message)
-    if length < 126:
-        return _BINARY_HEADERS[length] + message
-    return _extended_header(0x82, length, 0) + message
 
 
 def encode_message(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
