@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger("wsframework")
+"""Every record of the framework goes to it, or to a child of it such as `wsframework.chat`."""
 
 FIELD_CHARACTERS = 2 * 1024
 """One field of a record, and the text of one exception in a traceback. nginx cuts a line of its error log at
