@@ -659,3 +659,21 @@ async def test_waiting_for_a_flush_ends_with_it_and_with_the_hub(pair: Pair, pol
     assert len(flushes) == 2
     await hub.flushed()
     hub.close()
+
+
+async def test_a_keyboard_interrupt_cannot_strike_while_a_task_begins_to_wait_for_a_flush(
+    hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected: set[bool] = set()
+    wait = trio.lowlevel.wait_task_rescheduled
+
+    async def watched(abort: Callable[[object], trio.lowlevel.Abort]) -> object:
+        protected.add(trio.lowlevel.currently_ki_protected())
+        return await wait(abort)
+
+    await trio.testing.wait_all_tasks_blocked()
+    monkeypatch.setattr(hub_module, "wait_task_rescheduled", watched)
+    hub.mark_dirty(Watcher(hub, pair[0]))
+    assert not trio.lowlevel.currently_ki_protected()
+    await hub.flushed()
+    assert protected == {True}

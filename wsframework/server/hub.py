@@ -414,6 +414,8 @@ class Hub:
             if self._unfinished:
                 await trio.lowlevel.checkpoint()
 
+    # A Ctrl-C between the two lines would leave a task in the list that does not wait.
+    @trio.lowlevel.enable_ki_protection
     async def flushed(self) -> None:
         """Wait, for a turn at the most, until what is dirty now was offered to its sockets.
 
