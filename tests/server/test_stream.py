@@ -16,7 +16,7 @@ from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.request import Request
-from wsframework.server.framing import NoReceiver
+from wsframework.server.ending import NoReceiver
 from wsframework.server.stream import StreamTransport, end_stream
 from wsframework.timers import Timers
 from wsframework.wire import Decoder, Opcode, encode_close, encode_frame
