@@ -90,13 +90,13 @@ async def test_the_stopwatch_pushes_while_it_receives(follow: Follow, nursery: t
 @exercises("handlers.md", "members.py")
 async def test_guards_and_origins_refuse_and_let_in(follow: Follow, nursery: trio.Nursery) -> None:
     url = await follow("handlers.md").serve(nursery, "members.py")
-    member = f"{url}/club?token=token-of-ada"
+    token = {"Authorization": "Bearer token-of-ada"}
     assert await refusal(f"{url}/club") == 401
     assert await refusal(f"{url}/club", headers={"Origin": "https://evil.example"}) == 403
-    assert await refusal(member, headers={"Origin": "https://evil.example"}) == 403
+    assert await refusal(f"{url}/club", headers={**token, "Origin": "https://evil.example"}) == 403
     own = url.replace("ws://", "http://")
-    for headers in ({"Origin": "https://club.example"}, {"Origin": own}, None):
-        async with connect(member, headers=headers) as ws:
+    for headers in ({"Origin": "https://club.example"}, {"Origin": own}, {}):
+        async with connect(f"{url}/club", headers={**token, **headers}) as ws:
             assert await ws.get_message() == "Good evening, Ada."
 
 
