@@ -147,8 +147,9 @@ async def refused(url: str, headers: dict[str, str] | None = None) -> int:
 async def test_guards_and_origins_refuse_and_let_in(folder: Path, nursery: trio.Nursery) -> None:
     url = await serve(nursery, load("members"))
     assert await refused(f"{url}/club") == 401
-    assert await refused(f"{url}/club?token=token-of-ada", {"Origin": "https://evil.example"}) == 403
-    async with connect(f"{url}/club?token=token-of-ada", headers={"Origin": "https://club.example"}) as ws:
+    token = {"Authorization": "Bearer token-of-ada"}
+    assert await refused(f"{url}/club", {**token, "Origin": "https://evil.example"}) == 403
+    async with connect(f"{url}/club", headers={**token, "Origin": "https://club.example"}) as ws:
         assert await ws.get_message() == "Good evening, Ada."
 
 
