@@ -393,7 +393,7 @@ def fail(*_: object, **__: object) -> None:
 
 
 def break_the_poll(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("wsframework.server.hub.EpollPoller.poll", fail)
+    patch.setattr("wsframework.server.pollers.EpollPoller.poll", fail)
 
 
 def break_the_flusher(patch: pytest.MonkeyPatch) -> None:

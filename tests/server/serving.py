@@ -10,9 +10,9 @@ import trio
 
 from wsframework import App, Connection, Keepalive, Limits, Request, Timeouts
 from wsframework.server import Server
-from wsframework.server.hub import Poller
 from wsframework.server.listeners import open_tcp_listeners
 from wsframework.server.native import TransportChoice
+from wsframework.server.pollers import Poller
 
 QUICK = Timeouts(handshake=1.0, guard=1.0, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1.0)
 

@@ -24,9 +24,10 @@ from wsframework.request import Address, Response
 from wsframework.server import Server
 from wsframework.server.admission import Admission
 from wsframework.server.http import Head
-from wsframework.server.hub import READ, WRITE, Hub
+from wsframework.server.hub import Hub
 from wsframework.server.incoming import Incoming, ListenerPollee
 from wsframework.server.observers import Observers
+from wsframework.server.pollers import READ, WRITE
 from wsframework.timers import Timers
 
 REQUEST = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"

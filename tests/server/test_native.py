@@ -19,7 +19,7 @@ from wsframework.config import Keepalive, Limits
 from wsframework.request import Address, Request, Response
 from wsframework.server import Server, TransportChoice, serve, serve_streams
 from wsframework.server.blocking import LoopWatch
-from wsframework.server.hub import Poller, SelectorPoller
+from wsframework.server.pollers import Poller, SelectorPoller
 from wsframework.server.stacks import Standing
 from wsframework.session import Acceptance
 from wsframework.wire import Opcode, build_request, encode_frame

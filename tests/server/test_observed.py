@@ -17,8 +17,9 @@ from wsframework.observer import TransportStep
 from wsframework.server.native import TransportChoice
 from wsframework.server.observed import socket_transport, stream_transport
 from wsframework.server.observers import Observers
-from wsframework.server.socket import SocketTransport, TLSTransport
+from wsframework.server.socket import SocketTransport
 from wsframework.server.stream import StreamTransport
+from wsframework.server.tls import TLSTransport
 from wsframework.timers import Timers
 
 

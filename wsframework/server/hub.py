@@ -6,32 +6,32 @@ Trio's own stream calls park a task and change the kernel's interest list for ev
 once a *turn*: it waits until any socket is ready, then calls `on_ready` of every ready `Pollee`, which reads
 or writes without blocking and wakes only the tasks that now have something to do.
 
-Writes wait for the end of the scheduler's turn. Whoever commits a frame marks its pollee *dirty*, and the
-flusher, the hub's second task, flushes all that are dirty at its next step, when every task that was woken in
-this turn has run. So frames that were committed in one turn leave in one system call, and system calls run
-back to back: flushing each connection when its handler parked cost a fifth more Python a message.
+Writes wait for the end of the scheduler's turn. Committing a frame marks its pollee *dirty*, and the flusher,
+the hub's second task, flushes all dirty pollees at its next step, when every task that was woken in this turn
+has run. So frames that were committed in one turn leave in one system call, and system calls run back to
+back: flushing each connection when its handler parked cost a fifth more Python a message.
 
-A turn has a time budget, so that nobody waits for whoever sends most. What was ready and not served in it is
-served in the next turn, before the kernel is asked again. A pollee does a bounded step in `on_ready`; one
-that has more to do gets the rest of its steps through `again`, from the hub's third task, which serves such
-pollees in turn and has less time than the others, because each step makes work for a handler as well.
+A turn has a time budget, so that a busy connection does not delay the others. What was ready and not served
+in it is served in the next turn, before the kernel is asked again. A pollee does a bounded step in
+`on_ready`; one that has more to do gets the rest of its steps through `again`, from the hub's third task,
+which serves such pollees in turn and has less time than the others, because each step makes work for a
+handler as well.
 
-A number is not a socket: it is free the moment its socket is closed, and the next accepted one gets it. So a
-number is taken off the kernel's list before it is closed, always, and what was ready before `remove` is not
-told to whoever has the number now. A forked child shares the list and holds the sockets; closing ours without
-taking it off would leave an event that never ends, under a number that belongs to nobody or to somebody else.
+A descriptor number is free the moment its socket is closed, and the next accepted socket may get it. So a
+number is always taken off the kernel's list before its socket is closed, and what was ready before `remove`
+is not delivered to a later socket with the same number. A forked child shares the list and holds the sockets;
+closing ours without taking it off would leave an event that never ends, under a number that is free or
+belongs to another socket.
 
-Mistakes: an `Exception` of a pollee ends that pollee. Everything else comes out of `run`: without a hub there
-is no server.
+Errors: an `Exception` that a pollee raises ends that pollee. Everything else comes out of `run`, and the
+server ends: it cannot work without a hub.
 
-Nothing here knows of frames, handshakes or TLS.
+This module does not know frames, handshakes or TLS.
 """
 
 from __future__ import annotations
 
 import logging
-import select
-import selectors
 import socket as stdlib_socket
 import sys
 import time
@@ -43,52 +43,27 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_readable, wait_task_rescheduled
 
 from wsframework.records import describe, record
+from wsframework.server.pollers import Poller, default_poller
 
 if sys.platform != "win32":
     import fcntl
     import termios
 
-__all__ = [
-    "HANGUP",
-    "QUIET",
-    "READ",
-    "WRITE",
-    "EpollPoller",
-    "Hub",
-    "Pollee",
-    "Poller",
-    "SelectorPoller",
-    "hang_up",
-    "hub_is_possible",
-    "tune",
-    "unsent_bytes",
-]
-
-# epoll's own bits, so that on Linux nothing is translated for every event.
-READ = 0x001
-WRITE = 0x004
-HANGUP = 0x2018
-"""EPOLLRDHUP, EPOLLHUP, EPOLLERR: the peer has sent FIN or RST. Only epoll tells it apart from READ, and it
-matters only while READ is not asked for."""
-QUIET = 0x80000000
-"""EPOLLET, for whoever asks for nothing: the end of both directions (EPOLLHUP), which nobody can choose not
-to hear of, is reported once and not for ever. A unix socket is there as soon as its peer has closed it."""
-
-_EVENTS_PER_TURN = 512
+__all__ = ["Hub", "Pollee", "hang_up", "tune", "unsent_bytes"]
 
 _READ_SECONDS = 0.002
 """How long the hub reads before other tasks get their turn. What it has read makes work for handlers, several
-times as much: with it an echo waits about 10 ms beside any number of connections that want more than their
-share."""
+times as much: with this value an echo waits about 10 ms beside any number of connections that send as fast as
+they can."""
 
 _WRITE_SECONDS = 0.004
-"""The same for writing, which makes no work for anybody: some hundred system calls."""
+"""The same for writing, which makes no work for handlers: some hundred system calls."""
 
 _AGAIN_SECONDS = 0.001
-"""The same for what one step was not enough for."""
+"""The same for further steps of pollees that one step was not enough for."""
 
 _FLUSHES_OF_ONE = 4
-"""In `flush_now`: what makes room may let another message in."""
+"""How often `flush_now` flushes: a flush makes room, and then a waiting message may enter the outbox."""
 
 _PER_LOOK = 8
 """How many pollees are served between two looks at the clock; a look costs 0.1 µs, a pollee 10 to 400 µs."""
@@ -100,7 +75,7 @@ class Pollee(Protocol):
     """One socket in the hub."""
 
     dirty: bool
-    """The hub's: whether it is going to call `flush`."""
+    """Set by the hub: whether it is going to call `flush`."""
 
     def on_ready(self, events: int, now: float) -> None:
         """Read or write what the socket allows, without blocking.
@@ -114,156 +89,24 @@ class Pollee(Protocol):
         """Write what is in the outbox, as far as the socket takes it."""
 
     def abort(self, cause: str) -> None:
-        """Drop the connection: something went wrong in one of the other methods, or the server has ended."""
+        """Drop the connection: one of the other methods raised, or the server has ended."""
 
 
 class Patient(Pollee, Protocol):
     """A pollee whose work may take more than one step."""
 
     queued: bool
-    """The hub's: whether it is going to call `go_on`."""
+    """Set by the hub: whether it is going to call `go_on`."""
 
     def go_on(self, now: float) -> None:
         """Take the next step; call `Hub.again` if there is more to do."""
-
-
-class Poller(Protocol):
-    """The kernel's interest list."""
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when a socket is ready."""
-
-    def set(self, fd: int, events: int) -> None:
-        """Ask for these events of `fd` from now on."""
-
-    def forget(self, fd: int) -> bool:
-        """Ask for nothing of `fd` any more; call it before the descriptor is closed. It never raises.
-
-        Returns:
-            False when the kernel does not know the number.
-        """
-
-    def renew(self) -> None:
-        """Begin a new list with what is asked for; `fileno` changes."""
-
-    def poll(self) -> list[tuple[int, int]]:
-        """Return what is ready now, as (fd, events)."""
-
-    def close(self) -> None:
-        """Give the kernel its list back."""
-
-
-class EpollPoller:
-    """Linux."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._asked: dict[int, int] = {}
-
-    def fileno(self) -> int:
-        """The list's own descriptor."""
-        return self._epoll.fileno()
-
-    def set(self, fd: int, events: int) -> None:
-        """Ask for these events, and no others."""
-        if fd in self._asked:
-            self._epoll.modify(fd, events)
-        else:
-            self._epoll.register(fd, events)
-        self._asked[fd] = events
-
-    def forget(self, fd: int) -> bool:
-        """Take the descriptor off the list."""
-        # Closing a descriptor takes it off the kernel's list only if nobody else has the socket: a process
-        # that a handler has forked has all of them.
-        self._asked.pop(fd, None)
-        try:
-            self._epoll.unregister(fd)
-        except (OSError, ValueError):
-            return False
-        return True
-
-    def renew(self) -> None:
-        """Begin a new list with what is asked for."""
-        self._epoll.close()
-        self._epoll = select.epoll()
-        for fd, events in self._asked.items():
-            with suppress(OSError):
-                self._epoll.register(fd, events)
-
-    def poll(self) -> list[tuple[int, int]]:
-        """Look without waiting."""
-        return self._epoll.poll(0, _EVENTS_PER_TURN)
-
-    def close(self) -> None:
-        """Close the list."""
-        self._epoll.close()
-
-
-_FROM_SELECTORS = {
-    selectors.EVENT_READ: READ,
-    selectors.EVENT_WRITE: WRITE,
-    selectors.EVENT_READ | selectors.EVENT_WRITE: READ | WRITE,
-}
-
-
-class SelectorPoller:
-    """Any selector of the standard library that has a descriptor of its own: kqueue on macOS and BSD."""
-
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        self._selector = selector if selector is not None else selectors.DefaultSelector()
-
-    def fileno(self) -> int:
-        """The list's own descriptor."""
-        number: int = self._selector.fileno()  # type: ignore[attr-defined]
-        return number
-
-    def set(self, fd: int, events: int) -> None:
-        """Ask for these events, and no others."""
-        mask = selectors.EVENT_READ if events & READ else 0
-        if events & WRITE:
-            mask |= selectors.EVENT_WRITE
-        known = fd in self._selector.get_map()
-        if not mask:
-            # Selectors cannot watch for nothing.
-            self.forget(fd)
-        elif known:
-            self._selector.modify(fd, mask)
-        else:
-            self._selector.register(fd, mask)
-
-    def forget(self, fd: int) -> bool:
-        """Take the descriptor off the list."""
-        try:
-            self._selector.unregister(fd)
-        except (KeyError, ValueError, OSError, RuntimeError):
-            return False
-        return True
-
-    def renew(self) -> None:
-        """Keep the list: a forked child gets no kqueue."""
-
-    def poll(self) -> list[tuple[int, int]]:
-        """Look without waiting."""
-        return [(key.fd, _FROM_SELECTORS[mask]) for key, mask in self._selector.select(0)]
-
-    def close(self) -> None:
-        """Close the list."""
-        self._selector.close()
-
-
-def hub_is_possible() -> bool:
-    """Whether this platform has an interest list that Trio can wait for."""
-    return sys.platform != "win32" and (hasattr(select, "epoll") or hasattr(select, "kqueue"))
 
 
 class Hub:
     """All sockets of one server."""
 
     def __init__(self, poller: Poller | None = None) -> None:
-        if poller is None:
-            poller = EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
-        self._poller = poller
+        self._poller = default_poller() if poller is None else poller
         self._pollees: dict[int, Pollee] = {}
         self._removed: set[int] = set()  # since the kernel was asked last
         self._dirty: list[Pollee] = []
@@ -294,7 +137,7 @@ class Hub:
             self._removed.add(fd)
 
     def mark_dirty(self, pollee: Pollee) -> None:
-        """See to it that `pollee.flush` is called at the end of the scheduler's turn."""
+        """Have `pollee.flush` called at the end of the scheduler's turn."""
         if pollee.dirty:
             return
         pollee.dirty = True
@@ -305,7 +148,7 @@ class Hub:
             reschedule(flusher)
 
     def again(self, pollee: Patient) -> None:
-        """See to it that `pollee.go_on` is called when others have had their turn."""
+        """Have `pollee.go_on` called when the other pollees have had their turn."""
         if pollee.queued:
             return
         pollee.queued = True
@@ -319,7 +162,7 @@ class Hub:
         """Wait and dispatch for ever, until cancelled; call `close` afterwards.
 
         Raises:
-            BaseException: what is not about a single pollee: a mistake of ours, or a poller that fails.
+            BaseException: a bug in the hub, or a poller that fails: an error that is not about one pollee.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush)
@@ -327,24 +170,24 @@ class Hub:
             await self._dispatch()
 
     def flush_now(self) -> None:
-        """Flush what is dirty at once, as far as the sockets take it; the hub's tasks need not run for it."""
+        """Flush all dirty pollees at once, as far as the sockets take it, without the hub's tasks."""
         for _ in range(_FLUSHES_OF_ONE):
             dirty, self._dirty = self._dirty, []
             for pollee in dirty:
                 pollee.dirty = False
                 try:
                     pollee.flush()
-                except BaseException as error:  # the server's end: the others must be told
+                except BaseException as error:  # the server is ending: the other clients must still be told
                     self._fail(pollee, error)
 
     def close(self) -> None:
-        """Drop every connection that is left, and give the kernel its list back."""
+        """Drop every connection that is left, and close the kernel's list."""
         for pollee in list(self._pollees.values()):
             self._abort(pollee, "the server has ended")
         self._unfinished.clear()
         self._poller.close()
 
-    # A Ctrl-C must not strike between a socket's state and the hub's. Trio raises it elsewhere then.
+    # A Ctrl-C here could leave the state of a socket or of the hub inconsistent. Trio raises it elsewhere.
     @trio.lowlevel.enable_ki_protection
     async def _dispatch(self) -> None:
         poller, pollees, removed = self._poller, self._pollees, self._removed
@@ -364,7 +207,7 @@ class Hub:
             while done < len(ready):
                 for fd, events in ready[done : done + _PER_LOOK]:
                     if removed and fd in removed:
-                        continue  # closed since it was ready, and the number may be somebody else's already
+                        continue  # closed since it was ready; another socket may have the number already
                     try:
                         pollee = pollees[fd]
                     except KeyError:
@@ -380,12 +223,12 @@ class Hub:
                     end = end or looked + _READ_SECONDS
                     if looked > end:
                         break
-            pollee = None  # else an idle server keeps who came last
+            pollee = None  # else an idle server keeps the last pollee alive
 
     def _forget_stranger(self, fd: int) -> None:
-        """Take a number off the kernel's list that nobody here has asked for."""
+        """Take a number off the kernel's list that belongs to no pollee."""
         if not self._poller.forget(fd):
-            # Closed, and held open by a child: the kernel does not know it by this number any more.
+            # Its socket was closed here and is open in a forked child: no call can name it any longer.
             self._poller.renew()
         if fd not in self._strangers:
             self._strangers.add(fd)
@@ -400,7 +243,7 @@ class Hub:
             now = trio.current_time()
             end = _clock() + _AGAIN_SECONDS
             pollee: Patient | None
-            # Those that are there now: whoever needs another step waits until its handler had its turn.
+            # Only those that are there now: one that needs another step waits until its handler has run.
             for _ in range(len(self._unfinished)):
                 pollee = self._unfinished.popleft()
                 pollee.queued = False
@@ -417,9 +260,9 @@ class Hub:
     # A Ctrl-C between the two lines would leave a task in the list that does not wait.
     @trio.lowlevel.enable_ki_protection
     async def flushed(self) -> None:
-        """Wait, for a turn at the most, until what is dirty now was offered to its sockets.
+        """Wait, for one turn at most, until every pollee that is dirty now has been flushed once.
 
-        Cancellation: it waits all the same.
+        Cancellation: it cannot be cancelled.
         """
         if self._flushing and self._dirty:
             self._await_flush.append(current_task())
@@ -479,16 +322,16 @@ class Hub:
         return Abort.SUCCEEDED
 
     def _fail(self, pollee: Pollee, error: BaseException) -> None:
-        """A mistake of ours in one connection must not stop the others."""
+        """Log an exception that a pollee raised and drop that pollee; the others go on."""
         record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
-        self._abort(pollee, f"a mistake in the server: {describe(error)}")
+        self._abort(pollee, f"an error in the server: {describe(error)}")
 
     def _abort(self, pollee: Pollee, cause: str) -> None:
         try:
             pollee.abort(cause)
         except Exception as error:
             record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
-            # It cannot even be dropped. Nothing may be heard of it again.
+            # It cannot even be dropped, so stop watching its socket.
             for fd in [fd for fd, other in self._pollees.items() if other is pollee]:
                 self.remove(fd)
 
@@ -498,17 +341,17 @@ def _never(_: object) -> Abort:
 
 
 def tune(socket: stdlib_socket.socket) -> None:
-    """Make an accepted socket fit for the hub."""
+    """Set the options that an accepted socket needs in the hub."""
     socket.setblocking(False)
     if socket.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
-        # We batch by ourselves; Nagle's algorithm would only hold back what we have decided to send.
+        # The hub batches by itself; Nagle's algorithm would only delay what it has decided to send.
         socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
 
 
 def hang_up(socket: stdlib_socket.socket) -> None:
-    """Close a socket, and end its connection whoever else has it.
+    """Close a socket, and end its connection even if another process has the socket open too.
 
-    Closing says nothing to the peer while a process that a handler has forked has the socket too.
+    Closing alone sends nothing to the peer while a process that a handler has forked has the socket open.
     """
     with suppress(OSError):
         socket.shutdown(stdlib_socket.SHUT_RDWR)
@@ -516,7 +359,7 @@ def hang_up(socket: stdlib_socket.socket) -> None:
 
 
 def unsent_bytes(fd: int) -> int:
-    """Return how many bytes a socket's kernel has taken and the peer's has not; 0 where it does not tell."""
+    """Return how many bytes the kernel has taken that the peer has not acknowledged; 0 if it cannot tell."""
     if sys.platform == "win32":
         return 0
     try:

@@ -20,11 +20,12 @@ from wsframework.request import Address, Response
 from wsframework.server.accepting import PAUSE_SECONDS, Acceptor
 from wsframework.server.admission import Admission
 from wsframework.server.http import Head, HeadReader, encode_response
-from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, hang_up, tune
+from wsframework.server.hub import Hub, hang_up, tune
 from wsframework.server.listeners import address_of
 from wsframework.server.observed import socket_transport
 from wsframework.server.observers import Observers
 from wsframework.server.opening import crowded_response, draining_response
+from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
 from wsframework.server.socket import NOT_NOW, SocketTransport
 from wsframework.timers import Timer, Timers
 from wsframework.wire import Deflater, Inflater

@@ -49,11 +49,12 @@ from wsframework.server.admission import Admission
 from wsframework.server.blocking import LoopWatch
 from wsframework.server.framing import FrameTransport
 from wsframework.server.http import Head
-from wsframework.server.hub import Hub, Poller, hub_is_possible
+from wsframework.server.hub import Hub
 from wsframework.server.incoming import Incoming, ListenerPollee
 from wsframework.server.listeners import address_of, unix_socket_file
 from wsframework.server.observers import Observers
 from wsframework.server.opening import Opening, consider, draining_response
+from wsframework.server.pollers import Poller, hub_is_possible
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
 from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding

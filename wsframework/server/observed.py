@@ -18,8 +18,9 @@ from wsframework.observer import ObservedFrame, Observer, TransportStep
 from wsframework.request import Request
 from wsframework.server.framing import FrameTransport
 from wsframework.server.observers import Observers
-from wsframework.server.socket import SocketTransport, TLSTransport
+from wsframework.server.socket import SocketTransport
 from wsframework.server.stream import StreamTransport
+from wsframework.server.tls import TLSTransport
 from wsframework.transport import EncodedMessage
 from wsframework.wire import CloseCode, CloseReceived, Decoder, Event, Failure, Opcode, Ping, Pong
 

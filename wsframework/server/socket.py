@@ -1,35 +1,28 @@
-"""The transport over a non-blocking socket in the hub, plain or TLS.
-
-A TLS socket is a non-blocking `ssl.SSLSocket`: OpenSSL reads and writes the descriptor itself. With memory
-BIOs each record would be copied through Python twice more and cost three calls instead of one. What differs
-from a plain socket is small and all in `TLSTransport`: reads may leave decrypted bytes behind that no poll
-reports, a write that could not be completed must be offered again as it was, either may have to wait for the
-other direction, and the end begins with TLS's own goodbye.
-"""
+"""The transport over a non-blocking socket in the hub; `tls` has what is different over TLS."""
 
 from __future__ import annotations
 
 import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
-from typing import Any
 
 import trio
 
 from wsframework.config import Limits, Timeouts
 from wsframework.server.framing import FrameTransport
-from wsframework.server.hub import HANGUP, QUIET, READ, WRITE, Hub, hang_up, unsent_bytes
+from wsframework.server.hub import Hub, hang_up, unsent_bytes
+from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
 from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import Deflater, Inflater, Opcode, encode_message, frame_header
 
-__all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport", "TLSTransport"]
+__all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport"]
 
 READ_BYTES = 64 * 1024
-"""The most that one connection brings in per turn, so that a flood does not starve the others."""
+"""The most that is read from one connection per turn, so that a flood does not starve the others."""
 
 LARGE_READ_BYTES = 256 * 1024
-"""The same inside one large frame, where it brings in the rest with a quarter of the calls."""
+"""The same inside one large frame, whose rest is then read with a quarter of the calls."""
 
 _JOIN_BYTES = 128 * 1024
 """Up to here one copy costs less than a system call with many pieces."""
@@ -38,11 +31,6 @@ _WHOLE_BYTES = 64 * 1024
 """Payloads above it are not joined with their header."""
 
 _PIECES = 64
-
-_TLS_PIECE_BYTES = 16 * 1024
-"""One TLS record. OpenSSL takes a piece whole or not at all, so progress is seen record by record."""
-
-_TLS_PIECES_PER_FLUSH = 8
 
 BINARY = int(Opcode.BINARY)
 
@@ -106,10 +94,10 @@ class SocketTransport(FrameTransport):
         self._watching = False
 
     def begin(self, initial: bytes) -> None:
-        """Take over the socket from whoever read the opening handshake.
+        """Take over the socket after the opening handshake.
 
         Args:
-            initial: bytes that came right behind it.
+            initial: bytes that came right behind the handshake.
         """
         self._deliver = self.endpoint.deliver
         self._hub.replace(self._fd, self)
@@ -170,7 +158,7 @@ class SocketTransport(FrameTransport):
         if self._decoder.stopped:
             self._decoder_stopped(delivered)
         elif not events:
-            # Exactly to its end: what follows may be ten thousand frames.
+            # Exactly to the end of the frame: behind it there may be ten thousand small ones.
             self._read_bytes = max(READ_BYTES, min(self._decoder.unread, LARGE_READ_BYTES))
         elif self._read_bytes != READ_BYTES:
             self._read_bytes = READ_BYTES
@@ -199,18 +187,18 @@ class SocketTransport(FrameTransport):
         return self.outbox_bytes + unsent_bytes(self._fd)
 
     def _not_readable(self, error: OSError) -> None:
-        """There was nothing to read."""
+        """Take note that there was nothing to read; TLS may need more than that."""
 
     def _hung_up(self) -> None:
         """The peer is gone, or will send no more, while we are not reading."""
         if self._decoder.stopped and not self._reading_paused:
-            return  # it is seen when what came before it is decoded
+            return  # the end is read when the bytes before it are decoded
         if self._socket_error():
             self._broken("the connection was lost: reset by the peer")
             return
-        # FIN, with bytes before it that we have left in the kernel because the inbox is full. The handler may
-        # still work through them; one that neither receives nor gets a message out has no peer to wait for.
-        self._saw_hangup = True  # it stays one for ever, so do not ask for it again
+        # FIN, behind bytes that were left in the kernel because the inbox is full. The handler may still
+        # receive them; if it neither receives nor sends for a while, the connection is given up.
+        self._saw_hangup = True  # epoll would report it in every poll, so do not ask for it again
         self._ask()
         if self._reading_paused:
             self._watch_progress()
@@ -220,8 +208,8 @@ class SocketTransport(FrameTransport):
             return
         self._watching = True
         stand = (self.endpoint.messages_taken, self.outbox_bytes)
-        # The peer's own Close frame may be behind those messages, so they are last words too, and a handler
-        # that gets no grace still gets the time to receive them.
+        # The peer's own Close frame may be behind those messages. So a handler gets the time for last words
+        # to receive them, even if it gets no grace after the end.
         seconds = max(self._timeouts.disconnect_grace, self._timeouts.last_words)
         self._timers.after(seconds, lambda: self._give_up(stand))
 
@@ -362,7 +350,7 @@ class SocketTransport(FrameTransport):
         if left:
             outbox[0] = memoryview(outbox[0])[left:]
         if outbox:
-            # Not necessarily full, but the next turn will tell, and others get theirs in between.
+            # Perhaps not full. The next poll tells, and other connections get their turn in between.
             self._blocked = True
             self._ask()
         if sent:
@@ -386,7 +374,7 @@ class SocketTransport(FrameTransport):
         if self._saw_fin:
             self._release()
             return
-        # What the peer still sends is read and dropped up to its FIN.
+        # What the peer still sends is read and dropped, up to its FIN.
         self._reading_paused = False
         self._ask()
 
@@ -404,151 +392,5 @@ class SocketTransport(FrameTransport):
             hang_up(self._socket)
         self._released()
         on_release()
-        # Break the circles: see `Connection._finish`.
+        # Break the reference cycles, as `Endpoint.finish` does.
         self._deliver = _drop
-
-
-class TLSTransport(SocketTransport):
-    """The same over a non-blocking `ssl.SSLSocket`."""
-
-    __slots__ = ("_offered", "_read_needs_write", "_write_needs_read")
-
-    def __init__(self, socket: stdlib_socket.socket, hub: Hub, **settings: Any) -> None:
-        super().__init__(socket, hub, **settings)
-        self._offered = False  # whether OpenSSL has begun to write `outbox[0]`
-        # TLS has business of its own, new keys for example, in which either direction waits for the other.
-        self._read_needs_write = False
-        self._write_needs_read = False
-
-    def begin(self, initial: bytes) -> None:
-        """Take over the socket from whoever read the opening handshake."""
-        super().begin(initial)
-        self._read_pending()
-
-    def _ask_for(self, events: int) -> None:
-        if self._write_needs_read:
-            events = events & ~WRITE | READ
-        if self._read_needs_write:
-            events = events & ~READ | WRITE
-        super()._ask_for(events)
-
-    # In
-
-    def on_ready(self, events: int, now: float) -> None:
-        """Read or write what the socket allows."""
-        if events & WRITE and self._read_needs_write:
-            self._read_needs_write = False
-            events |= READ
-        if events & READ and self._write_needs_read:
-            self._write_needs_read = False
-            events |= WRITE
-        if events & READ and (self._reading_paused or self._decoder.stopped):
-            events &= ~READ
-        super().on_ready(events, now)
-
-    def _read(self, now: float) -> None:
-        super()._read(now)
-        self._read_pending()
-
-    def _not_readable(self, error: OSError) -> None:
-        if isinstance(error, ssl.SSLWantWriteError):
-            self._read_needs_write = True
-            self._ask()
-
-    def _read_pending(self) -> None:
-        """The poll says nothing of what OpenSSL has decrypted already."""
-        if self._pending():
-            self._hub.again(self)
-
-    def _pending(self) -> bool:
-        if self._reading_paused or self._decoder.stopped:
-            return False
-        if self._on_release is None or self._saw_fin or self._sent_fin:
-            return False
-        assert isinstance(self._socket, ssl.SSLSocket)
-        return self._socket.pending() > 0
-
-    def go_on(self, now: float) -> None:
-        """Decode more of what was read, or read what OpenSSL has decrypted."""
-        super().go_on(now)
-        if self._pending():
-            self._read(now)
-
-    def resume_reading(self) -> None:
-        """Ask the hub for bytes again, and take those that OpenSSL has decrypted already."""
-        super().resume_reading()
-        self._read_pending()
-
-    # Out
-
-    def flush(self) -> None:
-        """Write the outbox in pieces, as far as the socket takes it.
-
-        After "not now" OpenSSL has begun a record and insists on the same bytes, or more that begin with them
-        (SSL_write(3)). So what is offered is always the first piece of the outbox, whole, and nothing touches
-        that piece until it is taken.
-        """
-        if self._blocked or not self.outbox:
-            super().flush()
-            return
-        taken = 0
-        for _ in range(_TLS_PIECES_PER_FLUSH):
-            if not self._offered:
-                self._cut_piece()
-            piece = self.outbox[0]
-            self._offered = True
-            try:
-                sent = self._socket_send(piece)
-            except NOT_NOW as error:
-                self._write_needs_read = isinstance(error, ssl.SSLWantReadError)
-                break
-            except OSError as error:
-                self._broken(f"the connection was lost: {error}")
-                return
-            self._offered = False
-            taken += sent
-            if sent == len(piece):
-                del self.outbox[0]
-            else:
-                self.outbox[0] = memoryview(piece)[sent:]
-            if not self.outbox:
-                break
-        self.outbox_bytes -= taken
-        if self.outbox:
-            # Not necessarily full, but the next turn will tell, and others get theirs in between.
-            self._blocked = True
-            self._joined = 1
-            self._ask()
-        if taken:
-            self._sent_some()
-
-    def _cut_piece(self) -> None:
-        """Make the first piece of the outbox one record, or all that there is."""
-        outbox, room, whole = self.outbox, _TLS_PIECE_BYTES, 0
-        for piece in outbox:
-            if len(piece) > room:
-                break
-            room -= len(piece)
-            whole += 1
-        if room and whole < len(outbox):
-            cut = memoryview(outbox[whole])
-            outbox[whole : whole + 1] = (cut[:room], cut[room:])
-            whole += 1
-        if whole > 1:
-            outbox[:whole] = (b"".join(outbox[:whole]),)
-
-    def _send_fin(self) -> None:
-        if self._sent_fin or self._on_release is None:
-            return
-        assert isinstance(self._socket, ssl.SSLSocket)
-        try:
-            # Sends close_notify and does not wait for the peer's, as RFC 8446 §6.1 allows.
-            self._socket.unwrap()
-        except ssl.SSLWantWriteError:
-            # Without it the peer could not tell this end from a cable that was cut.
-            self._blocked = True
-            self._ask()
-            return
-        except (OSError, ValueError):
-            pass
-        super()._send_fin()
