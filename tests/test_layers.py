@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import attrs
 import pytest
 
 ROOT = Path(__file__).parent.parent
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
@@ -200,3 +202,23 @@ def test_chat_uses_public_names_only() -> None:
         and not (found.target == "wsframework" and found.name in public)
     ]
     assert private == []
+
+
+# CONTRIBUTING.md
+
+
+def test_the_table_of_layers_in_contributing_is_the_one_that_is_tested() -> None:
+    table = CONTRIBUTING.split("## The layers")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    written = [tuple(name.rstrip("/") for name in re.findall(r"`([^`]+)`", row)) for row in rows]
+    # `wsframework` itself and `python -m wsframework` have no row: they hold no code of their own.
+    assert written == [layer for layer in LAYERS if layer not in (("wsframework",), ("__main__",))]
+
+
+def test_the_examples_of_where_to_add_something_name_files_that_exist() -> None:
+    section = CONTRIBUTING.split("## Where do I add")[1].split("\n## ")[0]
+    headings = re.findall(r"^\*\*(.+?)\*\*", section, re.M)
+    assert headings == ["A log field.", "A rule for close codes.", "An engine.", "A command."]
+    files = re.findall(r"`([\w./-]+\.(?:py|md))`", section.replace("cli/NAME.py", "cli/run.py"))
+    assert len(files) >= 3 * len(headings)
+    assert [file for file in files if not (ROOT / file).exists()] == []
