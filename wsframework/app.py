@@ -333,7 +333,7 @@ class App:
             Starts the drain, which takes up to `Timeouts.drain` and then cancels what is left. A handler that
             holds out against its cancellation (it shields itself, waits for a thread, or swallows
             `Cancelled`) keeps `serve` from returning for as long as it does, though its connection is closed
-            and nobody is accepted; so does a lifespan. `serve` cannot end the program it is a part of; `run`
+            and no client is accepted; so does a lifespan. `serve` cannot end the program around it; `run`
             can, and does.
         """
         more = host_list(allow_hosts) or ()

@@ -86,7 +86,7 @@ class WaitingSend:
 
 
 class WaitingBroadcast:
-    """A room's message that waits, and nobody with it."""
+    """A room's message that waits for room in the outbox; no task waits with it."""
 
     __slots__ = ("due", "member", "message", "newer", "size")
 
@@ -236,7 +236,7 @@ class Backlog:
         return not others or (self.bytes - bytes_ + size <= max_bytes and others < max_messages)
 
     def offer(self) -> None:
-        """Let the socket take what it can, before anybody counts as slow: it may have had no chance yet."""
+        """Let the socket take what it can before a member counts as slow: it may have had no chance yet."""
         now = trio.current_time()
         if now - self._offered_at < _OFFER_SECONDS:
             return

@@ -331,7 +331,7 @@ class Connection:
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is closed and its socket released, whoever closes it.
+        """Wait until the connection is closed, by either side, and its socket released.
 
         Raises:
             WrongThread: this is not the server's thread.

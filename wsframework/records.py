@@ -6,9 +6,9 @@ reads `connection.opened path=/chat remote=127.0.0.1:5123` as text and one JSON 
 Everything goes to the logger `wsframework` or one below it, and nothing is configured here: that is the
 program's business (`wsframework run` does it for its own process).
 
-Strangers choose what stands in a path, a close reason and often in an exception. So every field and every
-traceback has a bound, and what could move a terminal's cursor, hide or reorder text, or look like a line of
-its own is written as an escape.
+Clients choose paths, close reasons and often the text of an exception. So every field and every traceback has
+a limit, and characters that could move a terminal's cursor, hide or reorder text, or start a new line are
+escaped.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 
 def _text_of(value: object, render: Callable[[object], str] = str) -> str:
-    """Return what a field says, cut; values may be a user's objects, or a stranger's million items."""
+    """Return a field's value as text, cut; values may be user objects, or a peer's million items."""
     try:
         if isinstance(value, bytes | bytearray):
             missing = len(value) - FIELD_CHARACTERS

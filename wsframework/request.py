@@ -235,6 +235,6 @@ _FORBIDDEN = frozenset("\r\n\0")
 
 
 def _check_field(name: str, value: str) -> None:
-    # A line break in a value would let whoever chose it write header fields, or a second answer.
+    # With a line break in a value, its author could write header fields, or a second answer.
     if not name or _FORBIDDEN & set(name) or _FORBIDDEN & set(value) or ":" in name or " " in name:
         raise ValueError(f"not a header field: {name!r}: {value!r}")

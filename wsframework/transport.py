@@ -87,7 +87,7 @@ class Transport(Protocol):
     """Bytes that were committed and that the socket has not taken yet."""
 
     room_wanted: bool
-    """Set by the connection when somebody waits for room; the transport then calls `made_room`."""
+    """Set by the connection when a task waits for room; the transport then calls `made_room`."""
 
     def send(self, opcode: int, payload: bytes) -> None:
         """Commit one whole message or ping: it is on its way, in this order, and cannot be withdrawn."""

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _open_missing_streams() -> None:
-    """Open the standard streams that whoever started us has closed, on nothing.
+    """Open the standard streams that the parent process has closed on /dev/null.
 
     Without them Python has None in their places, and their numbers would be given to sockets: what a library
     writes to descriptor 2 would go to a client.

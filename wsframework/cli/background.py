@@ -1,8 +1,8 @@
-"""A logging handler that holds up nobody: a thread writes what is logged.
+"""A logging handler that does not block its callers: a thread writes the records.
 
 Theory of operation
 -------------------
-Whoever logs formats the record, so that it says what was true then, and appends the line to a queue of
+The caller formats the record, so that it has the values of that moment, and appends the line to a queue of
 bounded size. The writer, a daemon thread that starts with the first record, takes all that is in the queue
 and writes it to the descriptor, however long that takes. What does not fit into the queue is dropped and
 counted; the writer says so in a record of its own, at the place of the gap.
@@ -10,8 +10,8 @@ counted; the writer says so in a record of its own, at the place of the gap.
 Nothing here uses Python's buffered streams. A thread that blocks inside one holds its lock, and then a print
 to stderr and the interpreter's own end would wait for it.
 
-In a forked child there is no thread. The child, and whoever logs after `close`, writes by itself, and does
-not wait for long either.
+In a forked child there is no thread. There, and after `close`, the caller writes by itself, and does not wait
+for long either.
 """
 
 from __future__ import annotations
@@ -161,10 +161,10 @@ class BackgroundHandler(logging.Handler):
             try:
                 piece = piece[os.write(self._descriptor, piece) :]
             except BlockingIOError:
-                # Somebody has made it non-blocking for every process that shares it.
+                # A process that shares it has made it non-blocking for all.
                 _wait_writable(self._descriptor, None)
             except OSError:
-                return  # its reader is gone, or the disk is full: there is nobody to tell
+                return  # its reader is gone, or the disk is full; this cannot be reported
             self._stuck = False
 
     # Without the thread
@@ -206,7 +206,7 @@ def _dropped_entry(records: int, errors: int) -> logging.LogRecord:
 
 
 def _whole_lines(lines: list[bytes]) -> Iterator[bytes]:
-    """Join lines as far as they reach a pipe's other end in one piece, whoever else writes to it."""
+    """Join lines as far as a pipe takes them in one piece, even if other processes write to it too."""
     piece = b""
     for line in lines:
         if piece and len(piece) + len(line) > _PIPE_BYTES:

@@ -75,7 +75,7 @@ def _handler(stream: TextIO) -> logging.Handler:
     try:
         descriptor = stream.fileno()
     except (AttributeError, OSError):
-        return logging.StreamHandler(stream)  # an object in memory, which nobody has to read
+        return logging.StreamHandler(stream)  # an object in memory, which cannot block
     return BackgroundHandler(descriptor, stream.encoding)
 
 

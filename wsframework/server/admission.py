@@ -1,9 +1,9 @@
 """Who may come in: every connection is counted here, from the accepted socket to the end of its handler.
 
 A connection over a limit is refused, and those are bounded in their turn. Of TLS handshakes in flight, which
-cost a stranger nothing and us 45 KiB each, the oldest makes room for the newest: a client of good faith needs
-two round trips, and one that holds a handshake open has had more time than that. Not to accept, or to refuse
-the newest, would let whoever holds all of them shut out everybody else.
+cost a client nothing and the server 45 KiB each, the oldest is closed for the newest: a client in good faith
+needs two round trips, and one that holds a handshake open has had more time than that. If the newest were
+refused, a client that holds all of them would shut out all others.
 """
 
 from __future__ import annotations

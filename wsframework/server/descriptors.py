@@ -98,7 +98,7 @@ def _open_descriptors() -> int:
 
 
 class SpareDescriptors:
-    """A few descriptors that are kept, so that there is one for whoever comes when all others are in use.
+    """A few reserved descriptors, to answer new clients when all others are in use.
 
     Without one, a connection that cannot be accepted stays in the kernel's queue: its client waits, and the
     listener stays ready.

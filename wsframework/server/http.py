@@ -57,7 +57,7 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 _FORBIDDEN = re.compile(rb"[\0\x0b\x0c\x7f]|\r(?!\n)")
 
 # Every open connection keeps its request, so the names that many send are one string each. Not interned: what
-# strangers send would stay interned for ever (since Python 3.12).
+# clients send would stay interned for ever (since Python 3.12).
 _NAMES = (
     "Host Connection Upgrade Origin User-Agent Accept Accept-Encoding Accept-Language Authorization "
     "Cache-Control Cookie DNT Forwarded Pragma Priority Referer Via Sec-Fetch-Dest Sec-Fetch-Mode "

@@ -289,7 +289,7 @@ class Incoming:
             self.abort()
             return
         if not data:
-            self.abort()  # a probe: it connected and left, and there is nobody to tell
+            self.abort()  # port probe: not logged
             return
         if not self.secure and not self._reader.started:
             self._host.observer.connection_accepted(self.remote, self.local, None)
@@ -384,7 +384,7 @@ class Incoming:
 
     def _hung_up(self, method: str) -> None:
         if method in _READ_ONLY_METHODS:
-            # Reported for ever, and there is nobody to answer any more. The decision is still being made,
+            # Reported for ever, and the client can no longer be answered. The decision is still being made,
             # so it still counts: else a flood of resets would be a way around the limit.
             self._leave()
         else:

@@ -4,8 +4,8 @@ its tasks.
 A task that shields itself, waits for a thread or swallows its cancellation cannot be ended from inside, and
 while one blocks the event loop nothing there runs at all. So the last resort stands beside it: a thread that
 sleeps until it is told, by one byte in a pipe (all that a signal handler can do safely), that the server is
-stopping. When that takes too long it logs what is stuck and where, and leaves the process with status 1,
-without asking anybody.
+stopping. When that takes too long it logs what is stuck and where, and exits the process with status 1
+at once.
 """
 
 from __future__ import annotations

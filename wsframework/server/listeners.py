@@ -74,7 +74,7 @@ def is_loopback_only(host: str | None) -> bool:
     try:
         found = stdlib_socket.getaddrinfo(host, None, type=stdlib_socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return False  # nothing can listen there; whoever tries says why
+        return False  # nothing can listen there; the attempt to listen says why
     return all(is_loopback(str(sockaddr[0])) for _, _, _, _, sockaddr in found)
 
 
@@ -158,7 +158,7 @@ def open_unix_listener(path: str, mode: int | None = None) -> stdlib_socket.sock
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
-                os.unlink(path)  # there is nobody behind it any more
+                os.unlink(path)  # no process listens on it any more
                 mode = stat.S_IMODE(found) if mode is None else mode
             except OSError as error:
                 raise ListenError(

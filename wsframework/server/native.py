@@ -379,7 +379,7 @@ class Server:
         if self._stopping.is_set():
             self._drain_limit.cancel(reason="the server has failed")
         self._stopping.set()
-        # Also when it has begun: without what has failed nobody may hear of it.
+        # Also when it has begun: what has failed may be needed to wake the waiting tasks.
         self._drain_limit.cancel(reason="the server has failed")
 
     def _listen(
@@ -447,7 +447,7 @@ class Server:
         try:
             self._users.start(self._serve_request, incoming, head)
         except BaseException as error:
-            self.fail(error)  # nobody could be served any more
+            self.fail(error)  # no request could be served any more
             raise
 
     async def _serve_request(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
@@ -458,9 +458,9 @@ class Server:
             del incoming, head
             if session is not None:
                 if self._hub is not None:
-                    # The answer leaves before the handler runs: one that blocks the event loop keeps nobody
-                    # from knowing that the connection is open. Not a `flush` of its own: sent one by one
-                    # between tasks, answers cost a tenth of a connection more.
+                    # The answer leaves before the handler runs, so that its client knows that the connection
+                    # is open even if the handler blocks the event loop. Not a `flush` of its own: sent one by
+                    # one between tasks, answers cost a tenth of a connection more.
                     await self._hub.flushed()
                 # Not through a helper: every coroutine on the way to the handler costs each connection 200
                 # bytes.
@@ -674,7 +674,7 @@ class Server:
                 _contained(self._hub.flush_now)
 
     async def _give_up(self) -> None:
-        """Tell everybody who can be told that the server has failed, and give handlers the rest of the
+        """Tell all clients that can be told that the server has failed, and give handlers the rest of the
         drain's time."""
         self._draining = True
         for scope in list(self._handshakes):
@@ -685,7 +685,7 @@ class Server:
             if isinstance(endpoint := transport.endpoint, Endpoint):
                 _contained(endpoint.drain)
         await self._say_goodbye(_FAILED, "the server has failed")
-        # Time for the frames to arrive: nobody may be left who reads the answers, and closing a socket with
+        # Time for the frames to arrive: no task may be left that reads the answers, and closing a socket with
         # unread bytes destroys what is on its way.
         await self._outlast_interrupts(_let_frames_depart)
         for transport in list(self._transports):

@@ -1,4 +1,4 @@
-"""One record for many events that are alike: what strangers can cause a thousand times a second."""
+"""One record for many similar events, which clients can cause a thousand times a second."""
 
 from __future__ import annotations
 

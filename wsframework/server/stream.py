@@ -137,7 +137,7 @@ class StreamTransport(FrameTransport):
                     break
                 self._filled = trio.Event()
                 await self._filled.wait()
-            # What comes now is read and dropped by `end_stream`; TLS's goodbye needs both directions.
+            # What comes now is read and dropped by `end_stream`; TLS's close_notify needs both directions.
             self._reading.cancel(reason="the closing handshake is complete")
             if not self._read_ended:
                 # A stream has one reader at a time, and ours has yet to wake up and leave.
@@ -198,7 +198,7 @@ async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
     """
     if isinstance(stream, trio.SSLStream):
         tls, stream = stream, stream.transport_stream
-        with contextlib.suppress(*BROKEN):  # peers often close TCP without TLS's own goodbye
+        with contextlib.suppress(*BROKEN):  # peers often close TCP without TLS's close_notify
             await tls.unwrap()
     if isinstance(stream, trio.abc.HalfCloseableStream):
         await stream.send_eof()
@@ -207,7 +207,7 @@ async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
 
 
 async def close_stream(stream: trio.abc.Stream) -> None:
-    """Close a stream without a word, and end its connection whoever else has the socket; see `hang_up`.
+    """Close a stream at once, and end its connection even if another process has the socket; see `hang_up`.
 
     Cancellation: the stream is closed all the same.
     """

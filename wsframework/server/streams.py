@@ -72,7 +72,7 @@ class StreamIncoming:
         local: ours.
         secure: whether the request came over TLS.
         gone: whether the peer left while the application was deciding.
-        on_left: called when it does, if nobody can need the decision any more.
+        on_left: called when it does, if the decision is no longer needed.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class StreamIncoming:
         self._on_release: Callable[[], None] = _nothing
         self._decided = trio.Event()
 
-    # For whoever decides about the request
+    # For the code that decides about the request
 
     def answer(self, response: Response) -> None:
         """Answer in HTTP and end the connection."""
@@ -140,7 +140,7 @@ class StreamIncoming:
             else:
                 await self._refuse()
         except BaseException as error:
-            # A mistake of ours, or of whoever made the stream; it must not take the other connections along.
+            # A bug here or in the stream's class; it must not affect other connections.
             cancelled, mistakes = split_cancelled(error)
             if mistakes is not None:
                 record(
@@ -246,7 +246,7 @@ class StreamIncoming:
             await transport.run(self._trailing)
 
     def _give_up(self) -> None:
-        """Tell whoever still decides, or has a transport that will never move a byte: it is over."""
+        """End the decision, or a transport that will never move a byte: the peer has left."""
         self.gone = True
         if self.on_left is not None:
             self.on_left()

@@ -7,7 +7,7 @@ so on until a run comes to its end without having been cancelled. Code is cancel
 and each behaves differently, so each counts:
 
     check   `trio.lowlevel.checkpoint_if_cancelled`, which raises if the scope was cancelled before and does
-            nothing else: no task switch, so nobody but the caller's own code can have cancelled it
+            nothing else: no task switch, so only the caller's own code can have cancelled it
     park    the task goes to sleep, and is cancelled while it sleeps: its abort function runs
     wake    what it slept for has happened, its result is on the way, *and* then it is cancelled: the result
             must not be lost, and the next point of any kind raises

@@ -317,7 +317,7 @@ class Client:
             self._finish()
 
     async def _leave(self, goodbye_seconds: float) -> None:
-        """Say goodbye at the end of the test, as far as the wire still lets us, and wait for the handler."""
+        """Close at the end of the test, if the connection still allows it, and wait for the handler."""
         self.gate.release()
         self._wire.closing = True
         if not self._wire.half_open.gone:
@@ -336,7 +336,7 @@ class Client:
             scope.cancel(reason="the connection is closed")
 
     def _closed_error(self) -> trio_websocket.ConnectionClosed:
-        # It is raised from the crash: whoever sees the end of the connection sees why in the traceback.
+        # It is raised from the crash, so that the traceback of the test shows why the connection ended.
         self._link.crash_seen = True
         return trio_websocket.ConnectionClosed(self.websocket.closed)
 

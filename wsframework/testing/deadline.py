@@ -21,7 +21,7 @@ __all__ = [
 
 DEADLINE_SECONDS = 5.0
 """How long a test waits for one thing before it fails. On a virtual clock it costs nothing; on a real one it
-is long enough for a loaded machine and short enough for whoever waits for the result."""
+is long enough for a loaded machine and short enough to wait for."""
 
 _TRIO = str(Path(trio.__file__).parent)
 _OURS = str(Path(__file__).parent.parent)

@@ -2,8 +2,8 @@
 
     client = Gate(TornReads(stream, 1))     # byte by byte, until `client.hold_reads()`
 
-All of them take any Trio stream and are Trio streams themselves. A fault is seen by whoever uses the wrapper:
-wrap the server's end to break the server's reads and writes, the client's end to make a bad client.
+All of them take any Trio stream and are Trio streams themselves. A fault affects the code that uses the
+wrapper: wrap the server's end to break the server's reads and writes, the client's end to make a bad client.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class HalfOpen(StreamWrapper):
             await self.stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return at once when nobody is there: the kernel's buffer takes it."""
+        """Return at once when the peer has vanished: the kernel's buffer takes the data."""
         if self._gone.is_set():
             await self._pretend()
         else:

@@ -196,7 +196,7 @@ class MemoryServer:
 
 
 def _host_of(app: App) -> str:
-    """Return a host that the App answers to: as if a browser had its address from whoever runs the server."""
+    """Return a host that the App answers to, as a browser with the right address would send it."""
     names = app.allowed_hosts
     if names is None:
         return _HOST

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 trio-websocket listens and accepts. A connection is then handed over to a native `Server` that listens nowhere
 and that decides, answers, moves the bytes and runs the handler as it does everywhere: one implementation
-keeps the promises, whoever listens. There are two ways in:
+keeps the promises on every host. There are two ways in:
 
     serve_websocket     ours, in place of trio-websocket's function of that name: every connection is handed
                         over before its first byte

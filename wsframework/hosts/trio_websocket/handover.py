@@ -102,7 +102,7 @@ def _head(proposal: trio_websocket.WebSocketRequest, version: bytes) -> bytes:
 
 def _encode_host(host: str) -> bytes:
     # wsproto decodes it as a name in punycode (RFC 3492), and lets names through that cannot be encoded
-    # again. Those are written such that nobody takes them for a host name.
+    # again. Those are written in a form that is not a host name.
     try:
         return host.encode("ascii" if host.isascii() else "idna")
     except UnicodeError:

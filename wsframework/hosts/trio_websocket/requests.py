@@ -92,7 +92,7 @@ async def serve_request(proposal: trio_websocket.WebSocketRequest, app: Applicat
 
 
 def make_server(app: Application, decide: Decide, *, secure: bool = False) -> Server:
-    """Make a native server for connections that somebody else accepts."""
+    """Make a native server for connections that another server accepts."""
     server = Server(
         decide,
         limits=app.limits,
