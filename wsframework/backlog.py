@@ -2,20 +2,20 @@
 
 Theory of operation
 -------------------
-A connection has one line and one account, whatever rooms it enters, leaves and enters again. A message goes
-to the end of the line when the outbox has no room for it, or when others wait already; the connection commits
-from the front. So the order of the calls is the order on the wire.
+A connection has one line and one account for all the rooms that it enters, leaves and enters again. A message
+goes to the end of the line when the outbox has no room for it, or when others wait already; the connection
+commits from the front. So the order of the calls is the order on the wire.
 
 What is in line can still be taken out of it without tearing a frame. A send leaves when it is cancelled, a
 broadcast when its room's policy says so. What leaves from the middle stays as an empty entry until it comes
 to the front, or until most of the line is empty.
 
 Broadcasts are counted, in bytes and in messages, from the moment they get in line until they leave it. Each
-is *overdue* at a moment of its own. One timer a connection stands for the earliest of those moments; it is
-made with the first broadcast and is left to run out when the line is empty, so that a line that comes and
-goes many times a second does not leave as many timers behind.
+is *overdue* at a moment of its own. One timer for each connection covers the earliest of those moments. The
+first broadcast starts it, and an empty line lets it run out, so that a line which fills and empties many
+times a second does not leave as many timers behind.
 
-Nothing here knows what a policy is: the room decides, and takes out.
+This module does not know the rooms' policies: the room decides, and takes its broadcasts out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _EMPTY = -1
 """The size of an entry that has left the line."""
 
 _EMPTY_ENTRIES = 64
-"""Fewer empty entries than that are not worth tidying up."""
+"""With fewer empty entries the line is not tidied up."""
 
 _JUDGE_SECONDS = 0.1
 """How often overdue broadcasts of one connection are looked for, after the first: once for many of them."""
@@ -49,11 +49,11 @@ line. It is a system call, and a member that does not read must not cost the roo
 
 
 class Recipient(Protocol):
-    """Whom a broadcast is for: a room's member."""
+    """The recipient of a broadcast: a room's member."""
 
     @property
     def room(self) -> object:
-        """Whose broadcasts they are."""
+        """The room that the broadcasts come from."""
 
     def drop(self) -> None:
         """Count a broadcast that was taken out of the line."""
@@ -63,7 +63,7 @@ class Recipient(Protocol):
 
 
 class Owner(Protocol):
-    """Whose backlog it is: a connection."""
+    """The owner of a backlog: an `Endpoint`."""
 
     backlog: Backlog | None
     transport: Transport
@@ -255,7 +255,7 @@ class Backlog:
         self._timer = self._owner.transport.after(seconds, self._judge)
 
     def _judge(self) -> None:
-        """Have the rooms decide about what is overdue."""
+        """Ask the rooms to decide about what is overdue."""
         # Not the time that it is now: time in which the server did not run is forgiven, and counts for
         # none of those that wait.
         moment, self._moment, self._timer = self._moment, math.inf, None
@@ -266,7 +266,7 @@ class Backlog:
                 share.oldest.member.overdue()
                 if owner.closed is not None:
                     return
-        owner.made_room()  # who stood behind a broadcast that was too large for the room there is
+        owner.made_room()  # for what is behind a broadcast that was too large for the room there is
         if self._shares:
             earliest = min(share.oldest.due for share in self._shares.values())
             # That is on a clock that shows `moment` now.
@@ -278,7 +278,7 @@ class Backlog:
             owner.backlog = None
 
     def end(self) -> Iterator[Task]:
-        """Forget everything, and return the tasks that are in line: the connection is over."""
+        """Empty the line of a connection that has ended, and return the tasks that were in it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

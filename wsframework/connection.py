@@ -1,9 +1,9 @@
-"""What a handler holds: one WebSocket connection, with sends and closes that may be cancelled anywhere.
+"""The connection that a handler gets, with sends and closes that may be cancelled anywhere.
 
 A `Connection` is the face of an `Endpoint`, which has the state and the rules. Its methods look first whether
 they are called in the connection's own thread: in another one, even `reschedule` would wake the task in the
-wrong run. They compare threads and not tasks, so host code of that thread may call them as well. And Ctrl-C
-is held back in them, which costs nothing: it comes between two messages, and tears none.
+wrong run. They compare threads and not tasks, so host code of that thread may call them as well. They hold
+back a KeyboardInterrupt, so that it arrives between two messages and never within one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Connection:
     only reading `request`, `subprotocol`, `closed`, `draining` and `statistics()` is allowed there.
 
     Attributes:
-        endpoint: the connection's state, for hosts, rooms and engines; handlers have no use for it.
+        endpoint: the connection's state, for hosts, rooms and engines; handlers do not need it.
     """
 
     __slots__ = ("__weakref__", "_subprotocol", "endpoint")
@@ -94,7 +94,7 @@ class Connection:
 
     @property
     def draining(self) -> bool:
-        """True once the server has begun to stop: finish what matters, a Close 1001 is coming."""
+        """True once the server has begun to stop: the handler should finish, because a Close 1001 follows."""
         return self.endpoint.draining is True
 
     async def wait_draining(self) -> None:
@@ -164,7 +164,7 @@ class Connection:
 
     @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> str | bytes:
-        # `receive` again, without the coroutine: this is the loop nearly every handler is.
+        # `receive` without its coroutine, because nearly every handler is this loop.
         endpoint = self.endpoint
         if get_ident() != endpoint.thread:
             raise WrongThread("ws.receive")
@@ -319,7 +319,7 @@ class Connection:
             WrongThread: this is not the server's thread.
 
         Cancellation:
-            The closing handshake has been started and is seen through without the caller: the peer gets the
+            The closing handshake has started and continues without the caller: the peer gets the
             Close frame if its socket can take it, and ours is released within `Timeouts.close`.
 
         Source: RFC 6455 §7.1.2, §7.4.

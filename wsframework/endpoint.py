@@ -233,7 +233,7 @@ class Endpoint:
         if self.inbox is None:
             self.inbox = deque()
         self.inbox.append(message)
-        # `_memory_of`, without the call.
+        # `_memory_of`, without the call: this is the path of every message.
         self.unread_bytes += (
             len(message) + HEADER_BYTES if type(message) is bytes or message.isascii() else getsizeof(message)
         )
@@ -396,10 +396,10 @@ class Endpoint:
             self.session.connection_ended()
 
     def finish(self, closed: Closed) -> None:
-        """Take note that the transport has released its socket."""
+        """Wake what waits for the end, because the transport has released its socket."""
         self.end(closed)
-        # Nothing refers in circles any more, so the connection's memory is free at once; the collector would
-        # stop the server for tens of milliseconds now and then under a reconnect storm.
+        # This breaks the reference cycles, so that the connection's memory is free at once. Under a reconnect
+        # storm the garbage collector would otherwise stop the server for tens of milliseconds at a time.
         self.transport = GONE
         self.parked = NEVER_PARKED
         if self._closed_event is not None:

@@ -1,8 +1,8 @@
-"""How a task waits for a message, at less than Trio's own price.
+"""How a task waits for a message, with less work than Trio's own functions need.
 
 An echo of a small message costs two system calls and about three microseconds of Python. Half a microsecond
-of that was `wait_task_rescheduled` and `outcome.Value` made anew for every message. What stands in for them
-is still Trio's own, used as Trio uses it; `docs/performance.md` has the measurements.
+of that was `wait_task_rescheduled` and `outcome.Value`, made anew for every message. What replaces them is
+made of Trio's own parts; `docs/performance.md` has the measurements.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Handed", "NEVER_PARKED", "Parked"]
 
 
 class Handed(outcome.Value):  # type: ignore[misc,type-arg]
-    """A message on its way to the task that waits for it: an `outcome.Value` at 40 % of the price.
+    """A message on its way to the task that waits for it: an `outcome.Value` that takes 40 % of the time.
 
-    An outcome remembers that it was unwrapped, to catch a second time; this one goes from `_deliver` to Trio
-    to the task and nowhere else.
+    An outcome remembers that it was unwrapped, to catch a second time; this one goes only from
+    `Endpoint.deliver` through Trio to the task.
     """
 
     __slots__ = ()

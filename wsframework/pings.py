@@ -8,6 +8,8 @@ import outcome
 import trio
 from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
+from wsframework.wire import MAX_CONTROL_PAYLOAD
+
 __all__ = ["Ping", "Pings"]
 
 
@@ -32,13 +34,15 @@ class Pings:
         self._pending: dict[bytes, Ping] = {}
 
     def begin(self, payload: bytes) -> Ping:
-        """Register a ping before it is sent: the pong must find it however soon it comes.
+        """Register a ping before it is sent, because its pong may come at once.
 
         Raises:
             ValueError: the payload is too long for a control frame, or in flight already.
         """
-        if len(payload) > 125:
-            raise ValueError(f"a ping's payload has at most 125 bytes; this one has {len(payload)}")
+        if len(payload) > MAX_CONTROL_PAYLOAD:
+            raise ValueError(
+                f"a ping's payload has at most {MAX_CONTROL_PAYLOAD} bytes; this one has {len(payload)}"
+            )
         if payload in self._pending:
             raise ValueError(f"a ping with the payload {payload!r} is already in flight")
         ping = self._pending[payload] = Ping(payload)
@@ -70,12 +74,12 @@ class Pings:
         return round_trip
 
     def answer(self, payload: bytes) -> float | None:
-        """Wake the ping that this pong answers, and all before it; return the former's round-trip time.
+        """Wake the ping that this pong answers, and all before it; return the round-trip time of that ping.
 
         A peer "MAY elect to send a Pong frame for only the most recently processed Ping frame".
         """
         if payload not in self._pending:
-            return None  # "A Pong frame MAY be sent unsolicited": it means nothing
+            return None  # "A Pong frame MAY be sent unsolicited."
         now = trio.current_time()
         for key in list(self._pending):
             ping = self._pending.pop(key)

@@ -7,19 +7,19 @@ Theory of operation
     └─ scope, shielded     the handler; cancelled `disconnect_grace` after the connection ended, or by a
        └─ handler(ws)      child's exception
 
-The handler is shielded from the nursery it gave its children to, because the children end *with* the
-connection and the handler may still finish its work, such as saying goodbye to a room. What cancels the
-handler is always an explicit `scope.cancel` here, with the reason in it. A host's own cancellation reaches
-the handler through the host: it drains, and ends the connection.
+The handler is shielded from the nursery of its children, because the children end *with* the connection, and
+the handler may still finish its work, such as leaving a room. The handler is cancelled only by an explicit
+`scope.cancel` in this module, which gives the reason. When a host is cancelled, it drains and ends the
+connection; its cancellation does not reach the handler in another way.
 
-The shield also hides a child's exception from the handler, so the first use of `ws.nursery` starts a small
-guard task beside the children which, when the nursery is cancelled under it, cancels the handler too. Not so
-once the connection is closing: a child that meets `ConnectionClosed` must not cut the handler's work short.
+The shield also hides a child's exception from the handler. Therefore the first use of `ws.nursery` starts a
+guard task beside the children, which cancels the handler when the nursery is cancelled. It does not do so
+once the connection is closing: a child that gets `ConnectionClosed` must not cut the handler's work short.
 
-Whatever the handler raises is the end of this connection and of nothing else, `BaseException`s included; only
-KeyboardInterrupt comes out, because it is about the program. And whatever it does to the task it runs in, the
-end is told by plain calls that wait for nothing: a handler may leave the task such that no wait in it works
-any more. A session is over when both the handler has ended and the connection is closed, in whichever order.
+An exception of the handler, `BaseException`s included, ends this connection only. KeyboardInterrupt alone is
+raised by `run`, because it is about the program. A handler may leave its task in a state in which no wait
+works any more, so the end is handled by plain calls that do not wait. A session is over when the handler has
+ended and the connection is closed, in either order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Acceptance", "CrashResponse", "Decide", "Session"]
 
 @attrs.frozen(eq=False)
 class Acceptance:
-    """The decision to upgrade: whom to call, and what to say in the 101 answer.
+    """The decision to upgrade: which handler to call, and what the 101 answer contains.
 
     Attributes:
         handler: called with the connection; path parameters and wrappers are already bound.
@@ -54,7 +54,7 @@ class Acceptance:
         headers: extra header fields of the answer.
         compression: whether and how to agree to permessage-deflate.
         name: the handler's name, for log records.
-        told: events of this handler that were logged and are logged once; kept by whoever decides.
+        told: events that are logged once for each handler and have been logged.
     """
 
     handler: Callable[[Connection], Awaitable[object]]
@@ -97,7 +97,7 @@ class Session:
 
     Args:
         ws: the connection; its transport is ready.
-        acceptance: whom to call.
+        acceptance: which handler to call.
         timers: for the grace after the connection's end.
         timeouts: how long that is.
         observer: is told of the opening, a crash and the end.
@@ -152,11 +152,11 @@ class Session:
     async def run(self) -> None:
         """Run the handler and its children, and start the close that their end asks for.
 
-        Observers are told of an exception of theirs, and it becomes a close code, whatever its type;
-        KeyboardInterrupt alone comes out, by itself.
+        An exception of theirs becomes a close code, and observers are told if it is a crash. `run` itself
+        raises only KeyboardInterrupt, outside of any group.
 
         Cancellation:
-            The handler is not reached by it; the host ends the connection instead.
+            Does not reach the handler; the host ends the connection instead.
         """
         ws = self._ws
         self._observer.connection_opened(ws, self._acceptance.name)
@@ -182,7 +182,7 @@ class Session:
             )
         except BaseException as error:
             # The nursery itself: the handler has left one of its own open inside it. Then leaving the scope
-            # around the handler has failed as well, and been told of.
+            # around the handler has failed as well, and that exception is in `crash`.
             left = error if crash is None else left
         finally:
             self._task_ended(left)
@@ -193,18 +193,21 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     def _handler_ended(self, error: BaseException | None) -> BaseException | None:
-        """Close as the handler's end says, before its children have ended; return what is still to be
-        said."""
+        """Start the close that the handler's end asks for, before its children have ended.
+
+        Returns:
+            The exception that is to be handled once they have ended, or None.
+        """
         assert self._nursery is not None
         if self._scope.cancelled_caught and not self._child_failed:
             self._record(logging.INFO, "handler.cancelled", how=self._ws.closed)
         self._over = True
         if not self._child_failed:
-            # First of all, so that a child which cleans up slowly cannot hold up the Close frame.
+            # Before anything else, so that a child which cleans up slowly does not delay the Close frame.
             self._close_after(error)
             error = interrupt_in(error)
         elif self._ws.closed is None:
-            # The same: what the child raised is known only when all the others have ended.
+            # Bounded for the same reason: what the child raised is known only when all others have ended.
             self._timers.after(self._timeouts.disconnect_grace, self._close_late)
         if self._guarded:
             self._nursery.cancel_scope.cancel(reason="the handler has returned")
@@ -221,7 +224,7 @@ class Session:
             self._finish()
 
     def give_up(self) -> None:
-        """Close after a mistake of ours in `run`, which has not seen to it."""
+        """Close with 1011 because `run` has failed with an error of ours."""
         self._over = self._ended = True
         self._ws.endpoint.start_close(CloseFrame(1011, "internal error"))
         if self._ws.endpoint.is_finished:
@@ -251,7 +254,7 @@ class Session:
             raise RuntimeError("ws.nursery is there only while the connection's handler runs")
         if not self._guarded:
             self._guarded = True
-            # Not before there are children: entering a connection's nursery is a part of what it costs.
+            # Only now that there are children: the guard's task would be a part of every connection's cost.
             self._nursery.cancel_scope.shield = True
             if self._over:
                 self._nursery.cancel_scope.cancel(reason="the connection has ended")
@@ -292,7 +295,7 @@ class Session:
         if error is not None:
             found = list(leaves(error))
             if any(isinstance(leaf, KeyboardInterrupt) for leaf in found):
-                # It is about the program, which will close this connection with all others.
+                # It is about the program, which closes this connection with all others.
                 _, rest = split(error, KeyboardInterrupt)
                 if rest is None:
                     return
@@ -311,11 +314,11 @@ class Session:
         self._ws.endpoint.start_close(frame)
 
     def _close_late(self) -> None:
-        """Close though a child does not end: the one that failed has cancelled it."""
+        """Close although a child that was cancelled, because another one failed, does not end."""
         self._ws.endpoint.start_close(CloseFrame(1011, "internal error"))
 
     def _tell_of(self, result: object) -> None:
-        """Log, once for each handler, that what it returns goes nowhere."""
+        """Log, once for each handler, that what it returns is not sent."""
         event, told = "handler.returned", self._acceptance.told
         if event not in told:
             told.add(event)

@@ -1,7 +1,7 @@
-"""What a connection stands on: the seam to whatever moves its bytes, and messages encoded for many.
+"""The interface between a connection and what moves its bytes, and messages encoded for many connections.
 
-`Transport` is implemented by the native server's transports and by the other hosts; `GONE` takes the place of
-one whose socket is released.
+The native server's transports and those of other hosts implement `Transport`. `GONE` replaces a transport
+whose socket is released.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wsframework.wire import Opcode, encode_message
 __all__ = ["BytesLike", "EncodedMessage", "GONE", "Transport", "encode", "to_bytes", "to_payload"]
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
-"""What goes out as a Binary message."""
+"""What is sent as a Binary message."""
 
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
@@ -58,7 +58,7 @@ def to_payload(message: str | BytesLike) -> tuple[int, bytes]:
         UnicodeEncodeError: the text holds a lone surrogate.
     """
     if isinstance(message, str):
-        # Not `message.encode()`: a subclass may have one of its own, which returns anything.
+        # Not `message.encode()`: a subclass may override it and return anything.
         return _TEXT, str.encode(message)
     return _BINARY, to_bytes(message)
 
@@ -87,7 +87,7 @@ class Transport(Protocol):
     """Bytes that were committed and that the socket has not taken yet."""
 
     room_wanted: bool
-    """Set by the connection when a task waits for room; the transport then calls `made_room`."""
+    """Set by the endpoint when something waits for room; the transport then calls its `made_room`."""
 
     def send(self, opcode: int, payload: bytes) -> None:
         """Commit one whole message or ping: it is on its way, in this order, and cannot be withdrawn."""
@@ -96,7 +96,7 @@ class Transport(Protocol):
         """Commit a message that was encoded once for many connections."""
 
     def close(self, frame: CloseFrame) -> None:
-        """Commit a Close frame and see the connection to its end, within the close timeout."""
+        """Commit a Close frame, and end the connection within the close timeout."""
 
     def pause_reading(self) -> None:
         """Take no more bytes from the socket until `resume_reading`."""

@@ -1,4 +1,4 @@
-"""How a native transport's connection ends, whatever moves its bytes.
+"""How a native transport's connection ends.
 
 Theory of operation
 -------------------
