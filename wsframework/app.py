@@ -57,18 +57,18 @@ class App:
     Args:
         limits: sizes and counts, see `Limits`.
         timeouts: the server's own waits, see `Timeouts`.
-        keepalive: when quiet peers are pinged, see `Keepalive`.
-        compression: agree to permessage-deflate with these settings, or None for never (the default: it
-            costs memory for every connection).
+        keepalive: when silent peers get a ping, see `Keepalive`.
+        compression: settings of permessage-deflate, or None for no compression. The default is None, because
+            compression costs memory for every connection.
         origins: origins that may connect besides the server's own; `"*"` for all. Handshakes without an
-            Origin, which no browser sends, are always let through.
-        allowed_hosts: the names that the server answers to, such as `chat.example`, `*.chat.example`, or an
-            address; `"*"` for all. Requests for other hosts get a 421, plain HTTP included: this is what
-            stops DNS rebinding. None (the default) answers to every host, except under `run` on a loopback
+            Origin, which browsers do not send, are always accepted.
+        allowed_hosts: the hosts that the server answers to, such as `chat.example`, `*.chat.example`, or an
+            address; `"*"` for all. Requests for other hosts get a 421, plain HTTP included, which prevents
+            DNS rebinding. None (the default) answers to every host, except under `run` on a loopback
             address.
 
     Raises:
-        ConfigurationError: an entry of `origins` is no origin, or one of `allowed_hosts` is no host.
+        ConfigurationError: an entry of `origins` is not an origin, or one of `allowed_hosts` not a host.
     """
 
     def __init__(
@@ -109,17 +109,17 @@ class App:
         """Register an async function for a path and, perhaps, subprotocols.
 
         The handler is called with the connection and the path's parameters by name. The same path may be
-        registered again for other subprotocols; the client's first offer that has a handler wins, then a
-        handler that asks for none.
+        registered again for other subprotocols. The first subprotocol in the client's list that has a
+        handler selects it; if none has, a handler without subprotocols is called.
 
         Args:
             path: a template such as `/rooms/{room}` or `/users/{id:int}`; converters are str, int, float,
                 uuid and path.
-            subprotocols: the subprotocols this handler speaks; none means that it asks for none.
-            guards: asked before the upgrade, after the App's own.
-            compression: this route's own permessage-deflate, or None for never; `"app"` (the default) is the
-                App's setting.
-            origins: this route's own allow-list in place of the App's.
+            subprotocols: the subprotocols of this handler; empty for clients that offer none.
+            guards: called before the upgrade, after the App's own guards.
+            compression: permessage-deflate for this route, or None for no compression; `"app"` (the default)
+                uses the App's setting.
+            origins: the allowed origins of this route, instead of the App's.
 
         Raises:
             RouteError: the path, a subprotocol, `compression` or the handler's parameters do not fit, or
@@ -154,16 +154,16 @@ class App:
         guards: Iterable[Guard] = (),
         guarded: bool = True,
     ) -> Callable[[HandlerT], HandlerT]:
-        """Register an async function that answers plain HTTP on the same port: a page, a health check.
+        """Register an async function that answers plain HTTP on the same port, for a page or a health check.
 
         The handler is called with the request and the path's parameters and returns a `Response`, or text or
-        bytes for a 200. It is for small answers: bodies of requests are not read.
+        bytes for a 200. It is for small answers; request bodies are not read.
 
         Args:
             path: a template, as for `websocket`.
-            methods: the HTTP methods it answers; HEAD comes with GET.
-            guards: asked first, after the App's own.
-            guarded: False leaves out the App's own guards: for a health check, say.
+            methods: the HTTP methods that it answers; GET includes HEAD.
+            guards: called before the handler, after the App's own guards.
+            guarded: False exempts the route from the App's own guards, for a health check for example.
 
         Raises:
             RouteError: the path or the handler's parameters do not fit, or the path is taken.
@@ -182,14 +182,14 @@ class App:
         return register
 
     def guard(self, guard: GuardT) -> GuardT:
-        """Register a guard: `async (request) -> None | Response`, asked about every request with a handler.
+        """Register a guard, `async (request) -> None | Response`, for every request that has a handler.
 
-        That is every upgrade and every plain HTTP request, on all paths, plugins' included;
-        `app.http(…, guarded=False)` leaves one out, and `request.is_websocket` tells the two apart. None lets
-        the request through to the next guard; a `Response`, or a raised `Reject`, refuses it.
+        It is called for every upgrade and every plain HTTP request on all paths, including those of plugins,
+        except routes with `app.http(…, guarded=False)`. `request.is_websocket` tells the two apart. None
+        accepts the request, and the next guard is called; a `Response`, or a raised `Reject`, refuses it.
 
         Raises:
-            ConfigurationError: it is not an async function.
+            ConfigurationError: the guard is not an async function.
         """
         check_guards([guard])
         self._decider.guards.append(guard)
@@ -200,7 +200,7 @@ class App:
 
         It is called with the connection, whose nursery it may use, and is entered before the handler starts
         and left when it ends, with the handler's exception if there is one. An async generator function with
-        one `yield` serves as well.
+        one `yield` also works.
 
         Raises:
             ConfigurationError: it is not callable.
@@ -209,10 +209,10 @@ class App:
         return wrapper
 
     def lifespan(self, lifespan: LifespanT) -> LifespanT:
-        """Register a lifespan: an async context manager around the whole time the App serves.
+        """Register a lifespan: an async context manager around the time in which the App serves.
 
-        It is called with the App if it takes an argument; an async generator function with one `yield`
-        serves as well. Lifespans are entered in the order of registration before the first connection is
+        It is called with the App if it takes an argument. An async generator function with one `yield` also
+        works. Lifespans are entered in the order of registration before the first connection is
         accepted, and left in reverse after the last one is closed.
 
         Raises:
@@ -222,12 +222,12 @@ class App:
         return lifespan
 
     def observe(self, observer: ObserverT) -> ObserverT:
-        """Register an observer, which is told of connections, crashes and the server's life; see `Observer`.
+        """Register an observer of connections, crashes and the server; see `Observer`.
 
-        Servers look for observers when they start: register it before, a lifespan is early enough.
+        A server uses the observers that are registered when it starts, which may be in a lifespan.
 
         Raises:
-            ConfigurationError: it is no instance of a class that is derived from `Observer`.
+            ConfigurationError: it is not an instance of a class derived from `Observer`.
         """
         if not isinstance(observer, Observer):
             raise ConfigurationError(
@@ -244,7 +244,8 @@ class App:
             options: keyword arguments for a plugin that is given by name.
 
         Raises:
-            PluginError: it cannot be found or loaded, is none, is installed already, or its `install` failed.
+            PluginError: it cannot be found or loaded, is not a plugin, is already installed, or its `install`
+                failed.
         """
         if isinstance(plugin, str):
             label, instance = f"plugin {plugin!r}", find_plugin(plugin, options)
@@ -283,7 +284,7 @@ class App:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
-        """Enter the App's lifespans. `serve` and `run` do it themselves; other hosts need it around them.
+        """Enter the App's lifespans. `serve` and `run` do so themselves; use it around other hosts.
 
         async with app.running():
             await serve_websocket(app, "127.0.0.1", 8000, None)
