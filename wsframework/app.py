@@ -302,7 +302,7 @@ class App:
         *,
         ssl: ssl_module.SSLContext | None = None,
         unix_path: str | None = None,
-        listeners: Sequence[socket.socket] = (),
+        sockets: Sequence[socket.socket] | None = None,
         unix_mode: int | None = None,
         allow_hosts: str | Iterable[str] = (),
         task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -314,8 +314,9 @@ class App:
             port: a TCP port; 0 lets the system choose, see `Server.port`.
             ssl: a server-side TLS context, or None for plain TCP.
             unix_path: listen on a unix socket at this path instead of on TCP.
-            listeners: sockets that listen already, inherited from another process, say, instead of all that.
-                They are closed when the server stops accepting; who shares them goes on.
+            sockets: TCP or unix sockets that are bound already, for example inherited from another process,
+                instead of `host`, `port` and `unix_path`. Those that do not listen yet are made to listen.
+                They are closed when the server stops accepting; other processes that share them go on.
             unix_mode: the permissions of the socket's file, such as 0o660. None leaves them to the umask, or
                 as they were when the file of a dead server is replaced.
             allow_hosts: hosts to answer to besides `App(allowed_hosts=…)`; with neither, every host is
@@ -323,8 +324,9 @@ class App:
             task_status: `await nursery.start(app.serve, host, port)` returns the `Server` once it listens.
 
         Raises:
-            ConfigurationError: an entry of `allow_hosts` is no host, or `unix_mode` cannot be.
-            ListenError: the address cannot be listened on.
+            ConfigurationError: an entry of `allow_hosts` is not a host, `unix_mode` is wrong, or `sockets` is
+                empty or stands beside `unix_path`.
+            ListenError: an address or socket cannot be listened on.
             KeyboardInterrupt: one was raised in a handler, a guard, or anywhere else in the server; after the
                 drain.
             Exception: a mistake in the server itself; every connection was closed, with 1011 where that could
@@ -349,7 +351,7 @@ class App:
                     ssl=ssl,
                     unix_path=unix_path,
                     unix_mode=unix_mode,
-                    listeners=listeners,
+                    sockets=sockets,
                     limits=self.limits,
                     timeouts=self.timeouts,
                     keepalive=self.keepalive,
@@ -369,7 +371,7 @@ class App:
         *,
         ssl: ssl_module.SSLContext | None = None,
         unix_path: str | None = None,
-        listeners: Sequence[socket.socket] = (),
+        sockets: Sequence[socket.socket] | None = None,
         unix_mode: int | None = None,
         allow_hosts: str | Iterable[str] = (),
         on_listening: Callable[[Server], None] | None = None,
@@ -389,7 +391,7 @@ class App:
             port: as for `serve`.
             ssl: as for `serve`.
             unix_path: as for `serve`.
-            listeners: as for `serve`.
+            sockets: as for `serve`.
             unix_mode: as for `serve`.
             allow_hosts: as for `serve`. On a loopback address, which only this machine reaches, or a name
                 that stands for one, an App without `allowed_hosts` answers only to `localhost`,
@@ -399,12 +401,12 @@ class App:
             on_listening: called once the server listens.
 
         Raises:
-            ListenError: the address cannot be listened on.
+            ListenError: an address or socket cannot be listened on.
             KeyboardInterrupt: as for `serve`.
             SystemExit: a lifespan raised it.
             Exception: as for `serve`, or a lifespan's.
         """
-        elsewhere = unix_path is not None or bool(listeners)
+        elsewhere = unix_path is not None or sockets is not None
         if self.allowed_hosts is None and not elsewhere and host and is_loopback_only(host):
             named = () if is_loopback(host) else (host,)
             allow_hosts = (*LOOPBACK_HOSTS, *named, *(host_list(allow_hosts) or ()))
@@ -415,7 +417,7 @@ class App:
             ssl=ssl,
             unix_path=unix_path,
             unix_mode=unix_mode,
-            listeners=listeners,
+            sockets=sockets,
             allow_hosts=allow_hosts,
         )
         trio.run(run_server, start, on_listening, self.timeouts)

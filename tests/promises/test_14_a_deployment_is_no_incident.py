@@ -29,7 +29,7 @@ async def echo(ws: Connection) -> None:
         await ws.send(message)
 
 listener = socket.socket(fileno=int(sys.argv[1]))
-app.run(listeners=[listener], on_listening=lambda server: print("ready", flush=True))
+app.run(sockets=[listener], on_listening=lambda server: print("ready", flush=True))
 """
 
 

@@ -1,4 +1,4 @@
-"""Sockets that listen: TCP on IPv4 and IPv6, and unix sockets."""
+"""Sockets that listen: TCP on IPv4 and IPv6, unix sockets, and sockets that the caller has bound."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 import trio
 
 from wsframework.authority import is_loopback
-from wsframework.errors import ListenError
+from wsframework.errors import ConfigurationError, ListenError
 from wsframework.request import Address
 
 __all__ = [
     "address_of",
     "is_loopback_only",
+    "listen_on",
     "open_tcp_listeners",
     "open_unix_listener",
     "unix_socket_file",
@@ -177,6 +178,49 @@ def open_unix_listener(path: str, mode: int | None = None) -> stdlib_socket.sock
         listener.close()
         raise ListenError(f"cannot listen on {path}: {error.strerror or error}") from None
     return listener
+
+
+def listen_on(sockets: Sequence[stdlib_socket.socket]) -> list[stdlib_socket.socket]:
+    """Listen on sockets that the caller has bound; sockets that listen already keep their backlog.
+
+    The sockets stay open if this raises.
+
+    Raises:
+        ConfigurationError: `sockets` is empty, or is not a list of `socket.socket`.
+        ListenError: one is closed, connected, not bound, or not a TCP or unix stream socket.
+    """
+    if isinstance(sockets, stdlib_socket.socket):
+        raise ConfigurationError("sockets is a list: write sockets=[socket]")
+    if not sockets:
+        raise ConfigurationError("sockets is empty: name at least one bound socket, or leave sockets out")
+    for socket in sockets:
+        if not isinstance(socket, stdlib_socket.socket):
+            raise ConfigurationError(f"sockets takes socket.socket objects, not {type(socket).__name__}")
+        _listen_on(socket)
+    return list(sockets)
+
+
+def _listen_on(socket: stdlib_socket.socket) -> None:
+    if socket.fileno() < 0:
+        raise ListenError("cannot listen on a socket that is closed")
+    number = f"the socket with descriptor {socket.fileno()}"
+    unix = getattr(stdlib_socket, "AF_UNIX", None)
+    if socket.family not in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6, unix):
+        raise ListenError(f"cannot listen on {number}: it is neither a TCP nor a unix socket")
+    if socket.type != stdlib_socket.SOCK_STREAM:
+        raise ListenError(f"cannot listen on {number}: it is not a stream socket (SOCK_STREAM)")
+    with contextlib.suppress(OSError):
+        socket.getpeername()
+        raise ListenError(f"cannot listen on {number}: it is connected to a peer")
+    # `listen` would give an unbound TCP socket a port that the caller did not choose.
+    bound = socket.getsockname()
+    if not bound or (isinstance(bound, tuple) and bound[1] == 0):
+        raise ListenError(f"cannot listen on {number}: it is not bound; call its bind() first")
+    try:
+        if not socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ACCEPTCONN):
+            socket.listen(_BACKLOG)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address_of(bound)}: {error.strerror}") from None
 
 
 def unix_socket_file(path: str) -> Callable[[], None]:

@@ -11,7 +11,7 @@ import trio
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.errors import ConfigurationError
 from wsframework.observer import Observer
-from wsframework.server.listeners import open_tcp_listeners, open_unix_listener
+from wsframework.server.listeners import listen_on, open_tcp_listeners, open_unix_listener
 from wsframework.server.native import Server, TransportChoice
 from wsframework.session import Decide
 
@@ -25,7 +25,7 @@ async def serve(
     port: int,
     ssl: ssl_module.SSLContext | None = None,
     unix_path: str | None = None,
-    listeners: Sequence[socket.socket] = (),
+    sockets: Sequence[socket.socket] | None = None,
     unix_mode: int | None = None,
     limits: Limits,
     timeouts: Timeouts,
@@ -38,12 +38,13 @@ async def serve(
 
     Args:
         decide: what every request gets.
-        listeners: sockets that listen already, instead of `host`, `port` and `unix_path`.
+        sockets: bound sockets to listen on, instead of `host`, `port` and `unix_path`.
         observers: are told of events, after the log.
 
     Raises:
-        ConfigurationError: `unix_mode` is no mode, or there is no unix socket to have it.
-        ListenError: the address cannot be listened on.
+        ConfigurationError: `unix_mode` is not a mode, or there is no `unix_path` for it; `sockets` is empty,
+            or stands beside `unix_path`.
+        ListenError: an address or socket cannot be listened on.
 
     Cancellation:
         Starts the drain, which is over by `Timeouts.drain`.
@@ -51,13 +52,14 @@ async def serve(
     if unix_mode is not None and (unix_path is None or not 0 <= unix_mode <= 0o777):
         why = "is for a unix socket" if unix_path is None else "is from 0 to 0o777, such as 0o660"
         raise ConfigurationError(f"unix_mode {why}")
-    shared = bool(listeners)
-    if not shared:
-        listeners = (
-            [open_unix_listener(unix_path, unix_mode)]
-            if unix_path is not None
-            else await open_tcp_listeners(host, port)
-        )
+    if sockets is not None:
+        if unix_path is not None:
+            raise ConfigurationError("give either sockets or unix_path, not both")
+        listeners = listen_on(sockets)
+    elif unix_path is not None:
+        listeners = [open_unix_listener(unix_path, unix_mode)]
+    else:
+        listeners = await open_tcp_listeners(host, port)
     server = Server(
         decide,
         limits=limits,
@@ -67,7 +69,7 @@ async def serve(
         transport=transport,
         observers=observers,
     )
-    await server.run(listeners, ssl, task_status, shared=shared)
+    await server.run(listeners, ssl, task_status, shared=sockets is not None)
 
 
 async def serve_streams(
