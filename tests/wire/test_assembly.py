@@ -5,6 +5,8 @@ import pytest
 from wsframework.wire import CloseCode, ProtocolViolation
 from wsframework.wire.assembly import Assembly
 
+pytestmark = pytest.mark.usefixtures("masking")
+
 
 def assembly(*, text: bool = True, max_fragments: int | None = None) -> Assembly:
     return Assembly(text=text, max_message_bytes=None, max_fragments=max_fragments, inflater=None)

@@ -25,6 +25,8 @@ from wsframework.wire import (
     ProtocolViolation,
 )
 
+pytestmark = pytest.mark.usefixtures("masking", "decoding")
+
 TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 

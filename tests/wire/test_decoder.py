@@ -28,6 +28,8 @@ from wsframework.wire import (
     encode_ping,
 )
 
+pytestmark = pytest.mark.usefixtures("masking", "decoding")
+
 TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 

@@ -28,6 +28,8 @@ from wsframework.wire import (
     encode_frame,
 )
 
+pytestmark = pytest.mark.usefixtures("masking", "decoding")
+
 TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 # What may follow a violation that wsproto has not noticed: the rest of a header or frame, or a next fragment.

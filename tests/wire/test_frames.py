@@ -18,6 +18,8 @@ from wsframework.wire import (
     frame_header,
 )
 
+pytestmark = pytest.mark.usefixtures("masking", "decoding", "encoding")
+
 # RFC 6455 §5.7, the examples.
 EXAMPLES = [
     (encode_text("Hello"), "81 05 48 65 6c 6c 6f"),

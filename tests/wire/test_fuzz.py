@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,8 @@ from wsframework.wire import (
     judge_response,
     read_upgrade,
 )
+
+pytestmark = pytest.mark.usefixtures("masking", "decoding")
 
 LIMIT = 200
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -89,7 +92,12 @@ def test_any_cut_of_any_bytes_makes_the_same_events(data: bytes, cuts: list[int]
         edges = [0, *sorted(cuts), len(prefix + data)]
         for start, end in pairwise(edges):
             events += decoder.feed((prefix + data)[start:end])
-        assert events == whole
+        assert without_reasons(events) == without_reasons(whole)
+
+
+def without_reasons(events: list[Event]) -> list[Event]:
+    """Leave out reasons: a payload that is neither DEFLATE nor UTF-8 fails by what is read of it first."""
+    return [Failure(event.code, "") if isinstance(event, Failure) else event for event in events]
 
 
 names = st.sampled_from(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import runpy
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,15 +8,11 @@ from hypothesis import strategies as st
 
 from tests.wire.decoding import repeatable
 from wsframework.wire import masking
+from wsframework.wire.implementations import installed
+from wsframework.wire.masking import Mask
 
-Mask = Callable[[bytes | bytearray | memoryview, bytes], bytes]
-
-both = pytest.mark.parametrize(
-    "mask",
-    [
-        pytest.param(masking.pure_apply_mask, id="pure"),
-        pytest.param(masking.apply_mask, id="installed"),
-    ],
+every = pytest.mark.parametrize(
+    "mask", [pytest.param(mask, id=name) for name, mask in installed("masking").items()]
 )
 
 
@@ -27,19 +21,13 @@ def by_definition(data: bytes, key: bytes) -> bytes:
     return bytes(octet ^ key[i % 4] for i, octet in enumerate(data))
 
 
-def test_the_pure_function_is_there_where_the_compiled_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
-    again = runpy.run_path(masking.__file__)
-    assert again["apply_mask"] is again["pure_apply_mask"]
-
-
-@both
+@every
 def test_masking_is_what_the_rfc_defines(mask: Mask) -> None:
     assert mask(bytes.fromhex("7f9f4d5158"), bytes.fromhex("37fa213d")) == b"Hello"  # §5.7
 
 
 # Around every length where the pure function changes its ways.
-@both
+@every
 @pytest.mark.parametrize("size", [*range(20), 125, 126, 767, 2046, 2047, 2048, 2049, 2050, 2051, 65_537])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_every_size_and_type_of_buffer_is_masked(
@@ -51,19 +39,19 @@ def test_every_size_and_type_of_buffer_is_masked(
     assert masked == by_definition(data, b"\x00\x01\x80\xff")
 
 
-@both
+@every
 def test_a_slice_of_a_view_is_masked_from_its_own_start(mask: Mask) -> None:
     view = memoryview(bytearray(b"..secret.."))[2:8]
     assert mask(mask(view, b"abcd"), b"abcd") == b"secret"
 
 
-@both
+@every
 def test_masking_twice_gives_the_data_back(mask: Mask) -> None:
     data = bytes(range(256)) * 20
     assert mask(mask(data, b"\x9a\x00\x17\xff"), b"\x9a\x00\x17\xff") == data
 
 
-@both
+@every
 @pytest.mark.parametrize("key", [b"", b"abc", b"abcde"])
 @pytest.mark.parametrize("size", [0, 3, 5000])
 def test_a_key_of_another_length_is_refused(mask: Mask, key: bytes, size: int) -> None:

@@ -30,7 +30,6 @@ from wsframework.wire import (
     CloseCode,
     CloseReceived,
     CloseState,
-    Decoder,
     Deflater,
     Event,
     Failure,
@@ -38,6 +37,7 @@ from wsframework.wire import (
     Opcode,
     Ping,
     Pong,
+    decoder_class,
     encode_message,
     encode_ping,
     encode_pong,
@@ -98,7 +98,7 @@ class FrameTransport(EndingTransport):
         inflater: Inflater | None = None
         if codecs is not None:
             self._deflater, inflater = codecs
-        decoder = Decoder(
+        decoder = decoder_class(
             max_message_bytes=limits.message_bytes,
             max_fragments=limits.message_fragments,
             inflater=inflater,

@@ -1,15 +1,15 @@
 """RFC 6455 and RFC 7692 without I/O: bytes become messages here, and messages become bytes.
 
 No Trio, no clock, no logging, no randomness; nothing here waits or calls up. Bottom-up: `opcodes`, `events`,
-`masking`, `frames`, `compression`, `assembly`, `decoder`; beside them `closing`, `deflate` (what to agree
-on), `fields` and `handshake`.
+`implementations`, `masking`, `frames`, `compression`, `assembly`, `decoder`; beside them `closing`, `deflate`
+(what to agree on), `fields` and `handshake`.
 """
 
 from __future__ import annotations
 
 from wsframework.wire.closing import CloseState, ClosingHandshake
 from wsframework.wire.compression import Deflater, Inflater
-from wsframework.wire.decoder import Budget, Decoder
+from wsframework.wire.decoder import Budget, Decoder, decoder_class
 from wsframework.wire.deflate import (
     DeflateParameters,
     agreed_deflate,
@@ -68,6 +68,7 @@ __all__ = [
     "apply_mask",
     "build_request",
     "close_payload",
+    "decoder_class",
     "encode_101",
     "encode_close",
     "encode_frame",

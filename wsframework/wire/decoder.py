@@ -35,10 +35,11 @@ from wsframework.wire.assembly import Assembly
 from wsframework.wire.compression import Inflater
 from wsframework.wire.events import CloseReceived, Event, Failure, Ping, Pong, ProtocolViolation, too_big
 from wsframework.wire.frames import MAX_CONTROL_PAYLOAD
+from wsframework.wire.implementations import choose
 from wsframework.wire.masking import apply_mask
 from wsframework.wire.opcodes import CloseCode, Opcode
 
-__all__ = ["Budget", "Decoder"]
+__all__ = ["Budget", "Decoder", "decoder_class"]
 
 _FRAMES_PER_CALL = 128
 """Frames that go through `_read_frame`, of 2 to 10 µs each: about half a millisecond with what they cause."""
@@ -441,3 +442,7 @@ def _read_close(payload: bytes) -> CloseFrame:
 
 def _protocol_error(reason: str) -> ProtocolViolation:
     return ProtocolViolation(CloseCode.PROTOCOL_ERROR, reason)
+
+
+decoder_class = choose("decoding", {"pure": Decoder})
+"""What a connection's decoder is made of: it behaves as `Decoder` does."""

@@ -19,6 +19,7 @@ the client" (§5.1).
 from __future__ import annotations
 
 from wsframework.closes import check_close
+from wsframework.wire.implementations import choose
 from wsframework.wire.masking import apply_mask
 from wsframework.wire.opcodes import CloseCode, Opcode
 
@@ -30,6 +31,7 @@ __all__ = [
     "encode_ping",
     "encode_pong",
     "close_payload",
+    "pure_encode_message",
     "frame_header",
 ]
 
@@ -44,7 +46,7 @@ _SHORT_HEADERS = {
 }
 
 
-def encode_message(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
+def pure_encode_message(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
     """Encode a payload that is already bytes as one unmasked, final text or binary frame.
 
     Args:
@@ -57,6 +59,9 @@ def encode_message(opcode: int, payload: bytes, *, compressed: bool = False) -> 
     if length < 126:
         return _SHORT_HEADERS[first][length] + payload
     return _extended_header(first, length, 0) + payload
+
+
+encode_message = choose("encoding", {"pure": pure_encode_message})
 
 
 def encode_frame(

@@ -9,9 +9,19 @@ Measured for 64 B, 1 KiB, 16 KiB and 1 MiB on CPython 3.11: `websockets`' compil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
-__all__ = ["apply_mask", "pure_apply_mask", "rotate_key"]
+from wsframework.wire.implementations import choose
+
+try:
+    from websockets.speedups import apply_mask as websockets_apply_mask
+except ImportError:  # the extra `speed` is not installed
+    websockets_apply_mask = None  # type: ignore[assignment]
+
+__all__ = ["Mask", "apply_mask", "pure_apply_mask", "rotate_key"]
+
+Mask = Callable[[bytes | bytearray | memoryview, bytes], bytes]
 
 # Below this many bytes one XOR of two big integers beats four `bytes.translate` and strided copies: 0.42 µs
 # against 0.98 for 64 B, 3.1 both ways at 2 KiB, 21 against 14 at 16 KiB.
@@ -49,7 +59,4 @@ def rotate_key(key: bytes, offset: int) -> bytes:
     return key[shift:] + key[:shift] if shift else key
 
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # the extra `speed` is not installed
-    apply_mask = pure_apply_mask  # type: ignore[assignment]  # theirs also takes a bytearray for a key
+apply_mask: Mask = choose("masking", {"websockets": websockets_apply_mask, "pure": pure_apply_mask})
