@@ -36,6 +36,7 @@ def modules_of(package: str) -> list[str]:
 
 
 TESTED_BY = {
+    "wsframework/chat/messages.py": "tests/chat/test_history.py",
     "wsframework/__init__.py": "tests/test_exports.py",
     "wsframework/__main__.py": "tests/cli/test_main.py",
     # Tested through its face.

@@ -12,7 +12,8 @@ import pytest
 
 from wsframework import ConfigurationError
 from wsframework.chat import history
-from wsframework.chat.history import Draft, HistoryError, HistoryStore, Message, Retention
+from wsframework.chat.history import HistoryStore
+from wsframework.chat.messages import Draft, HistoryError, Message, Retention
 
 DAY = 86400.0
 
@@ -322,7 +323,8 @@ def test_a_history_whose_server_was_killed_is_free_and_whole(tmp_path: Path) -> 
     path = tmp_path / "chat.db"
     program = (
         "import os, signal, sys\n"
-        "from wsframework.chat.history import Draft, HistoryStore\n"
+        "from wsframework.chat.history import HistoryStore\n"
+        "from wsframework.chat.messages import Draft\n"
         "store = HistoryStore(sys.argv[1])\n"
         "store.open()\n"
         "store.append([Draft('lobby', 'Ada', 'last words')])\n"

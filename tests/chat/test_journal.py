@@ -13,8 +13,9 @@ import trio
 import trio.testing
 
 from wsframework import ConfigurationError
-from wsframework.chat.history import Draft, HistoryError, HistoryStore, Message
+from wsframework.chat.history import HistoryStore
 from wsframework.chat.journal import Journal
+from wsframework.chat.messages import Draft, HistoryError, Message
 
 
 class Slow(HistoryStore):

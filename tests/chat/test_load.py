@@ -16,7 +16,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from tests.chat.load import Load, run
-from wsframework.chat.history import HistoryStore, Message
+from wsframework.chat.history import HistoryStore
+from wsframework.chat.messages import Message
 
 pytestmark = pytest.mark.slow
 

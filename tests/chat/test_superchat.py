@@ -15,7 +15,7 @@ from tests.chat.people import Person, texts
 from tests.chat.serving import connect, serving
 from wsframework import App, Limits, Server, SlowPolicy
 from wsframework.chat import Chat, Rate
-from wsframework.chat.history import Draft, Message
+from wsframework.chat.messages import Draft, Message
 
 NO_LIMIT = Rate(per_second=1e9, burst=10**9)
 

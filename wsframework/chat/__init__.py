@@ -9,7 +9,7 @@ It is made with nothing but wsframework's public names. Bottom-up: `names`, `rat
 protocol is in docs/chat.md.
 """
 
-from wsframework.chat.history import HistoryError, Message, Retention
+from wsframework.chat.messages import HistoryError, Message, Retention
 from wsframework.chat.plugin import Chat
 from wsframework.chat.rate import Rate
 

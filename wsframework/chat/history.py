@@ -30,103 +30,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
-
-import attrs
 
 from wsframework import ConfigurationError
+from wsframework.chat.messages import Draft, HistoryError, Message, Missed, Page, Retention
 
-__all__ = [
-    "MISSED_MESSAGES",
-    "PAGE_MESSAGES",
-    "Draft",
-    "HistoryError",
-    "HistoryStore",
-    "Message",
-    "Missed",
-    "Page",
-    "Retention",
-]
-
-
-class HistoryError(Exception):
-    """The database could not do it: the disk is full, say. Nothing was stored."""
-
-
-def _positive_or_none(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"Retention.{attribute.name} must be greater than 0, not {value!r}")
-
-
-@attrs.frozen(kw_only=True)
-class Retention:
-    """How much is kept.
-
-    Attributes:
-        days: messages older than this are forgotten, or None. 30.
-        messages_per_room: the newest of a room that are kept. 10,000.
-        messages: the newest of all rooms together that are kept. 1,000,000: about 200 MB of common chat.
-    """
-
-    days: float | None = attrs.field(default=30.0, validator=_positive_or_none)
-    messages_per_room: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
-    messages: int = attrs.field(default=1_000_000, validator=attrs.validators.ge(1))
-
-
-@attrs.frozen
-class Draft:
-    """A message before it is stored.
-
-    Attributes:
-        key: what its sender calls it; the same key again in the same room is the same message.
-    """
-
-    room: str
-    name: str
-    text: str
-    key: str | None = None
-
-
-@attrs.frozen
-class Message:
-    """A message of the history.
-
-    Attributes:
-        id: rises with every message of all rooms.
-        time: the server's clock when it was stored, in milliseconds since 1970 (UTC).
-    """
-
-    id: int
-    room: str
-    name: str
-    text: str
-    time: int
-
-
-@attrs.frozen
-class Page:
-    """Successive messages of a room, oldest first.
-
-    Attributes:
-        more: whether there are older ones.
-    """
-
-    messages: tuple[Message, ...]
-    more: bool
-
-
-@attrs.frozen
-class Missed:
-    """What a client missed.
-
-    Attributes:
-        messages: all of it when `complete`, else nothing.
-        complete: False when some of it is no longer kept, or it is too much for one answer.
-    """
-
-    messages: tuple[Message, ...]
-    complete: bool
-
+__all__ = ["MISSED_MESSAGES", "PAGE_MESSAGES", "HistoryStore"]
 
 PAGE_MESSAGES = 50
 MISSED_MESSAGES = 500

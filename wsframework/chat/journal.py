@@ -24,7 +24,8 @@ from typing import TypeVar
 import attrs
 import trio
 
-from wsframework.chat.history import Draft, HistoryError, HistoryStore, Message
+from wsframework.chat.history import HistoryStore
+from wsframework.chat.messages import Draft, HistoryError, Message
 
 __all__ = ["Journal", "Publish", "Recording"]
 

@@ -11,8 +11,9 @@ from typing import TypeVar
 import trio
 
 from wsframework import App, ConfigurationError, Rooms, SlowPolicy
-from wsframework.chat.history import Draft, HistoryStore, Message, Retention
+from wsframework.chat.history import HistoryStore
 from wsframework.chat.journal import Journal
+from wsframework.chat.messages import Draft, Message, Retention
 from wsframework.chat.names import Names, clean_name, clean_room, clean_text
 from wsframework.chat.page import ChatPage
 from wsframework.chat.plain import PlainChat

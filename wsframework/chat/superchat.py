@@ -27,8 +27,9 @@ import trio
 
 from wsframework import Close, Connection, Member, Rooms
 from wsframework.chat import protocol
-from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES, Draft, HistoryError, Message, Page
+from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES
 from wsframework.chat.journal import Journal, Recording
+from wsframework.chat.messages import Draft, HistoryError, Message, Page
 from wsframework.chat.names import NAME_CHARS, ROOM_CHARS, Names, NameTaken
 from wsframework.chat.protocol import Refusal, answer, event
 from wsframework.chat.rate import Rate, Throttle
