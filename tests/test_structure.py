@@ -32,7 +32,6 @@ FOREIGN_PRIVATE_NAMES = {
         *("_connection", "_event", "_h11_connection", "_reader_running", "_send_channel", "_stream"),
         "_wsproto",
     },
-    "wsframework.hosts.trio_websocket.requests": {"_connection", "_stream"},
     # Public in all but name: documented in `sys` and `os`.
     "wsframework.server.blocking": {"_current_frames"},
     "wsframework.server.leaving": {"_current_frames", "_exit"},

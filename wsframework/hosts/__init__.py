@@ -1,1 +1,1 @@
-"""Other servers that an App can run on; the native one is `wsframework.server`."""
+"""Other servers that accept connections for an App. `guests` has what they share; each host has a package."""

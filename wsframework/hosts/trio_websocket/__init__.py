@@ -17,6 +17,6 @@ follows.
 """
 
 from wsframework.hosts.trio_websocket.listening import serve_websocket
-from wsframework.hosts.trio_websocket.requests import Application, serve_request
+from wsframework.hosts.trio_websocket.requests import serve_request
 
-__all__ = ["Application", "serve_request", "serve_websocket"]
+__all__ = ["serve_request", "serve_websocket"]

@@ -7,25 +7,14 @@ end of its connection; the socket stays open and loses nothing.
 
 from __future__ import annotations
 
-import attrs
 import trio
 import trio_websocket
 from wsproto.connection import ConnectionState
 
-__all__ = ["HandedOver", "socket_of", "take_over"]
+from wsframework.hosts.guests import HandedOver
+from wsframework.server.listeners import address_of
 
-
-@attrs.frozen
-class HandedOver:
-    """A connection in our hands.
-
-    Attributes:
-        stream: both directions of its bytes.
-        received: what has been read from it: the request's head, and what came behind it.
-    """
-
-    stream: trio.abc.Stream
-    received: bytes
+__all__ = ["socket_of", "take_over"]
 
 
 async def take_over(proposal: trio_websocket.WebSocketRequest) -> HandedOver:
@@ -34,12 +23,14 @@ async def take_over(proposal: trio_websocket.WebSocketRequest) -> HandedOver:
     Raises:
         TypeError: the stream is not made of a socket.
         RuntimeError: the request was answered already.
+        OSError: the client has left.
 
     Cancellation: cannot be cancelled; it waits for one task to run, and for nothing else.
     """
     connection = proposal._connection
     stream = connection._stream
     socket = socket_of(stream)
+    remote, local = address_of(socket.getpeername()), address_of(socket.getsockname())
     if connection._wsproto.state is not ConnectionState.CONNECTING:
         raise RuntimeError("give the App the request as it is: this one was accepted or rejected already")
     parser = connection._wsproto.handshake._h11_connection
@@ -53,7 +44,7 @@ async def take_over(proposal: trio_websocket.WebSocketRequest) -> HandedOver:
     while connection._send_channel.statistics().open_send_channels:
         trio.lowlevel.notify_closing(socket)
         await trio.lowlevel.cancel_shielded_checkpoint()
-    return HandedOver(stream, head + early + keeper.received)
+    return HandedOver(stream, head + early + keeper.received, remote, local)
 
 
 def socket_of(stream: object) -> trio.socket.SocketType:

@@ -11,8 +11,9 @@ import trio_websocket
 
 from wsframework.crashes import interrupt_in
 from wsframework.errors import unwrap_group
+from wsframework.hosts.guests import Application, make_server
 from wsframework.hosts.trio_websocket.handover import socket_of
-from wsframework.hosts.trio_websocket.requests import Application, make_server, serve_request
+from wsframework.hosts.trio_websocket.requests import serve_request
 from wsframework.server import Server
 from wsframework.server.listeners import address_of, open_tcp_listeners
 from wsframework.server.streams import StreamIncoming
