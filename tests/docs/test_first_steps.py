@@ -13,8 +13,9 @@ from tests.cli.process import running, serving
 from tests.clients.conftest import HERE as CLIENTS
 from tests.clients.conftest import node
 from tests.docs.conftest import Follow
-from tests.docs.following import exercises
+from tests.docs.following import exercises, until
 from tests.docs.snippets import DOCS, ROOT, commands, files, outputs, snippets
+from tests.examples.conftest import connect
 
 __all__ = ["node"]
 
@@ -37,7 +38,7 @@ def test_the_client_talks_to_the_server_that_the_command_starts(follow: Follow) 
 @exercises("first-steps.md", "echo 'milk or sugar?' | wsframework connect ws://127.0.0.1:8000/rooms/tea")
 def test_a_line_from_a_pipe_is_answered(follow: Follow) -> None:
     folder = follow("first-steps.md")
-    (command,) = (line for line in commands(PAGE) if "connect" in line)
+    (command,) = (line for line in commands(PAGE) if line.startswith("echo"))
     with serving("hello:app", cwd=folder.path) as server:
         command = command.replace("ws://127.0.0.1:8000", server.url)
         command = command.replace("wsframework", f"{shlex.quote(sys.executable)} -m wsframework")
@@ -73,18 +74,58 @@ async def test_server_and_client_in_one_program(follow: Follow, capsys: pytest.C
     assert capsys.readouterr().out == "tea: hello\n"
 
 
-@exercises("first-steps.md", "test_hello.py")
+@exercises("first-steps.md", "talk.py")
+async def test_a_message_reaches_everyone_in_the_room(follow: Follow, nursery: trio.Nursery) -> None:
+    folder = follow("first-steps.md")
+    url = await folder.serve(nursery, "talk.py")
+    rooms = folder.load("talk.py").rooms
+    async with connect(f"{url}/rooms/tea") as ada, connect(f"{url}/rooms/tea") as ben:
+        await until(lambda: "tea" in rooms and rooms["tea"].statistics().members == 2)
+        await ada.send_message("hello")
+        with trio.fail_after(10):
+            assert [await ada.get_message(), await ben.get_message()] == ["hello", "hello"]
+
+
+@exercises(
+    "first-steps.md",
+    "names.py",
+    "wsframework run names:app",
+    "wsframework connect 'ws://127.0.0.1:8000/rooms/tea?name=Ada'",
+)
+def test_the_name_is_in_the_messages_and_has_to_be_given(follow: Follow) -> None:
+    folder = follow("first-steps.md")
+    (command,) = (line for line in commands(PAGE) if "name=Ada" in line)
+    with serving("names:app", cwd=folder.path) as server:
+
+        def said(address: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "wsframework", "connect", address, "--wait", "0.5"],
+                input="hello\n",
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+
+        address = shlex.split(command)[-1].replace("ws://127.0.0.1:8000", server.url)
+        assert said(address).stdout == "Ada joined\nAda: hello\n"
+        refused = said(address.partition("?")[0])
+    assert refused.returncode != 0
+    assert "400" in refused.stderr
+
+
+@exercises("first-steps.md", "test_names.py")
 def test_the_test_passes_and_can_fail(follow: Follow) -> None:
     folder = follow("first-steps.md")
 
     def run() -> int:
-        options = ("-m", "pytest", "-q", "-o", "trio_mode=true", "test_hello.py")
+        options = ("-m", "pytest", "-q", "-o", "trio_mode=true", "test_names.py")
         with running(*options, cwd=folder.path) as program:
             return program.wait()
 
     assert run() == 0
-    hello = folder.path / "hello.py"
-    hello.write_text(hello.read_text().replace('f"{room}: ', 'f"{room}! '))
+    names = folder.path / "names.py"
+    names.write_text(names.read_text().replace('f"{name}: ', 'f"{name}! '))
     assert run() == 1
 
 
