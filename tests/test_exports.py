@@ -40,7 +40,6 @@ TESTED_BY = {
     "wsframework/__init__.py": "tests/test_exports.py",
     "wsframework/__main__.py": "tests/cli/test_main.py",
     # Tested through its face.
-    "wsframework/deciding.py": "tests/test_app.py",
     "wsframework/endpoint.py": "tests/test_connection.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",
     "wsframework/cli/program.py": "tests/cli/test_main.py",
