@@ -45,14 +45,20 @@ TESTED_BY = {
     "wsframework/cli/program.py": "tests/cli/test_main.py",
     "wsframework/server/serving.py": "tests/server/test_native.py",
     "wsframework/server/streams.py": "tests/server/test_native.py",
-    # The two commands are tested as their users see them: one test file for many small modules.
-    **dict.fromkeys(modules_of("cli/connecting"), "tests/cli/test_connect.py"),
-    **dict.fromkeys(modules_of("cli/tracing"), "tests/cli/test_trace.py"),
-    "wsframework/cli/tracing/frames.py": "tests/cli/test_trace_frames.py",
-    "wsframework/cli/tracing/kernel.py": "tests/cli/test_trace_kernel.py",
-    "wsframework/cli/tracing/judging.py": "tests/cli/test_trace_broken.py",
-    "wsframework/cli/tracing/target.py": "tests/cli/test_trace_target.py",
-    "wsframework/cli/tracing/telling.py": "tests/cli/test_trace_telling.py",
+    "wsframework/cli/keyboard.py": "tests/cli/test_connect.py",
+    "wsframework/cli/screen.py": "tests/cli/test_connect.py",
+    "wsframework/cli/options.py": "tests/cli/test_trace.py",
+    "wsframework/cli/story.py": "tests/cli/test_trace_telling.py",
+    # What the two commands do is tested as their users see it: one test file for many small modules.
+    **dict.fromkeys(modules_of("diagnostics/connecting"), "tests/cli/test_connect.py"),
+    **dict.fromkeys(modules_of("diagnostics/tracing"), "tests/cli/test_trace.py"),
+    **dict.fromkeys(modules_of("diagnostics"), "tests/cli/test_trace.py"),
+    "wsframework/diagnostics/close_codes.py": "tests/cli/test_trace_telling.py",
+    "wsframework/diagnostics/kernel.py": "tests/cli/test_trace_kernel.py",
+    "wsframework/diagnostics/target.py": "tests/cli/test_trace_target.py",
+    "wsframework/diagnostics/tracing/frames.py": "tests/cli/test_trace_frames.py",
+    "wsframework/diagnostics/tracing/judging.py": "tests/cli/test_trace_broken.py",
+    "wsframework/diagnostics/tracing/telling.py": "tests/cli/test_trace_telling.py",
 }
 """Sources whose tests are not in the file of the same name."""
 

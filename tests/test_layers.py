@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hosts",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py
-    ("chat", "testing"),
+    ("chat", "testing", "diagnostics"),
     ("cli",),
     ("__main__",),
 )
@@ -51,7 +51,7 @@ INSIDE_FUNCTIONS = {
     ("wsframework.cli", "wsframework.cli.program"),
     # There is no such module on Windows.
     ("wsframework.chat.history", "fcntl"),
-    ("wsframework.cli.connecting.keyboard", "termios"),
+    ("wsframework.cli.keyboard", "termios"),
 }
 """Imports (from, of) that may stand inside a function, and why."""
 
@@ -209,6 +209,28 @@ def test_chat_uses_public_names_only() -> None:
         and not (found.target == "wsframework" and found.name in public)
     ]
     assert private == []
+
+
+def test_tracing_and_connecting_do_not_import_each_other() -> None:
+    parts = ("wsframework.diagnostics.tracing", "wsframework.diagnostics.connecting")
+    found_in = {part: [found for found in OURS if found.module.startswith(part)] for part in parts}
+    tracing, connecting = parts
+    crossing = [found for found in found_in[tracing] if found.target.startswith(connecting)]
+    crossing += [found for found in found_in[connecting] if found.target.startswith(tracing)]
+    upward = [
+        found
+        for found in OURS
+        if unit(found.module) == "diagnostics"
+        and not found.module.startswith(parts)
+        and found.target.startswith(parts)
+    ]
+    assert crossing + upward == []
+    assert all(found_in.values())
+
+
+def test_only_the_command_line_needs_the_extra_cli() -> None:
+    users = {unit(found.module) for found in IMPORTS if found.target.split(".")[0] in ("typer", "rich")}
+    assert users == {"cli"}
 
 
 # CONTRIBUTING.md

@@ -15,9 +15,9 @@ from typing import Any
 
 import trio
 
-from wsframework.cli.tracing.steps import as_json
-from wsframework.cli.tracing.target import parse_target
-from wsframework.cli.tracing.tracer import Plan, trace
+from wsframework.diagnostics.steps import as_json
+from wsframework.diagnostics.target import Opening, parse_target
+from wsframework.diagnostics.tracing.tracer import Plan, trace
 from wsframework.wire import accept_key
 
 PATIENCE_SECONDS = 10.0
@@ -60,11 +60,28 @@ def raw_server(talk: Talk, *, tls: ssl.SSLContext | None = None) -> Iterator[str
         listener.close()
 
 
+def plan_for(
+    url: str,
+    *,
+    deflate: bool = False,
+    messages: tuple[str, ...] = (),
+    wait_seconds: float = 0.05,
+    timeout_seconds: float = 2.0,
+    **opening: Any,
+) -> Plan:
+    """Return the plan of a trace, from the settings of both its parts."""
+    return Plan(
+        opening=Opening(target=parse_target(url), timeout_seconds=timeout_seconds, **opening),
+        deflate=deflate,
+        messages=messages,
+        wait_seconds=wait_seconds,
+    )
+
+
 def tell_story(url: str, **plan: Any) -> Story:
     """Trace a URL and return the steps as a program would read them."""
     steps: Story = []
-    plan = {"wait_seconds": 0.05, "timeout_seconds": 2.0, **plan}
-    trio.run(trace, Plan(target=parse_target(url), **plan), lambda step: steps.append(as_json(step)))
+    trio.run(trace, plan_for(url, **plan), lambda step: steps.append(as_json(step)))
     story: Story = json.loads(json.dumps(steps))
     return story
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -19,22 +20,22 @@ import trustme
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from examples.chat_server import app as chat
-from tests.cli.broken import Story, every, only, problems, raw_server, tell_story
+from tests.cli.broken import Story, every, only, plan_for, problems, raw_server, tell_story
 from tests.cli.conftest import Command
 from tests.cli.process import running
 from tests.cli.test_output import Terminal
 from wsframework import App, Close, Connection, Deflate
 from wsframework.cli import main
-from wsframework.cli.tracing import kernel
-from wsframework.cli.tracing.steps import Step, as_json
-from wsframework.cli.tracing.target import parse_target, tls_context
-from wsframework.cli.tracing.tracer import Plan, trace
+from wsframework.diagnostics import kernel
+from wsframework.diagnostics.steps import Step, as_json
+from wsframework.diagnostics.target import tls_context
+from wsframework.diagnostics.tracing.tracer import Plan, trace
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has TCP_INFO")
 
 
 async def trace_app(
-    app: App, path: str = "/", *, context: ssl.SSLContext | None = None, **plan: object
+    app: App, path: str = "/", *, context: ssl.SSLContext | None = None, **plan: Any
 ) -> tuple[Story, bool]:
     """Trace a connection to an App that is served for this one."""
     steps: list[Step] = []
@@ -45,7 +46,7 @@ async def trace_app(
         if context is not None:
             url = url.replace("127.0.0.1", "localhost")
         with trio.fail_after(20):
-            well = await trace(Plan(target=parse_target(url), **settings), steps.append)  # type: ignore[arg-type]
+            well = await trace(plan_for(url, **settings), steps.append)
         nursery.cancel_scope.cancel()
     return json.loads(json.dumps([as_json(step) for step in steps])), well
 
@@ -543,7 +544,7 @@ async def test_a_trio_websocket_server_is_told_too() -> None:
     steps: list[Step] = []
     async with trio.open_nursery() as nursery:
         url = await serve_trio_websocket(echo, nursery)
-        plan = Plan(target=parse_target(url), messages=("Hello!",), subprotocols=("a", "b"), wait_seconds=0.1)
+        plan = plan_for(url, messages=("Hello!",), subprotocols=("a", "b"), wait_seconds=0.1)
         assert await trace(plan, steps.append)
         nursery.cancel_scope.cancel()
     story: Story = json.loads(json.dumps([as_json(step) for step in steps]))

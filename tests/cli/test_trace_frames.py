@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsframework.cli.tracing.frames import Frame, FrameSplitter, preview
-from wsframework.cli.tracing.judging import FrameJudge
+from wsframework.diagnostics.tracing.frames import Frame, FrameSplitter, preview
+from wsframework.diagnostics.tracing.judging import FrameJudge
 from wsframework.wire import CloseReceived, Decoder, Failure, Inflater, Opcode, encode_frame
 
 FRAMES = [

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from wsframework.cli.tracing import kernel
-from wsframework.cli.tracing.certificates import read_certificate
-from wsframework.cli.tracing.kernel import read_kernel, read_state, time_wait_ends
+from wsframework.diagnostics import kernel
+from wsframework.diagnostics.kernel import read_kernel, read_state, time_wait_ends
+from wsframework.diagnostics.tracing.certificates import read_certificate
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has TCP_INFO")
 LITTLE = pytest.mark.skipif(sys.byteorder != "little", reason="the tables here are a little-endian machine's")

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from wsframework import ConfigurationError
-from wsframework.cli.tracing.target import parse_headers, parse_target
+from wsframework.diagnostics.target import parse_headers, parse_target
 
 
 @pytest.mark.parametrize(

@@ -5,26 +5,24 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from wsframework.cli.tracing.steps import (
+from wsframework.cli.story import lay_out
+from wsframework.diagnostics.close_codes import advice, describe_close, meaning
+from wsframework.diagnostics.steps import ConnectFailed, Connecting, Resolved, Step
+from wsframework.diagnostics.tracing.steps import (
     Agreement,
     Certificate,
     CloseHandshake,
-    ConnectFailed,
-    Connecting,
     Diagnosis,
     Fin,
     FrameStep,
     MessageStep,
     Payload,
     Reset,
-    Resolved,
     ResponseStep,
-    Step,
     TCPClosed,
     TLSClosed,
     TLSOpened,
 )
-from wsframework.cli.tracing.telling import meaning, tell, visible
 
 FRAME = FrameStep(
     at=0.0,
@@ -82,7 +80,7 @@ CLOSED = TCPClosed(at=0.0, how="fin", first="server", time_wait=(), kernel=None)
 
 
 def lines(step: Step) -> list[str]:
-    return [line.plain for line in tell(step)]
+    return [line.plain for line in lay_out(step)]
 
 
 def words(step: Step) -> str:
@@ -168,6 +166,10 @@ def words(step: Step) -> str:
         (attrs.evolve(CLOSING, received_code=1005), "the server answered without a code: closed cleanly"),
         (attrs.evolve(CLOSING, first="server"), "the server sent Close 1000 first, we answered 1000"),
         (attrs.evolve(CLOSING, first="server", sent_code=None), "first, and we sent none"),
+        (
+            attrs.evolve(CLOSING, first="server", received_code=1013),
+            "closed cleanly | a client should reconnect later, with growing pauses",
+        ),
         (attrs.evolve(CLOSING, first=None), "nobody sent a Close frame"),
         (TLSClosed(at=0.0, direction="sent"), "TLS   → close_notify: we end"),
         (TLSClosed(at=0.0, direction="received"), "TLS   ← close_notify: the server ends"),
@@ -207,7 +209,7 @@ def test_a_long_body_is_shown_by_its_first_line() -> None:
 
 def test_a_step_without_words_is_a_mistake_of_ours() -> None:
     with pytest.raises(TypeError, match="no words"):
-        list(tell(Step(at=0)))
+        list(lay_out(Step(at=0)))
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,32 @@ def test_close_codes_have_a_meaning(code: int, words: str) -> None:
     assert meaning(code) == words
 
 
-def test_text_is_visible_as_a_whole() -> None:
-    assert visible("größer 🍵") == "größer 🍵"
-    assert visible("a\x1b[1A\r\n\u202eb") == r"a\u001b[1A\r\n\u202eb"
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1000, None),
+        (1001, "a client should reconnect at once, after a short random pause"),
+        (1008, "a client should not reconnect by itself: the same would happen again"),
+        (1013, "a client should reconnect later, with growing pauses"),
+        (4000, None),
+    ],
+)
+def test_close_codes_say_whether_to_reconnect(code: int, words: str | None) -> None:
+    assert advice(code) == words
+
+
+def test_a_client_that_closed_gets_no_advice() -> None:
+    assert "reconnect" not in words(attrs.evolve(CLOSING, sent_code=1001, received_code=1001))
+
+
+@pytest.mark.parametrize(
+    ("by", "code", "reason", "line"),
+    [
+        ("client", 1000, "", "closed by us, 1000 (normal closure: done)"),
+        ("server", 1005, "", "closed by the server, without a code"),
+        ("server", 1006, "", "the server ended the connection without a Close frame (1006)"),
+        ("server", 4000, "a\x1b[1A", r"closed by the server, 4000 (the application's own): a\u001b[1A"),
+    ],
+)
+def test_a_close_is_one_line(by: str, code: int, reason: str, line: str) -> None:
+    assert describe_close(by, code, reason) == line

@@ -11,7 +11,7 @@ import typer
 from wsframework.app import App
 from wsframework.chat import Chat
 from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
-from wsframework.cli.run import AllowHost
+from wsframework.cli.options import AllowHost, Format, Host, Level, Port
 from wsframework.errors import ConfigurationError
 from wsframework.request import Address
 from wsframework.server import Server
@@ -20,10 +20,8 @@ __all__ = ["addresses_to_open", "chat"]
 
 
 def chat(
-    host: Annotated[
-        str, typer.Option(help="Address or name to listen on; '' for every interface.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port; 0 lets the system choose.", min=0, max=65535)] = 3000,
+    host: Host = "127.0.0.1",
+    port: Port = 3000,
     db: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Where messages are kept. [default: chat.db]")
     ] = None,
@@ -31,10 +29,8 @@ def chat(
         bool, typer.Option("--no-history", help="Keep messages in memory only, until the server stops.")
     ] = False,
     allow_host: AllowHost = None,
-    log_level: Annotated[LogLevel, typer.Option(help="From which level on to log.")] = LogLevel.INFO,
-    log_format: Annotated[
-        LogFormat, typer.Option(help="Log as text or as JSON, one object a line.")
-    ] = LogFormat.TEXT,
+    log_level: Level = LogLevel.INFO,
+    log_format: Format = LogFormat.TEXT,
 ) -> None:
     """Serve a chat: open it in two browser windows and talk.
 

@@ -8,7 +8,9 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["fail", "make_console"]
+from wsframework.records import escape_json
+
+__all__ = ["complain", "fail", "make_console"]
 
 _NEVER_WRAP = 100_000
 """Columns of what is no terminal: a line that a program reads must stay one line."""
@@ -23,6 +25,11 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def fail(message: str) -> NoReturn:
     """Print one line on stderr and end the program with exit code 2."""
-    line = " ".join(part.strip() for part in message.splitlines())
-    make_console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+    complain(" ".join(part.strip() for part in message.splitlines()))
     sys.exit(2)
+
+
+def complain(sentence: str) -> None:
+    """Print an error as one line on stderr."""
+    line = Text.assemble(("error: ", "bold red"), escape_json(sentence))
+    make_console(stderr=True).print(line, soft_wrap=True)

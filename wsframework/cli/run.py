@@ -11,31 +11,19 @@ import typer
 
 from wsframework.cli.importing import Target, load_app
 from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
+from wsframework.cli.options import AllowHost, Format, Host, Level, Port
 from wsframework.errors import ConfigurationError
 from wsframework.server import Server
 
-__all__ = ["AllowHost", "run"]
-
-AllowHost = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Answer to this host too, such as chat.example or '*.chat.example'; '*' for all. May be given "
-        "several times. [default: the App's own hosts; where it names none, every host, but on a loopback "
-        "address only localhost and its like]",
-    ),
-]
-"""The option of every command that serves."""
+__all__ = ["run"]
 
 _OCTAL = re.compile("0?[0-7]{1,3}")
 
 
 def run(
     target: Target,
-    host: Annotated[
-        str, typer.Option(help="Address or name to listen on; '' for every interface.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port; 0 lets the system choose.", min=0, max=65535)] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     unix: Annotated[
         str | None, typer.Option(metavar="PATH", help="Listen on a unix socket instead of TCP.")
     ] = None,
@@ -44,10 +32,8 @@ def run(
         typer.Option(metavar="MODE", help="The unix socket's permissions, in octal, such as 660."),
     ] = None,
     allow_host: AllowHost = None,
-    log_level: Annotated[LogLevel, typer.Option(help="From which level on to log.")] = LogLevel.INFO,
-    log_format: Annotated[
-        LogFormat, typer.Option(help="Log as text or as JSON, one object a line.")
-    ] = LogFormat.TEXT,
+    log_level: Level = LogLevel.INFO,
+    log_format: Format = LogFormat.TEXT,
     ssl_cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Serve TLS with this certificate chain (PEM).")
     ] = None,

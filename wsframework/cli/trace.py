@@ -10,61 +10,46 @@ from typing import Annotated
 import trio
 import typer
 
-from wsframework.cli.output import make_console
-from wsframework.cli.tracing.steps import Diagnosis, Step, as_json
-from wsframework.cli.tracing.target import parse_headers, parse_subprotocols, parse_target, tls_context
-from wsframework.cli.tracing.telling import complain, tell
-from wsframework.cli.tracing.tracer import Plan
-from wsframework.cli.tracing.tracer import trace as run_trace
+from wsframework.cli.options import Header, Insecure, Origin, Subprotocol, Timeout, Url, opening_of
+from wsframework.cli.output import complain, make_console
+from wsframework.cli.story import lay_out
+from wsframework.diagnostics.steps import Step, as_json
+from wsframework.diagnostics.tracing.steps import Diagnosis
+from wsframework.diagnostics.tracing.tracer import Plan
+from wsframework.diagnostics.tracing.tracer import trace as run_trace
 
 __all__ = ["trace"]
 
 
 def trace(
-    url: Annotated[
-        str, typer.Argument(metavar="URL", help="Such as ws://127.0.0.1:8000/chat.", show_default=False)
-    ],
+    url: Url,
     send: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Send this message; may be repeated.")
     ] = None,
-    subprotocol: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Offer this subprotocol; may be repeated.")
-    ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(metavar="'NAME: VALUE'", help="Send this header field; may be repeated."),
-    ] = None,
-    origin: Annotated[str | None, typer.Option(metavar="ORIGIN", help="Send this Origin.")] = None,
+    subprotocol: Subprotocol = None,
+    header: Header = None,
+    origin: Origin = None,
     deflate: Annotated[bool, typer.Option("--deflate", help="Offer permessage-deflate.")] = False,
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long to listen before closing.", min=0)
     ] = 2.0,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long to wait for each answer.", min=0.001)
-    ] = 10.0,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Do not check the server's certificate.")
-    ] = False,
+    timeout: Timeout = 10.0,
+    insecure: Insecure = False,
     as_json_list: Annotated[
         bool, typer.Option("--json", help="Print a JSON list of steps, for programs.")
     ] = False,
 ) -> None:
-    """Tell one connection step by step, from SYN to FIN.
+    """Show every step of one connection, from SYN to FIN.
 
     Shows name resolution, TCP, TLS, the opening handshake, every frame, the closing handshake and the end of
-    TCP, with the time of each, what the kernel says of it, and what is wrong with it. Needs no privileges.
+    TCP, each with its time, what the kernel reports, and what is wrong. Needs no privileges.
 
-    Exit code: 0 when all is well, 1 when there is no connection or the server breaks a rule.
+    Exit code: 0 when nothing is wrong, 1 when there is no connection or the server breaks a rule.
     """
-    target = parse_target(url)
     plan = Plan(
-        target=target,
-        tls=tls_context(insecure=insecure) if target.secure else None,
-        subprotocols=parse_subprotocols(subprotocol or ()),
-        headers=parse_headers(header or (), origin),
+        opening=opening_of(url, subprotocol, header, origin, timeout=timeout, insecure=insecure),
         deflate=deflate,
         messages=tuple(send or ()),
-        timeout_seconds=timeout,
         wait_seconds=wait,
     )
     steps: list[Step] = []
@@ -87,11 +72,11 @@ _INTERRUPTED = 130
 
 
 class _Printer:
-    """Prints steps as they come, but for those that keep a connection from being one: they come last."""
+    """Prints each step when it happens, except fatal diagnoses: `trace` prints those on stderr at the end."""
 
     def __init__(self, steps: list[Step]) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # Arrows, and what peers send, must not end the story on a terminal without Unicode.
+            # A terminal without Unicode cannot show arrows, or everything that peers send.
             sys.stdout.reconfigure(errors="backslashreplace")
         self._console = make_console()
         self._steps = steps
@@ -101,5 +86,5 @@ class _Printer:
         self._steps.append(step)
         if isinstance(step, Diagnosis) and step.fatal:
             return
-        for line in tell(step):
+        for line in lay_out(step):
             self._console.print(line, soft_wrap=True)

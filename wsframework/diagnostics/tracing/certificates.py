@@ -15,7 +15,7 @@ import ipaddress
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from wsframework.cli.tracing.steps import Certificate
+from wsframework.diagnostics.tracing.steps import Certificate
 
 __all__ = ["read_certificate"]
 

@@ -1,4 +1,4 @@
-"""From a URL, and what a person adds to it, to what a client says (RFC 6455 §3, §4.1)."""
+"""What a client asks for: a URL, and what a user adds to it, checked (RFC 6455 §3, §4.1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 from wsframework.errors import ConfigurationError
 from wsframework.wire.fields import is_token
 
-__all__ = ["Target", "parse_headers", "parse_subprotocols", "parse_target", "tls_context"]
+__all__ = ["Opening", "Target", "parse_headers", "parse_subprotocols", "parse_target", "tls_context"]
 
 _PORTS = {"ws": 80, "wss": 443}
 _HTTP = {"http": "ws", "https": "wss"}
@@ -56,6 +56,26 @@ class Target:
         except ValueError:
             return False
         return True
+
+
+@attrs.frozen(kw_only=True)
+class Opening:
+    """Where to connect, and what to say in the opening handshake.
+
+    Attributes:
+        target: the URL.
+        tls: how to speak TLS, for a wss URL.
+        subprotocols: to offer, in order of preference.
+        headers: more header fields.
+        timeout_seconds: limits the name resolution, each connection attempt, the TLS handshake, and the
+            opening handshake, one by one.
+    """
+
+    target: Target
+    tls: ssl.SSLContext | None = None
+    subprotocols: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_seconds: float = 10.0
 
 
 def parse_target(url: str) -> Target:

@@ -1,4 +1,4 @@
-"""Where messages and news go: a terminal with time and direction, a pipe as they are, a program as JSON."""
+"""Show a connection: on a terminal with time and direction, in a pipe as it comes, for programs as JSON."""
 
 from __future__ import annotations
 
@@ -9,45 +9,18 @@ import json
 import shutil
 import sys
 from datetime import datetime
-from typing import Protocol
 
 from rich.text import Text
 
-from wsframework.cli.connecting.keyboard import CLEAR_LINE, PROMPT, Keyboard
+from wsframework.cli.keyboard import CLEAR_LINE, PROMPT, Keyboard
 from wsframework.cli.output import make_console
-from wsframework.cli.tracing.telling import meaning, visible
+from wsframework.diagnostics.close_codes import describe_close
+from wsframework.diagnostics.connecting.talk import Screen
+from wsframework.records import escape_json
 
-__all__ = ["Screen", "describe_close", "make_screen"]
+__all__ = ["make_screen"]
 
 _PREVIEW_BYTES = 32
-
-
-class Screen(Protocol):
-    """What shows a connection."""
-
-    def opened(self, url: str, subprotocol: str | None) -> None:
-        """The connection is open."""
-
-    def sent(self, message: str) -> None:
-        """A message was sent."""
-
-    def received(self, message: str | bytes) -> None:
-        """A message came."""
-
-    def ponged(self, seconds: float) -> None:
-        """A ping was answered."""
-
-    def note(self, text: str) -> None:
-        """Say something about a command."""
-
-    def closed(self, by: str, code: int, reason: str) -> None:
-        """The connection is closed.
-
-        Args:
-            by: "client" or "server": who sent the first Close frame.
-            code: the server's close code, 1006 when it sent none.
-            reason: its close reason.
-        """
 
 
 def make_screen(*, as_json: bool, keyboard: Keyboard | None) -> Screen:
@@ -65,15 +38,6 @@ def make_screen(*, as_json: bool, keyboard: Keyboard | None) -> Screen:
     return _TerminalScreen(keyboard) if sys.stdout.isatty() else _PipeScreen()
 
 
-def describe_close(by: str, code: int, reason: str) -> str:
-    """Say in one line how a connection was closed."""
-    if code == 1006 and by == "server":
-        return "the server ended the connection without a Close frame (1006)"
-    words = "without a code" if code == 1005 else f"{code} ({meaning(code)})"
-    why = f": {visible(reason)}" if reason else ""
-    return f"closed by {'us' if by == 'client' else 'the server'}, {words}{why}"
-
-
 def _preview(message: bytes) -> str:
     more = " …" if len(message) > _PREVIEW_BYTES else ""
     return f"<{len(message)} bytes: {message[:_PREVIEW_BYTES].hex(' ')}{more}>"
@@ -87,9 +51,9 @@ class _TerminalScreen:
         self._keyboard = keyboard
 
     def opened(self, url: str, subprotocol: str | None) -> None:
-        agreed = f", subprotocol {visible(subprotocol)}" if subprotocol is not None else ""
+        agreed = f", subprotocol {escape_json(subprotocol)}" if subprotocol is not None else ""
         hint = "; /help says what you can type" if self._keyboard is not None else ""
-        self._line("*", f"connected to {visible(url)}{agreed}{hint}", "dim")
+        self._line("*", f"connected to {escape_json(url)}{agreed}{hint}", "dim")
 
     def sent(self, message: str) -> None:
         if self._keyboard is not None:
@@ -97,10 +61,10 @@ class _TerminalScreen:
             columns = shutil.get_terminal_size().columns
             rows = 1 + max(0, len(PROMPT + message) - 1) // columns
             sys.stdout.write(f"\x1b[{rows}A\r\x1b[J")
-        self._line("→", visible(message), "green")
+        self._line("→", escape_json(message), "green")
 
     def received(self, message: str | bytes) -> None:
-        self._line("←", visible(message) if isinstance(message, str) else _preview(message), "cyan")
+        self._line("←", escape_json(message) if isinstance(message, str) else _preview(message), "cyan")
 
     def ponged(self, seconds: float) -> None:
         self._line("*", f"pong after {seconds * 1000:.2f} ms", "dim")
@@ -109,7 +73,7 @@ class _TerminalScreen:
         self._line("*", text, "dim")
 
     def closed(self, by: str, code: int, reason: str) -> None:
-        self._keyboard = None  # nobody will type any more
+        self._keyboard = None  # no more input is read
         sys.stdout.write(CLEAR_LINE)
         self._line("*", describe_close(by, code, reason), "dim")
 

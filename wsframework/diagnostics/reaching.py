@@ -13,10 +13,10 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from wsframework.cli.tracing.kernel import read_kernel, read_state
-from wsframework.cli.tracing.problems import Unreachable, refused, unknown_host
-from wsframework.cli.tracing.steps import Connected, ConnectFailed, Connecting, Resolved, Step
-from wsframework.cli.tracing.target import Target
+from wsframework.diagnostics.kernel import read_kernel, read_state
+from wsframework.diagnostics.problems import Unreachable, refused, unknown_host
+from wsframework.diagnostics.steps import Connected, ConnectFailed, Connecting, Resolved, Step
+from wsframework.diagnostics.target import Target
 
 __all__ = ["Clock", "Tell", "reach", "show_address"]
 

@@ -1,7 +1,7 @@
-"""Steps told to people: what happened, and what it means.
+"""Describe steps in English: what happened, and what it means.
 
-Each step becomes one block: time, layer, direction, one sentence; below it, what belongs to it. Bytes of the
-peer's never reach the terminal as they are.
+Each step becomes a sentence with its layer and direction, and lines below it with details. What the peer has
+sent is escaped.
 """
 
 from __future__ import annotations
@@ -10,99 +10,53 @@ import json
 from collections.abc import Iterator
 from functools import singledispatch
 
-from rich.text import Text
+import attrs
 
-from wsframework.cli.output import make_console
-from wsframework.cli.tracing.steps import (
+from wsframework.diagnostics.close_codes import advice, meaning
+from wsframework.diagnostics.steps import Connected, ConnectFailed, Connecting, Kernel, Resolved, Step
+from wsframework.diagnostics.tracing.steps import (
     Agreement,
     CloseHandshake,
-    Connected,
-    ConnectFailed,
-    Connecting,
     Diagnosis,
     Fin,
     FrameStep,
-    Kernel,
     MessageStep,
     Payload,
     RequestStep,
     Reset,
-    Resolved,
     ResponseStep,
-    Step,
     TCPClosed,
     TLSClosed,
     TLSOpened,
 )
+from wsframework.records import escape_json
 from wsframework.wire import CloseCode
 
-__all__ = ["complain", "meaning", "tell", "visible"]
+__all__ = ["Line", "tell"]
 
 _OUT, _IN = "→", "←"
-_STYLES = {
-    "NAME": "blue",
-    "TCP": "cyan",
-    "TLS": "magenta",
-    "HTTP": "yellow",
-    "FRAME": "green",
-    "CLOSE": "green",
-}
-_INDENT = " " * 20
 _SHOWN_CHARACTERS, _SHOWN_BYTES = 80, 32
 
-_MEANINGS = {
-    CloseCode.NORMAL_CLOSURE: "normal closure: done",
-    CloseCode.GOING_AWAY: "going away: the server stops, or the page was left",
-    CloseCode.PROTOCOL_ERROR: "protocol error",
-    CloseCode.UNSUPPORTED_DATA: "a kind of data it cannot take",
-    CloseCode.NO_STATUS_RECEIVED: "no code in the Close frame",
-    CloseCode.ABNORMAL_CLOSURE: "lost without a Close frame",
-    CloseCode.INVALID_PAYLOAD: "payload that does not fit its type, such as bad UTF-8",
-    CloseCode.POLICY_VIOLATION: "against the policy",
-    CloseCode.MESSAGE_TOO_BIG: "a message too big",
-    CloseCode.MANDATORY_EXTENSION: "an extension that the client needs was not agreed on",
-    CloseCode.INTERNAL_ERROR: "internal error",
-    CloseCode.SERVICE_RESTART: "the service restarts",
-    CloseCode.TRY_AGAIN_LATER: "try again later",
-    CloseCode.BAD_GATEWAY: "a gateway got a bad answer",
-    CloseCode.TLS_HANDSHAKE: "TLS failed",
-}
+
+@attrs.frozen
+class Line:
+    """One line of a step's description.
+
+    Attributes:
+        text: the sentence, without a character that acts on a terminal.
+        layer: "NAME", "TCP", "TLS", "HTTP", "FRAME", "CLOSE", "WRONG" or "ODD" on a step's first line; empty on
+            the lines below it.
+        arrow: "→" for what we send, "←" for what comes, or an empty string.
+    """
+
+    text: str
+    layer: str = ""
+    arrow: str = ""
 
 
-def meaning(code: int) -> str:
-    """Say what a close code stands for (RFC 6455 §7.4.1 and the IANA registry)."""
-    try:
-        return _MEANINGS[CloseCode(code)]
-    except ValueError:
-        pass
-    if 3000 <= code <= 3999:
-        return "registered for a library or framework"
-    return "the application's own" if 4000 <= code <= 4999 else "no code that RFC 6455 knows"
-
-
-def visible(text: str) -> str:
-    """Return text with everything escaped that could move a cursor or break a line."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
-
-
-def complain(sentence: str) -> None:
-    """Say on stderr, in one line, why there is no connection."""
-    line = Text.assemble(("error: ", "bold red"), visible(sentence))
-    make_console(stderr=True).print(line, soft_wrap=True)
-
-
-def tell(step: Step) -> Iterator[Text]:
-    """Return a step's lines."""
-    first, *rest = _blocks(step)
-    layer, arrow, sentence = first
-    style = _STYLES.get(layer, "bold red")
-    yield Text.assemble(
-        (f"{step.at * 1000:9.1f} ms  ", "dim"), (f"{layer:<6}", style), (f"{arrow:<2}", "bold"), sentence
-    )
-    for _, _, line in rest:
-        yield Text.assemble(_INDENT, (line, "dim")) if line else Text()
+def tell(step: Step) -> list[Line]:
+    """Return a step's description; its first line names the layer."""
+    return [Line(text, layer, arrow) for layer, arrow, text in _blocks(step)]
 
 
 _Block = tuple[str, str, str]
@@ -179,14 +133,14 @@ def _(step: TLSOpened) -> Iterator[_Block]:
     alpn = f", ALPN {step.alpn}" if step.alpn else ""
     yield "TLS", "", f"{step.version}, {step.cipher} ({step.bits} bits){alpn}, agreed on in {took}"
     certificate = step.certificate
-    checked = f"checked for {visible(step.server_name)}" if step.verified else "NOT checked (--insecure)"
+    checked = f"checked for {escape_json(step.server_name)}" if step.verified else "NOT checked (--insecure)"
     if certificate is None:
         yield _below(f"its certificate cannot be read; {checked}")
         return
-    who = visible(certificate.subject or (certificate.names[0] if certificate.names else "nobody"))
-    yield _below(f"certificate of {who}, signed by {visible(certificate.issuer or 'nobody')}; {checked}")
+    who = escape_json(certificate.subject or (certificate.names[0] if certificate.names else "nobody"))
+    yield _below(f"certificate of {who}, signed by {escape_json(certificate.issuer or 'nobody')}; {checked}")
     if certificate.names:
-        yield _below(f"good for {visible(', '.join(certificate.names))}")
+        yield _below(f"good for {escape_json(', '.join(certificate.names))}")
     days = certificate.days_left
     left = f"{days} days left" if days >= 0 else f"EXPIRED {-days} days ago"
     yield _below(f"valid from {certificate.not_before[:10]} to {certificate.not_after[:10]}, {left}")
@@ -195,21 +149,21 @@ def _(step: TLSOpened) -> Iterator[_Block]:
 @_blocks.register
 def _(step: RequestStep) -> Iterator[_Block]:
     first, *rest = step.lines
-    yield "HTTP", _OUT, visible(first)
+    yield "HTTP", _OUT, escape_json(first)
     for line in rest:
-        yield _below(visible(line))
+        yield _below(escape_json(line))
 
 
 @_blocks.register
 def _(step: ResponseStep) -> Iterator[_Block]:
     first, *rest = step.lines
-    yield "HTTP", _IN, f"{visible(first)} ({_milliseconds(step.seconds)})"
+    yield "HTTP", _IN, f"{escape_json(first)} ({_milliseconds(step.seconds)})"
     for line in rest:
-        yield _below(visible(line))
+        yield _below(escape_json(line))
     if step.body:
         lines = step.body.splitlines()
         yield _below("")
-        yield _below(visible(lines[0][:200]) + (" …" if len(lines) > 1 or len(lines[0]) > 200 else ""))
+        yield _below(escape_json(lines[0][:200]) + (" …" if len(lines) > 1 or len(lines[0]) > 200 else ""))
     if step.agreement is not None:
         yield from map(_below, _judged(step.agreement))
 
@@ -224,7 +178,7 @@ def _judged(agreement: Agreement) -> Iterator[str]:
     elif agreement.accept is None:
         came = "and NONE came"
     else:
-        came = f"but {visible(agreement.accept)} CAME"
+        came = f"but {escape_json(agreement.accept)} CAME"
     yield f"  base64      {agreement.accept_expected}, {came}"
     yield f"subprotocol: {_choice(agreement.subprotocol, ', '.join(agreement.subprotocols_offered))}"
     yield f"extensions: {_choice(agreement.extensions, agreement.extensions_offered or '')}"
@@ -232,8 +186,10 @@ def _judged(agreement: Agreement) -> Iterator[str]:
 
 def _choice(chosen: str | None, offered: str) -> str:
     if not offered:
-        return f"none offered, {'none' if chosen is None else visible(chosen).upper()} used"
-    return f"offered {visible(offered)}; the server took {'none' if chosen is None else visible(chosen)}"
+        return f"none offered, {'none' if chosen is None else escape_json(chosen).upper()} used"
+    return (
+        f"offered {escape_json(offered)}; the server took {'none' if chosen is None else escape_json(chosen)}"
+    )
 
 
 @_blocks.register
@@ -257,13 +213,13 @@ def _close(step: FrameStep) -> str:
     if step.close_code is None:
         return "without a code"
     reason = f" {json.dumps(step.close_reason, ensure_ascii=False)}" if step.close_reason else ""
-    return f"{step.close_code}{visible(reason)} ({meaning(step.close_code)})"
+    return f"{step.close_code}{escape_json(reason)} ({meaning(step.close_code)})"
 
 
 def _show(payload: Payload) -> str:
     if payload.text is not None:
         cut = payload.cut or len(payload.text) > _SHOWN_CHARACTERS
-        text = visible(json.dumps(payload.text[:_SHOWN_CHARACTERS], ensure_ascii=False))
+        text = escape_json(json.dumps(payload.text[:_SHOWN_CHARACTERS], ensure_ascii=False))
     else:
         cut = payload.cut or len(payload.hex) > 2 * _SHOWN_BYTES
         text = bytes.fromhex(payload.hex)[:_SHOWN_BYTES].hex(" ")
@@ -294,6 +250,8 @@ def _(step: CloseHandshake) -> Iterator[_Block]:
         case _:
             text = "nobody sent a Close frame"
     yield "CLOSE", "", f"{text}: {'closed cleanly' if step.clean else 'NOT closed cleanly'}"
+    if step.first == "server" and step.received_code and (hint := advice(step.received_code)):
+        yield _below(hint)
 
 
 def _code(code: int | None) -> str:
@@ -362,7 +320,7 @@ def _(step: TCPClosed) -> Iterator[_Block]:
 
 @_blocks.register
 def _(step: Diagnosis) -> Iterator[_Block]:
-    yield "WRONG" if step.severity == "error" else "ODD", "", visible(step.sentence)
+    yield "WRONG" if step.severity == "error" else "ODD", "", escape_json(step.sentence)
 
 
 def _milliseconds(seconds: float) -> str:

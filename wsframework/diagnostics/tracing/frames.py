@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from wsframework.cli.tracing.steps import Payload
+from wsframework.diagnostics.tracing.steps import Payload
 from wsframework.wire import Opcode, apply_mask
 
 __all__ = ["Frame", "FrameSplitter", "preview"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from wsframework.cli.tracing.frames import Frame
-from wsframework.cli.tracing.problems import Problem
 from wsframework.closes import is_valid_close_code
+from wsframework.diagnostics.problems import Problem
+from wsframework.diagnostics.tracing.frames import Frame
 from wsframework.wire import MAX_CONTROL_PAYLOAD, Opcode
 
 __all__ = ["FrameJudge"]

@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from wsframework.cli.tracing.problems import Unreachable, not_http
+from wsframework.diagnostics.problems import Unreachable, not_http
 
 __all__ = ["MAX_HEAD_BYTES", "Response", "read_body", "read_response"]
 

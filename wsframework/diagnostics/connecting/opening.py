@@ -2,7 +2,7 @@
 
 trio-websocket tells little of a failed opening handshake: of a wrong answer only that it is wrong, and of a
 server that leaves without one nothing at all. So the bytes are overheard on their way, up to the answer, and
-judged with what `wsframework trace` knows.
+judged as `wsframework trace` judges them.
 """
 
 from __future__ import annotations
@@ -12,25 +12,23 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import attrs
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
-from wsframework.cli.tracing.problems import (
+from wsframework.diagnostics.problems import (
     Problem,
     Unreachable,
     bad_tls,
     judge_opening,
-    no_answer,
-    not_http,
     silent,
+    unanswered,
 )
-from wsframework.cli.tracing.reaching import Clock, reach
-from wsframework.cli.tracing.response import read_body, read_response
-from wsframework.cli.tracing.target import Target
+from wsframework.diagnostics.reaching import Clock, reach
+from wsframework.diagnostics.response import read_body, read_response
+from wsframework.diagnostics.target import Opening
 from wsframework.errors import unwrap_group
 
-__all__ = ["Options", "connected"]
+__all__ = ["connected"]
 
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OVERHEARD_BYTES = 128 * 1024
@@ -44,26 +42,7 @@ _KEY = re.compile(rb"^Sec-WebSocket-Key: *(\S+)", re.IGNORECASE | re.MULTILINE)
 _T = TypeVar("_T")
 
 
-@attrs.frozen(kw_only=True)
-class Options:
-    """Where to connect, and how.
-
-    Attributes:
-        target: the URL.
-        tls: how to speak TLS, for a wss URL.
-        subprotocols: to offer, in order of preference.
-        headers: more header fields.
-        timeout_seconds: for the name, each address, TLS, and the opening handshake.
-    """
-
-    target: Target
-    tls: ssl.SSLContext | None = None
-    subprotocols: tuple[str, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
-    timeout_seconds: float = 10.0
-
-
-async def connected(options: Options, use: Callable[[WebSocketConnection], Awaitable[_T]]) -> _T:
+async def connected(opening: Opening, use: Callable[[WebSocketConnection], Awaitable[_T]]) -> _T:
     """Connect, call `use` with the connection, close what is left of it, and return what it returned.
 
     Raises:
@@ -71,15 +50,15 @@ async def connected(options: Options, use: Callable[[WebSocketConnection], Await
 
     Cancellation: the socket is closed.
     """
-    target, limit = options.target, options.timeout_seconds
+    target, limit = opening.target, opening.timeout_seconds
     socket = await reach(target, limit, Clock(), lambda step: None)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket))
     try:
-        overheard = _Overheard(stream if options.tls is None else await _secure(stream, options, options.tls))
+        overheard = _Overheard(stream if opening.tls is None else await _secure(stream, opening, opening.tls))
         opened = False
         try:
             async with trio.open_nursery() as nursery:
-                ws = await _open(nursery, overheard, options)
+                ws = await _open(nursery, overheard, opening)
                 opened = True
                 overheard.stop()
                 result = await use(ws)
@@ -89,7 +68,7 @@ async def connected(options: Options, use: Callable[[WebSocketConnection], Await
         except BaseExceptionGroup as group:
             error = unwrap_group(group)
             if isinstance(error, Exception) and not opened and not isinstance(error, Unreachable):
-                raise Unreachable(*overheard.explain(options, error)) from None
+                raise Unreachable(*overheard.explain(opening, error)) from None
             raise error from None
         return result
     finally:
@@ -98,9 +77,9 @@ async def connected(options: Options, use: Callable[[WebSocketConnection], Await
 
 
 async def _secure(
-    stream: trio.SocketStream, options: Options, context: ssl.SSLContext
+    stream: trio.SocketStream, opening: Opening, context: ssl.SSLContext
 ) -> trio.SSLStream[trio.SocketStream]:
-    target, limit = options.target, options.timeout_seconds
+    target, limit = opening.target, opening.timeout_seconds
     secured = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
     with trio.move_on_after(limit):
         try:
@@ -112,21 +91,21 @@ async def _secure(
     raise Unreachable(silent("answer to the TLS handshake", limit))
 
 
-async def _open(nursery: trio.Nursery, stream: _Overheard, options: Options) -> WebSocketConnection:
-    limit = options.timeout_seconds
+async def _open(nursery: trio.Nursery, stream: _Overheard, opening: Opening) -> WebSocketConnection:
+    limit = opening.timeout_seconds
     with trio.move_on_after(limit) as scope:
         # trio-websocket would wait for ever for the answer of a server that has left.
         nursery.start_soon(stream.cancel_when_ended, scope)
         return await wrap_client_stream(
             nursery,
             stream,  # type: ignore[arg-type]  # any Trio stream does
-            options.target.host_header,
-            options.target.resource,
-            subprotocols=options.subprotocols,
-            extra_headers=[(name.encode(), value.encode("latin-1")) for name, value in options.headers],
+            opening.target.host_header,
+            opening.target.resource,
+            subprotocols=opening.subprotocols,
+            extra_headers=[(name.encode(), value.encode("latin-1")) for name, value in opening.headers],
             max_message_size=_MAX_MESSAGE_BYTES,
         )
-    raise Unreachable(*stream.explain(options, None))
+    raise Unreachable(*stream.explain(opening, None))
 
 
 class _Overheard(trio.abc.Stream):
@@ -136,7 +115,7 @@ class _Overheard(trio.abc.Stream):
         self._stream = stream
         self._sent = bytearray()
         self._received = bytearray()
-        self._ended: str | None = None
+        self._reset: bool | None = None  # until TCP has ended
         self._end = trio.Event()
         self._listening = True
 
@@ -152,10 +131,10 @@ class _Overheard(trio.abc.Stream):
         try:
             data = await self._stream.receive_some(max_bytes)
         except trio.BrokenResourceError:
-            self._finish("The server reset the connection (RST)")
+            self._finish(reset=True)
             raise
         if not data:
-            self._finish("The server closed TCP")
+            self._finish(reset=False)
         elif self._listening and len(self._received) < _OVERHEARD_BYTES:
             self._received += data
             self._check()
@@ -166,14 +145,15 @@ class _Overheard(trio.abc.Stream):
         try:
             read_response(bytes(self._received))
         except Unreachable:
-            self._finish("")
+            self._end.set()
 
     async def aclose(self) -> None:
-        self._finish("")
+        self._end.set()
         await self._stream.aclose()
 
-    def _finish(self, how: str) -> None:
-        self._ended = self._ended or how
+    def _finish(self, *, reset: bool) -> None:
+        if self._reset is None:
+            self._reset = reset
         self._end.set()
 
     async def cancel_when_ended(self, scope: trio.CancelScope) -> None:
@@ -186,11 +166,11 @@ class _Overheard(trio.abc.Stream):
         self._listening = False
         self._received.clear()
 
-    def explain(self, options: Options, error: Exception | None) -> list[Problem]:
+    def explain(self, opening: Opening, error: Exception | None) -> list[Problem]:
         """Say why there is no connection.
 
         Args:
-            options: what was asked for.
+            opening: what was asked for.
             error: what trio-websocket raised, if it did.
         """
         received = bytes(self._received)
@@ -199,15 +179,15 @@ class _Overheard(trio.abc.Stream):
         except Unreachable as why:
             return list(why.problems)
         if response is None:
-            if not self._ended:
-                return [silent("answer to the opening handshake", options.timeout_seconds)]
-            return [not_http(received) if received else no_answer(self._ended)]
+            if self._reset is None:
+                return [silent("answer to the opening handshake", opening.timeout_seconds)]
+            return [unanswered(received, reset=self._reset)]
         key = _KEY.search(bytes(self._sent))
         problems = judge_opening(
             response.status,
             response.headers,
             "" if key is None else key[1].decode(),
-            options.subprotocols,
+            opening.subprotocols,
             body=read_body(response, response.rest)[0],
         )
         if not problems:

@@ -19,13 +19,13 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from wsframework.cli.tracing.channel import Channel, Ending
-from wsframework.cli.tracing.frames import Frame, FrameSplitter, preview
-from wsframework.cli.tracing.judging import FrameJudge
-from wsframework.cli.tracing.problems import Problem
-from wsframework.cli.tracing.reaching import Clock, Tell
-from wsframework.cli.tracing.steps import CloseHandshake, FrameStep, MessageStep
 from wsframework.closes import CloseFrame
+from wsframework.diagnostics.problems import Problem
+from wsframework.diagnostics.reaching import Clock, Tell
+from wsframework.diagnostics.tracing.channel import Channel, Ending
+from wsframework.diagnostics.tracing.frames import Frame, FrameSplitter, preview
+from wsframework.diagnostics.tracing.judging import FrameJudge
+from wsframework.diagnostics.tracing.steps import CloseHandshake, FrameStep, MessageStep
 from wsframework.wire import (
     CloseCode,
     CloseReceived,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import trio
 
-from wsframework.cli.tracing.steps import Kernel
+from wsframework.diagnostics.steps import Kernel
 
 __all__ = ["kernel_tells", "read_kernel", "read_state", "time_wait_ends", "watch_states"]
 

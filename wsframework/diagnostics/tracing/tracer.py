@@ -12,30 +12,29 @@ from datetime import UTC, datetime
 import attrs
 import trio
 
-from wsframework.cli.tracing.certificates import read_certificate
-from wsframework.cli.tracing.channel import Channel, Ending
-from wsframework.cli.tracing.conversation import Conversation, Script
-from wsframework.cli.tracing.parting import Parting
-from wsframework.cli.tracing.problems import (
+from wsframework.diagnostics.problems import (
     Problem,
     Unreachable,
     bad_tls,
     judge_opening,
-    no_answer,
-    not_http,
     silent,
+    unanswered,
 )
-from wsframework.cli.tracing.reaching import Clock, Tell, reach
-from wsframework.cli.tracing.response import Response, read_body, read_response
-from wsframework.cli.tracing.steps import (
+from wsframework.diagnostics.reaching import Clock, Tell, reach
+from wsframework.diagnostics.response import Response, read_body, read_response
+from wsframework.diagnostics.steps import Step
+from wsframework.diagnostics.target import Opening
+from wsframework.diagnostics.tracing.certificates import read_certificate
+from wsframework.diagnostics.tracing.channel import Channel, Ending
+from wsframework.diagnostics.tracing.conversation import Conversation, Script
+from wsframework.diagnostics.tracing.parting import Parting
+from wsframework.diagnostics.tracing.steps import (
     Agreement,
     Diagnosis,
     RequestStep,
     ResponseStep,
-    Step,
     TLSOpened,
 )
-from wsframework.cli.tracing.target import Target
 from wsframework.wire import (
     GUID,
     DeflateParameters,
@@ -62,23 +61,16 @@ class Plan:
     """What to trace.
 
     Attributes:
-        target: where to connect.
-        tls: how to speak TLS, for a wss URL.
-        subprotocols: to offer, in order of preference.
-        headers: more header fields.
+        opening: where to connect, and what to say. Its timeout also limits each later step that waits for the
+            server.
         deflate: whether to offer permessage-deflate.
         messages: texts to send.
-        timeout_seconds: how long each step may take that waits for the server.
         wait_seconds: how long to listen after the last message was sent.
     """
 
-    target: Target
-    tls: ssl.SSLContext | None = None
-    subprotocols: tuple[str, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    opening: Opening
     deflate: bool = False
     messages: tuple[str, ...] = ()
-    timeout_seconds: float = 10.0
     wait_seconds: float = 2.0
 
 
@@ -98,28 +90,30 @@ async def trace(plan: Plan, tell: Callable[[Step], None]) -> bool:
 class _Tracer:
     def __init__(self, plan: Plan, tell: Tell) -> None:
         self._plan = plan
+        self._opening = opening = plan.opening
         self._tell = tell
         self._clock = Clock()
         self._key = base64.b64encode(os.urandom(16)).decode()
         self._offer = _DEFLATE_OFFER if plan.deflate else None
         # Before anything is done, because it may be that it cannot be sent.
         self._request = build_request(
-            plan.target.host_header,
-            plan.target.resource,
+            opening.target.host_header,
+            opening.target.resource,
             self._key,
-            plan.subprotocols,
+            opening.subprotocols,
             self._offer,
-            headers=plan.headers,
+            headers=opening.headers,
         )
         self._ending: Ending | None = None
         self.all_well = True
 
     async def run(self) -> None:
         try:
-            socket = await reach(self._plan.target, self._plan.timeout_seconds, self._clock, self._tell)
+            socket = await reach(self._opening.target, self._opening.timeout_seconds, self._clock, self._tell)
         except Unreachable as why:
             self._give_up(why)
             return
+        limit = self._opening.timeout_seconds
         with socket:
             channel = Channel(socket)
             parting = Parting(channel, self._clock, self._tell, self._diagnose)
@@ -132,11 +126,10 @@ class _Tracer:
                 self._give_up(why)
             else:
                 conversation = Conversation(channel, codecs, self._clock, self._tell, self._diagnose)
-                plan = self._plan
-                script = Script(plan.messages, plan.wait_seconds, plan.timeout_seconds)
+                script = Script(self._plan.messages, self._plan.wait_seconds, limit)
                 self._ending = await conversation.hold(script, response.rest)
                 clean = conversation.clean
-            await parting.part(self._ending, clean=clean, patience_seconds=self._plan.timeout_seconds)
+            await parting.part(self._ending, clean=clean, patience_seconds=limit)
 
     def _give_up(self, why: Unreachable) -> None:
         for problem in why.problems:
@@ -158,11 +151,11 @@ class _Tracer:
     # TLS
 
     async def _open_tls(self, channel: Channel) -> None:
-        context, target = self._plan.tls, self._plan.target
+        context, target = self._opening.tls, self._opening.target
         if context is None:
             return
         started = self._clock.now()
-        limit = self._plan.timeout_seconds
+        limit = self._opening.timeout_seconds
         with trio.move_on_after(limit) as scope:
             try:
                 tls = await channel.start_tls(context, target.host)
@@ -214,14 +207,14 @@ class _Tracer:
         )
         offered = ("permessage-deflate",) if self._offer else ()
         problems = judge_opening(
-            response.status, response.headers, self._key, self._plan.subprotocols, offered, body
+            response.status, response.headers, self._key, self._opening.subprotocols, offered, body
         )
         if problems:
             raise Unreachable(*problems)
         return response
 
     async def _exchange(self, channel: Channel) -> Response:
-        limit = self._plan.timeout_seconds
+        limit = self._opening.timeout_seconds
         data = b""
         with trio.move_on_after(limit):
             await channel.send(self._request)
@@ -229,7 +222,7 @@ class _Tracer:
                 more = await channel.receive()
                 if isinstance(more, Ending):
                     self._ending = more
-                    raise Unreachable(_unanswered(more, data))
+                    raise Unreachable(unanswered(data, reset=more is Ending.RESET))
                 data += more
             return response
         raise Unreachable(
@@ -259,7 +252,7 @@ class _Tracer:
             accept_sha1=hashlib.sha1(source.encode()).hexdigest(),
             accept_expected=expected,
             accept_matches=accept == expected,
-            subprotocols_offered=self._plan.subprotocols,
+            subprotocols_offered=self._opening.subprotocols,
             subprotocol=_field(response, "Sec-WebSocket-Protocol"),
             extensions_offered=self._offer,
             extensions=_field(response, "Sec-WebSocket-Extensions"),
@@ -298,10 +291,3 @@ def _client_codecs(agreed: DeflateParameters) -> tuple[Deflater | None, Inflater
 def _field(response: Response, name: str) -> str | None:
     values = [value for found, value in response.headers if found.lower() == name.lower()]
     return ", ".join(values) if values else None
-
-
-def _unanswered(ending: Ending, data: bytes) -> Problem:
-    if data:
-        return not_http(data)
-    how = "reset the connection (RST)" if ending is Ending.RESET else "closed TCP"
-    return no_answer(f"The server {how}")

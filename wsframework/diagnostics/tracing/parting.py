@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 import trio
 
-from wsframework.cli.tracing.channel import Channel, Ending
-from wsframework.cli.tracing.kernel import read_kernel, read_state, time_wait_ends, watch_states
-from wsframework.cli.tracing.problems import Problem
-from wsframework.cli.tracing.reaching import Clock, Tell
-from wsframework.cli.tracing.steps import Fin, Reset, TCPClosed, TLSClosed
+from wsframework.diagnostics.kernel import read_kernel, read_state, time_wait_ends, watch_states
+from wsframework.diagnostics.problems import Problem
+from wsframework.diagnostics.reaching import Clock, Tell
+from wsframework.diagnostics.tracing.channel import Channel, Ending
+from wsframework.diagnostics.tracing.steps import Fin, Reset, TCPClosed, TLSClosed
 
 __all__ = ["Parting"]
 

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from wsframework.cli.connecting.screen import Screen
 from wsframework.closes import CloseFrame, check_close
 
-__all__ = ["Ended", "Talk"]
+__all__ = ["Ended", "Screen", "Talk"]
 
 HELP = (
     "what you type is sent, line by line",
@@ -31,6 +31,34 @@ HELP = (
     "//…                   send a line that begins with /",
     "Ctrl-D and Ctrl-C close the connection, too",
 )
+
+
+class Screen(Protocol):
+    """What shows a connection."""
+
+    def opened(self, url: str, subprotocol: str | None) -> None:
+        """The connection is open."""
+
+    def sent(self, message: str) -> None:
+        """A message was sent."""
+
+    def received(self, message: str | bytes) -> None:
+        """A message came."""
+
+    def ponged(self, seconds: float) -> None:
+        """A ping was answered."""
+
+    def note(self, text: str) -> None:
+        """Say something about a command."""
+
+    def closed(self, by: str, code: int, reason: str) -> None:
+        """The connection is closed.
+
+        Args:
+            by: "client" or "server": who sent the first Close frame.
+            code: the server's close code, 1006 when it sent none.
+            reason: its close reason.
+        """
 
 
 @attrs.frozen

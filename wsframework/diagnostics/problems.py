@@ -15,10 +15,10 @@ __all__ = [
     "Unreachable",
     "bad_tls",
     "judge_opening",
-    "no_answer",
     "not_http",
     "refused",
     "silent",
+    "unanswered",
     "unknown_host",
 ]
 
@@ -99,9 +99,19 @@ def silent(what: str, seconds: float) -> Problem:
 # The answer to the opening handshake
 
 
-def no_answer(how: str) -> Problem:
-    """TCP ended before the answer did."""
-    return Problem("http.none", f"{how} before it had answered the opening handshake (RFC 6455 §4.1).")
+def unanswered(data: bytes, *, reset: bool) -> Problem:
+    """TCP ended before the answer was complete.
+
+    Args:
+        data: what came of the answer.
+        reset: whether TCP ended with RST instead of FIN.
+    """
+    if data:
+        return not_http(data)
+    how = "reset the connection (RST)" if reset else "closed TCP"
+    return Problem(
+        "http.none", f"The server {how} before it had answered the opening handshake (RFC 6455 §4.1)."
+    )
 
 
 def not_http(data: bytes) -> Problem:

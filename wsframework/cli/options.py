@@ -1,0 +1,109 @@
+"""Options that more than one command has, each declared once, and what they become."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsframework.cli.logs import LogFormat, LogLevel
+from wsframework.diagnostics.target import (
+    Opening,
+    parse_headers,
+    parse_subprotocols,
+    parse_target,
+    tls_context,
+)
+
+__all__ = [
+    "AllowHost",
+    "Format",
+    "Header",
+    "Host",
+    "Insecure",
+    "Level",
+    "Origin",
+    "Port",
+    "Subprotocol",
+    "Timeout",
+    "Url",
+    "opening_of",
+]
+
+# Commands that serve
+
+Host = Annotated[str, typer.Option(help="Address or name to listen on; '' for every interface.")]
+"""Where to listen."""
+
+Port = Annotated[int, typer.Option(help="TCP port; 0 lets the system choose.", min=0, max=65535)]
+"""The TCP port to listen on."""
+
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Answer to this host too, such as chat.example or '*.chat.example'; '*' for all. May be given "
+        "several times. [default: the App's own hosts; where it names none, every host, but on a loopback "
+        "address only localhost and its like]",
+    ),
+]
+"""Hosts to answer to."""
+
+Level = Annotated[LogLevel, typer.Option(help="Log records of this level and above.")]
+"""The lowest level that is logged."""
+
+Format = Annotated[LogFormat, typer.Option(help="Log as text, or as one JSON object per line.")]
+"""The form of the log."""
+
+# Commands that connect
+
+Url = Annotated[
+    str, typer.Argument(metavar="URL", help="Such as ws://127.0.0.1:8000/chat.", show_default=False)
+]
+"""The server's URL."""
+
+Subprotocol = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Offer this subprotocol; may be repeated.")
+]
+"""Subprotocols to offer."""
+
+Header = Annotated[
+    list[str] | None,
+    typer.Option(metavar="'NAME: VALUE'", help="Send this header field; may be repeated."),
+]
+"""More header fields."""
+
+Origin = Annotated[str | None, typer.Option(metavar="ORIGIN", help="Send this Origin.")]
+"""The Origin field."""
+
+Timeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="How long to wait for each answer.", min=0.001)
+]
+"""The limit of each wait for the server."""
+
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")]
+"""Whether any certificate will do."""
+
+
+def opening_of(
+    url: str,
+    subprotocol: list[str] | None,
+    header: list[str] | None,
+    origin: str | None,
+    *,
+    timeout: float,
+    insecure: bool,
+) -> Opening:
+    """Return what these options ask for.
+
+    Raises:
+        ConfigurationError: one of them cannot be sent, or the URL is not a WebSocket URL.
+    """
+    target = parse_target(url)
+    return Opening(
+        target=target,
+        tls=tls_context(insecure=insecure) if target.secure else None,
+        subprotocols=parse_subprotocols(subprotocol or ()),
+        headers=parse_headers(header or (), origin),
+        timeout_seconds=timeout,
+    )

@@ -1,0 +1,70 @@
+"""Close codes in words: what each of them means, and whether a client should come back."""
+
+from __future__ import annotations
+
+from wsframework.closes import SENT_CODES
+from wsframework.records import escape_json
+from wsframework.wire import CloseCode
+
+__all__ = ["advice", "describe_close", "meaning"]
+
+_MEANINGS = {
+    CloseCode.NORMAL_CLOSURE: "normal closure: done",
+    CloseCode.GOING_AWAY: "going away: the server stops, or the page was left",
+    CloseCode.PROTOCOL_ERROR: "protocol error",
+    CloseCode.UNSUPPORTED_DATA: "a kind of data it cannot take",
+    CloseCode.NO_STATUS_RECEIVED: "no code in the Close frame",
+    CloseCode.ABNORMAL_CLOSURE: "lost without a Close frame",
+    CloseCode.INVALID_PAYLOAD: "payload that does not fit its type, such as bad UTF-8",
+    CloseCode.POLICY_VIOLATION: "against the policy",
+    CloseCode.MESSAGE_TOO_BIG: "a message too big",
+    CloseCode.MANDATORY_EXTENSION: "an extension that the client needs was not agreed on",
+    CloseCode.INTERNAL_ERROR: "internal error",
+    CloseCode.SERVICE_RESTART: "the service restarts",
+    CloseCode.TRY_AGAIN_LATER: "try again later",
+    CloseCode.BAD_GATEWAY: "a gateway got a bad answer",
+    CloseCode.TLS_HANDSHAKE: "TLS failed",
+}
+
+_ADVICE = {
+    "at once": "a client should reconnect at once, after a short random pause",
+    "later": "a client should reconnect later, with growing pauses",
+    "never": "a client should not reconnect by itself: the same would happen again",
+}
+
+
+def meaning(code: int) -> str:
+    """Say what a close code stands for (RFC 6455 §7.4.1 and the IANA registry)."""
+    try:
+        return _MEANINGS[CloseCode(code)]
+    except ValueError:
+        pass
+    if 3000 <= code <= 3999:
+        return "registered for a library or framework"
+    return "the application's own" if 4000 <= code <= 4999 else "no code that RFC 6455 knows"
+
+
+def advice(code: int) -> str | None:
+    """Say whether a client should reconnect after the server has sent this code.
+
+    Returns:
+        A clause; None after a normal closure, and for codes that wsframework does not send.
+    """
+    if code == CloseCode.NORMAL_CLOSURE:
+        return None
+    return next((_ADVICE[sent.reconnect] for sent in SENT_CODES if sent.code == code), None)
+
+
+def describe_close(by: str, code: int, reason: str) -> str:
+    """Say in one line how a connection was closed.
+
+    Args:
+        by: "client" or "server": which side sent the first Close frame.
+        code: the server's close code; 1005 when its Close frame had none, 1006 when it sent no Close frame.
+        reason: its close reason.
+    """
+    if code == CloseCode.ABNORMAL_CLOSURE and by == "server":
+        return "the server ended the connection without a Close frame (1006)"
+    words = "without a code" if code == CloseCode.NO_STATUS_RECEIVED else f"{code} ({meaning(code)})"
+    why = f": {escape_json(reason)}" if reason else ""
+    return f"closed by {'us' if by == 'client' else 'the server'}, {words}{why}"
