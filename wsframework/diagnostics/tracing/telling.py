@@ -44,8 +44,8 @@ class Line:
 
     Attributes:
         text: the sentence, without a character that acts on a terminal.
-        layer: "NAME", "TCP", "TLS", "HTTP", "FRAME", "CLOSE", "WRONG" or "ODD" on a step's first line; empty on
-            the lines below it.
+        layer: "NAME", "TCP", "TLS", "HTTP", "FRAME", "CLOSE", "WRONG" or "ODD" on a step's first line; empty
+            on the lines below it.
         arrow: "→" for what we send, "←" for what comes, or an empty string.
     """
 
