@@ -14,7 +14,6 @@ MOST_LINES = 450
 MOST_LINES_OF_A_BODY = 60
 
 LONGER: set[str] = {
-    "wsframework.cli.tracing.steps",
     "wsframework.rooms",
     "wsframework.server.incoming",
     "wsframework.server.native",

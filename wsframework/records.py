@@ -28,6 +28,7 @@ __all__ = [
     "describe",
     "details_of",
     "escape",
+    "escape_json",
     "logger",
     "message_of",
     "record",
