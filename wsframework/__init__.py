@@ -14,6 +14,7 @@ from wsframework.errors import (
     ListenError,
     PluginError,
     Reject,
+    RoomUnavailable,
     RouteError,
     WrongThread,
     WSFrameworkError,
@@ -22,7 +23,22 @@ from wsframework.observer import ObservedFrame, Observer
 from wsframework.plugins import Plugin
 from wsframework.records import JsonFormatter
 from wsframework.request import Address, Headers, Request, Response
-from wsframework.rooms import Engine, Member, Room, Rooms, RoomStatistics, SlowPolicy
+from wsframework.rooms import (
+    Engine,
+    GapPolicy,
+    History,
+    LocalEngine,
+    Member,
+    Position,
+    Replay,
+    Room,
+    RoomMessage,
+    Rooms,
+    RoomStatistics,
+    SlowPolicy,
+    Stamp,
+    Subscriber,
+)
 from wsframework.server import Server, ServerStatistics
 
 __all__ = [
@@ -50,7 +66,16 @@ __all__ = [
     "Member",
     "SlowPolicy",
     "RoomStatistics",
+    "RoomUnavailable",
+    "History",
+    "Position",
+    "GapPolicy",
+    "Stamp",
     "Engine",
+    "LocalEngine",
+    "RoomMessage",
+    "Replay",
+    "Subscriber",
     "Plugin",
     "Observer",
     "ObservedFrame",

@@ -3,6 +3,7 @@
     WSFrameworkError
     ├── ConnectionClosed        (also a trio_websocket.ConnectionClosed)
     ├── WrongThread             our caller: a connection or a room was used in another thread (a RuntimeError)
+    ├── RoomUnavailable         what carries a room cannot take or give a message now
     ├── Close                   raised *by* a handler to end its connection with a code of its choice
     ├── Reject                  raised *by* a guard to refuse an opening handshake
     ├── ConfigurationError      our caller: a mistake in set-up, found before anything is served
@@ -28,6 +29,7 @@ __all__ = [
     "WSFrameworkError",
     "ConnectionClosed",
     "WrongThread",
+    "RoomUnavailable",
     "Close",
     "Reject",
     "ConfigurationError",
@@ -88,6 +90,22 @@ class WrongThread(WSFrameworkError, RuntimeError):
             "async"
         )
         self.verb = verb
+
+
+class RoomUnavailable(WSFrameworkError):
+    """What carries a room cannot store, queue or read a message now; the same call may succeed later.
+
+    A handler that lets it through ends its connection with 1013, "try again later", and one line in the log.
+
+    Args:
+        message: what failed, for logs.
+        unknown: True if the message may have been stored and delivered all the same: it was on its way when
+            its engine lost touch. False: it was not.
+    """
+
+    def __init__(self, message: str, *, unknown: bool = False) -> None:
+        super().__init__(message)
+        self.unknown = unknown
 
 
 class Close(WSFrameworkError):

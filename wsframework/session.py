@@ -35,7 +35,7 @@ from wsframework.closes import CloseFrame
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, leaves, split
-from wsframework.errors import Close, ConnectionClosed, unwrap_group
+from wsframework.errors import Close, ConnectionClosed, RoomUnavailable, unwrap_group
 from wsframework.observer import Observer
 from wsframework.records import record
 from wsframework.request import Address, Request, Response
@@ -306,11 +306,16 @@ class Session:
             ours = [
                 leaf for leaf in found if isinstance(leaf, ConnectionClosed) and self._ws.closed is not None
             ]
-            if len(closes) + len(ours) < len(found):
+            unavailable = [leaf for leaf in found if isinstance(leaf, RoomUnavailable)]
+            if len(closes) + len(ours) + len(unavailable) < len(found):
                 frame = CloseFrame(1011, "internal error")
                 self._observer.handler_crashed(self._ws.request, self._acceptance.name, error)
             elif closes:
                 frame = CloseFrame(closes[0].code, closes[0].reason)
+            elif unavailable:
+                frame = CloseFrame(1013, "try again later")
+                # No traceback: it may happen to all connections at once.
+                self._record(logging.WARNING, "room.unavailable", error=unavailable[0])
         self._ws.endpoint.start_close(frame)
 
     def _close_late(self) -> None:

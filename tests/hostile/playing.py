@@ -128,7 +128,7 @@ class Part:
     page: Program = ()
     sends: list[int] = attrs.field(factory=list)
     sent: set[int] = attrs.field(factory=set)
-    expected: list[tuple[str, int, int]] = attrs.field(factory=list)
+    expected: list[tuple[str, str, int]] = attrs.field(factory=list)
     received: int = 0
     receiving: bool = False
     raised: int = 0
@@ -341,7 +341,7 @@ class Play:
     def _broadcast_one(self, name: str, size: int) -> None:
         room, number = self.rooms[name], next(self._numbers[name])
         for member in room.members:
-            member.data.expected.append((name, member.id, number))
+            self.parts[member.data].expected.append((name, member.id, number))
         room.broadcast(label(name, number, size))
 
     async def _join(self, part: Part, ws: Connection, step: Step) -> None:
@@ -349,7 +349,7 @@ class Play:
         if any(member.ws is ws for member in room.members):
             await self._perform(part, ws, step.inner[0])
             return
-        async with room.join(ws, part):
+        async with room.join(ws, part.number):
             await self._perform(part, ws, step.inner[0])
 
     async def _come_and_go(self, part: Part, ws: Connection, step: Step) -> None:
@@ -357,7 +357,7 @@ class Play:
         for _ in range(count):
             if any(member.ws is ws for member in self.rooms[name].members):
                 return
-            async with self.rooms[name].join(ws, part):
+            async with self.rooms[name].join(ws, part.number):
                 self._broadcast_one(name, size)
             await trio.lowlevel.checkpoint()
 

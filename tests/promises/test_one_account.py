@@ -14,8 +14,18 @@ import trio.testing
 
 from tests.fake_transport import LOST, FakeTransport, connect
 from tests.promises.stage import Stage, new_app, until
-from wsframework import CloseFrame, Connection, ConnectionClosed, Limits, Member, Room, Rooms, SlowPolicy
-from wsframework.rooms import LocalEngine, _subscriptions
+from wsframework import (
+    CloseFrame,
+    Connection,
+    ConnectionClosed,
+    Limits,
+    LocalEngine,
+    Member,
+    Room,
+    Rooms,
+    SlowPolicy,
+)
+from wsframework.rooms.seats import _subscriptions
 from wsframework.timers import Timers
 
 # On real servers

@@ -1,0 +1,38 @@
+"""Rooms: membership as a scope, broadcasts that do not wait, and the engines that carry them.
+
+    lobby = Room("lobby")
+
+    @app.websocket("/lobby")
+    async def talk(ws: Connection) -> None:
+        async with lobby.join(ws):
+            async for message in ws:
+                lobby.broadcast(message, exclude=ws)
+
+`policy` says what happens to members that do not keep up, `seats` delivers to members, `room` is what
+programs see. Between a room and its members stands an `Engine`; `local` is the one of a single process,
+with its history in `history`.
+"""
+
+from wsframework.rooms.engine import Engine, History, Position, Replay, RoomMessage, Subscriber
+from wsframework.rooms.local import LocalEngine
+from wsframework.rooms.policy import RoomStatistics, SlowPolicy
+from wsframework.rooms.room import GapPolicy, Member, Room
+from wsframework.rooms.rooms import Rooms
+from wsframework.rooms.seats import Stamp
+
+__all__ = [
+    "Engine",
+    "GapPolicy",
+    "History",
+    "LocalEngine",
+    "Member",
+    "Position",
+    "Replay",
+    "Room",
+    "RoomMessage",
+    "RoomStatistics",
+    "Rooms",
+    "SlowPolicy",
+    "Stamp",
+    "Subscriber",
+]

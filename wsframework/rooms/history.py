@@ -1,0 +1,168 @@
+"""The messages that a `LocalEngine` keeps, with bounds for each room and for all rooms together.
+
+Theory of operation
+-------------------
+All messages that are kept have numbers of one sequence, whatever their room. So a position is one number, and
+a room that has no messages left needs no memory. What followed a number in a room is complete if nothing
+newer than it was forgotten there: `_Log.forgotten` is the newest number that the room has forgotten, and
+`_forgotten` the newest that any room without messages has. The second is too large for most rooms, which at
+worst makes an answer "not complete" that was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from threading import Lock
+
+from wsframework.rooms.engine import History, Position, Replay, RoomMessage
+
+__all__ = ["Histories"]
+
+_LONGEST_NUMBER = 20
+"""Digits of a number that a position may have: more than 2**64 messages are not kept."""
+
+
+class _Log:
+    """What is kept of one room."""
+
+    __slots__ = ("bytes", "entries", "forgotten", "room", "seconds")
+
+    def __init__(self, room: str, forgotten: int, seconds: float) -> None:
+        self.room = room
+        self.entries: deque[tuple[int, float, RoomMessage]] = deque()
+        self.bytes = 0
+        self.forgotten = forgotten
+        self.seconds = seconds
+
+
+class Histories:
+    """Messages of many rooms.
+
+    Its methods may be called from any thread.
+
+    Args:
+        epoch: a random text that no other object has; positions begin with it.
+        total: the bounds over all rooms together.
+        clock: returns seconds that only grow.
+    """
+
+    def __init__(self, epoch: str, total: History, clock: Callable[[], float] = time.monotonic) -> None:
+        self._epoch = epoch
+        self._total = total
+        self._clock = clock
+        self._lock = Lock()
+        self._logs: dict[str, _Log] = {}
+        # Where each message is, from the oldest to the newest.
+        self._order: OrderedDict[int, _Log] = OrderedDict()
+        self._bytes = 0
+        self._newest = 0
+        self._forgotten = 0
+
+    @property
+    def messages(self) -> int:
+        """How many messages are kept."""
+        return len(self._order)
+
+    @property
+    def bytes(self) -> int:
+        """Their payload bytes."""
+        return self._bytes
+
+    @property
+    def rooms(self) -> int:
+        """How many rooms have messages here."""
+        return len(self._logs)
+
+    def __contains__(self, room: str) -> bool:
+        """Whether messages of the room are kept."""
+        return room in self._logs
+
+    def position(self) -> Position:
+        """Return the position of the newest message."""
+        return f"{self._epoch}.{self._newest}"
+
+    def add(self, room: str, message: RoomMessage, history: History | None) -> Position:
+        """Give a message its position, and keep it if the room has a history."""
+        with self._lock:
+            self._newest = number = self._newest + 1
+            now = self._clock()
+            log = self._logs.get(room)
+            if history is not None:
+                if log is None:
+                    log = self._logs[room] = _Log(room, self._forgotten, history.seconds)
+                log.seconds = history.seconds
+                log.entries.append((number, now, message))
+                log.bytes += len(message.payload)
+                self._order[number] = log
+                self._bytes += len(message.payload)
+                while len(log.entries) > history.messages or log.bytes > history.bytes:
+                    self._forget(log)
+                self._forget_older(log, now - history.seconds)
+            elif log is not None:
+                # Two rooms of this name, and only one keeps its messages: there is a hole now.
+                while log.entries:
+                    self._forget(log)
+                log.forgotten = number
+            self._keep_within_total(now)
+            if log is not None:
+                self._drop_if_empty(log)
+            return f"{self._epoch}.{number}"
+
+    def replay(self, room: str, after: Position, history: History | None) -> Replay:
+        """Return what followed a position in a room."""
+        with self._lock:
+            position = self.position()
+            log = self._logs.get(room)
+            if log is not None:
+                self._forget_older(log, self._clock() - log.seconds)
+            number = self._number(after)
+            forgotten = self._forgotten if log is None else log.forgotten
+            known = log is not None or history is not None
+            complete = known and number is not None and forgotten <= number <= self._newest
+            messages: list[tuple[Position, RoomMessage]] = []
+            if complete and log is not None and number is not None:
+                messages = [
+                    (f"{self._epoch}.{kept}", message) for kept, _, message in log.entries if kept > number
+                ]
+            if log is not None:
+                self._drop_if_empty(log)
+            return Replay(messages, position, complete)
+
+    def _number(self, position: Position) -> int | None:
+        epoch, _, number = position.rpartition(".")
+        if epoch != self._epoch or not (number.isascii() and number.isdigit()):
+            return None
+        return int(number) if len(number) <= _LONGEST_NUMBER else None
+
+    def _keep_within_total(self, now: float) -> None:
+        total, order = self._total, self._order
+        while order:
+            log = next(iter(order.values()))
+            _, kept_at, _ = log.entries[0]
+            if (
+                len(order) <= total.messages
+                and self._bytes <= total.bytes
+                and kept_at >= now - min(total.seconds, log.seconds)
+            ):
+                return
+            self._forget(log)
+            self._drop_if_empty(log)
+
+    def _forget_older(self, log: _Log, moment: float) -> None:
+        while log.entries and log.entries[0][1] < moment:
+            self._forget(log)
+
+    def _forget(self, log: _Log) -> None:
+        """Forget the oldest message of a room."""
+        number, _, message = log.entries.popleft()
+        log.bytes -= len(message.payload)
+        log.forgotten = number
+        del self._order[number]
+        self._bytes -= len(message.payload)
+
+    def _drop_if_empty(self, log: _Log) -> None:
+        if not log.entries:
+            self._forgotten = max(self._forgotten, log.forgotten)
+            self._logs.pop(log.room, None)

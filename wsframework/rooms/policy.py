@@ -1,0 +1,56 @@
+"""What happens to members of a room that do not keep up, and a room's counters."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+__all__ = ["RoomStatistics", "SlowPolicy"]
+
+
+@attrs.frozen(kw_only=True)
+class SlowPolicy:
+    """When a room's member counts as slow, and what happens to it then.
+
+    What waits for one connection is counted together, from whatever rooms it comes; each room compares it
+    with its own numbers.
+
+    Attributes:
+        action: `"close"` ends the member's connection with 1013; `"drop_newest"` skips the message that does
+            not fit; `"drop_oldest"` makes room for it by forgetting the room's oldest that wait. Both drop
+            what has waited for too long.
+        max_bytes: payload bytes that may wait in a connection's backlog, besides `Limits.outbox_bytes`; a
+            larger message may wait alone. 1 MiB.
+        max_seconds: how long a message may wait, not counting time in which the server did not run. 10 s: a
+            page that comes back from the background has caught up by then.
+        max_messages: how many may wait. Each takes about 250 bytes besides its payload, so small ones would
+            hold many times `max_bytes` without it, and empty ones any amount. 16,384; NATS clients have such
+            a number beside their bytes too.
+    """
+
+    action: Literal["close", "drop_newest", "drop_oldest"] = attrs.field(
+        default="close", validator=attrs.validators.in_(("close", "drop_newest", "drop_oldest"))
+    )
+    max_bytes: int = attrs.field(default=1024 * 1024, validator=attrs.validators.gt(0))
+    max_seconds: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    max_messages: int = attrs.field(default=16 * 1024, validator=attrs.validators.gt(0))
+
+
+@attrs.frozen
+class RoomStatistics:
+    """A room's counters at one moment.
+
+    Attributes:
+        members: members now, of this `Room`.
+        broadcasts: messages that this `Room` published since it was made.
+        deliveries: copies handed to members' outboxes or backlogs.
+        dropped: copies that a slow member did not get, or that it no longer got when it had left.
+        closed: connections closed because they were slow, or because messages were lost.
+    """
+
+    members: int
+    broadcasts: int
+    deliveries: int
+    dropped: int
+    closed: int

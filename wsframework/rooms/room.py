@@ -1,0 +1,414 @@
+"""A room: membership as a scope, and broadcasts that do not wait.
+
+A message goes from `Room.broadcast` to the engine, and comes back from it to the members through `seats`.
+
+A member that joins with `after=` gets what it has missed first. While the engine's history is read, the room
+is subscribed but the connection is no member yet. The engine returns what followed the position up to the
+newest message that was delivered here; in the same step these messages are committed and the connection
+becomes a member, so the next message that is delivered is the next one for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager
+from threading import get_ident
+from typing import Any, Literal, TypeAlias, cast
+
+import trio
+
+from wsframework.closes import CloseFrame
+from wsframework.connection import Connection
+from wsframework.errors import WrongThread
+from wsframework.rooms.engine import Engine, History, Position, RoomMessage
+from wsframework.rooms.local import LocalEngine
+from wsframework.rooms.policy import RoomStatistics, SlowPolicy
+from wsframework.rooms.presence import copy_of_json
+from wsframework.rooms.seats import Seat, Seats, Stamp, Subscription, subscribe, subscription_of
+from wsframework.transport import BytesLike
+
+__all__ = ["GapPolicy", "Member", "Room"]
+
+GapPolicy: TypeAlias = "Literal['close', 'ignore'] | Callable[[Room, str], None]"
+"""What happens when an engine reports that messages are lost. `"close"` ends the members' connections with
+1013, so that they come back and say what they have; `"ignore"` does nothing; a function is called with the
+room and the reason, in the server's thread, and cannot wait."""
+
+_LONGEST_KEY = 64
+"""Characters of a key, so that engines can store many."""
+
+_member_numbers = itertools.count(1)
+
+
+class Member(Seat):
+    """One connection's membership of one room; what `async with room.join(ws)` gives.
+
+    Attributes:
+        ws: the member's connection.
+        room: the room.
+        id: unique among the members of all rooms of the engine, in all processes.
+        dropped: messages this member did not get because it was slow.
+        missed: whether messages that followed the position given as `after` are lost to this member, for
+            example because the room no longer keeps them; then it has got none of them, or only the first.
+            False: it has got all of them. None: there was no `after`.
+    """
+
+    __slots__ = ("_after", "_data", "missed")
+
+    room: Room
+
+    def __init__(self, room: Room, seats: Seats, ws: Connection, data: Any, after: Position | None) -> None:
+        super().__init__(room, seats, ws, f"{room.engine.node}/{next(_member_numbers)}")
+        self.missed: bool | None = None
+        self._data = copy_of_json(data)
+        self._after = after
+
+    def __repr__(self) -> str:
+        return f"<Member {self.id} of {self.room.name!r}: {self.ws!r}>"
+
+    async def __aenter__(self) -> Member:
+        if self._after is None:
+            self.room._enter(self)
+        else:
+            await self.room._enter_after(self, self._after)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.room._leave(self)
+
+    @property
+    def data(self) -> Any:
+        """What others may know of this member, as JSON: presence. Set it to change it.
+
+        It is a copy: set it again after changing a list or dict. Setting it raises `TypeError` for what is
+        not JSON, and `WrongThread` in another thread than the server's.
+        """
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        if get_ident() != self.endpoint.thread:
+            raise WrongThread("member.data = …")
+        data = copy_of_json(data)
+        self.room._update(self, data)
+        self._data = data
+
+    @property
+    def position(self) -> Position | None:
+        """Where the room is for this member: after the newest message that was handed to it, or dropped.
+
+        With `join(ws, after=position)` it comes back there. None before joining and after leaving, and while
+        the engine does not know it yet.
+        """
+        return self.room._position_of(self)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Payload bytes of broadcasts that wait for room in the connection's outbox, from all its rooms."""
+        waiting = self.endpoint.waiting
+        return 0 if waiting is None else waiting.bytes
+
+
+class Room:
+    """A set of connections that get the same broadcasts.
+
+    All methods that change anything raise `WrongThread` in another thread than the server's. A room may be
+    made in any thread: it belongs to the thread of its members, while it has some.
+
+    Several rooms of one name on one engine, in one process or in many, are one to those who are in them: a
+    broadcast reaches the members of all, and all are present. `members` and the counters are of each `Room`.
+
+    Args:
+        name: what an engine knows the room by.
+        slow: what happens to members that do not keep up.
+        engine: what carries the room; a `LocalEngine` of its own by default.
+        history: how much is kept for those who come back; None for nothing. Rooms of one name should agree:
+            what one publishes that keeps nothing is missing from the history of the others.
+        gap: what happens when the engine reports that messages are lost: `"close"` ends the members'
+            connections with 1013, `"ignore"` does nothing, a function is called with the room and the
+            reason. A `LocalEngine` loses none.
+        stamp: puts positions into messages: `stamp(message, position)` returns what is sent instead. It is
+            called once for each message, and only for messages that have a position.
+
+    Attributes:
+        name: as given.
+        slow: as given.
+        engine: what carries it.
+        history: as given.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        slow: SlowPolicy | None = None,
+        engine: Engine | None = None,
+        history: History | None = None,
+        gap: GapPolicy = "close",
+        stamp: Stamp | None = None,
+    ) -> None:
+        if not callable(gap) and gap not in ("close", "ignore"):
+            raise ValueError(
+                f"gap is 'close', 'ignore' or a function of the room and the reason, not {gap!r}"
+            )
+        self.name = name
+        self.slow = slow or SlowPolicy()
+        # An engine may have a length, and be empty.
+        self.engine = LocalEngine() if engine is None else engine
+        self.history = history
+        self._gap = gap
+        self._seats = Seats(self.slow, stamp, self._lost)
+        self._subscription: Subscription | None = None
+        self._broadcasts = 0
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name!r}: {len(self._seats.members)} members>"
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Those who joined this `Room`, in the order in which they came."""
+        return cast("tuple[Member, ...]", tuple(self._seats.members.values()))
+
+    @property
+    def has_members(self) -> bool:
+        """Whether there are any."""
+        return bool(self._seats.members)
+
+    def present(self) -> list[Any]:
+        """Return the data of all members, wherever they are, in the order in which they came."""
+        return list(self.engine.present(self.name).values())
+
+    def statistics(self) -> RoomStatistics:
+        """Return the room's counters."""
+        seats = self._seats
+        return RoomStatistics(
+            len(seats.members), self._broadcasts, seats.deliveries, seats.dropped, seats.closed
+        )
+
+    # Membership
+
+    def join(
+        self, ws: Connection, data: Any = None, *, after: Position | None = None
+    ) -> AbstractAsyncContextManager[Member]:
+        """Be a member for as long as the `async with` block lasts, however it ends.
+
+        Broadcasts that still wait for room when it ends are delivered nevertheless, in their order, unless
+        they have waited for longer than the room's policy allows.
+
+        With `after`, the messages that followed that position are sent first and the live ones follow;
+        none is lost or doubled between. `member.missed` says whether that could be done. If it could not,
+        the member gets the live messages only.
+
+        Args:
+            ws: the connection that gets the room's broadcasts.
+            data: what others may know of this member, see `Member.data`.
+            after: a position that the client has had: of `member.position`, of `room.publish`, or that a
+                `stamp` has put into a message. It may be any text; what is not a position counts as one
+                that is too old.
+
+        Raises:
+            RuntimeError: the connection is already a member, or is joining.
+            TypeError: the data are not JSON.
+            WrongThread: this is not the connection's thread, or not that of the members there are.
+            RoomUnavailable: with `after`: the engine cannot read the history.
+            ConnectionClosed: with `after`: the connection closed while there was still much to send.
+
+        Cancellation:
+            Without `after`, joining does not wait for anything. With it, cancelled means not a member; some
+            of the missed messages may have been sent. Leaving never waits.
+        """
+        # It may come from a client and be any JSON.
+        return Member(self, self._seats, ws, data, None if after is None else str(after))
+
+    # Ctrl-C is held back here: a membership changes as a whole or not at all, and a broadcast reaches all.
+    @trio.lowlevel.enable_ki_protection
+    def _enter(self, member: Member) -> None:
+        self._admit(member, self._subscription_for(member.ws))
+
+    def _admit(self, member: Member, subscription: Subscription) -> None:
+        ws = member.ws
+        self._subscription = subscription
+        subscription.add(self._seats)
+        self._seats.members[ws] = member
+        try:
+            self.engine.enter(subscription.name, member.id, member.data)
+        except BaseException:
+            self._forget(ws, subscription)
+            raise
+
+    @trio.lowlevel.enable_ki_protection
+    async def _enter_after(self, member: Member, after: Position) -> None:
+        ws = member.ws
+        subscription = self._subscription_for(ws)
+        subscription.joining.add(ws)
+        try:
+            while True:
+                replay = await self.engine.history(subscription.name, after, self.history)
+                if self._seats.fits(replay):
+                    break
+                # The backlog would count the member as slow. What is published meanwhile is read next.
+                for position, message in replay.messages:
+                    await ws.send(self._seats.stamped(message, position))
+                after = replay.position
+            member.missed = not replay.complete
+            self._seats.replay(member, replay)
+            self._admit(member, subscription)
+        finally:
+            subscription.joining.discard(ws)
+            subscription.end_if_unused()
+
+    def _subscription_for(self, ws: Connection) -> Subscription:
+        """Return the subscription for a new member; make it if there is none.
+
+        Raises:
+            RuntimeError: the connection is already a member, or is joining.
+            WrongThread: as for `join`.
+        """
+        thread, subscription = get_ident(), self._subscribed()
+        if thread != ws.endpoint.thread or (subscription is not None and thread != subscription.thread):
+            raise WrongThread("room.join")
+        if subscription is None:
+            return subscribe(self.engine, self.name, thread)
+        if subscription.has(ws):
+            raise RuntimeError(f"{ws!r} is already a member of the room {self.name!r}")
+        return subscription
+
+    @trio.lowlevel.enable_ki_protection
+    def _leave(self, member: Member) -> None:
+        ws, subscription = member.ws, self._subscription
+        if get_ident() != ws.endpoint.thread:
+            raise WrongThread("leaving a room")
+        if subscription is None or self._seats.members.get(ws) is not member:
+            return
+        try:
+            self.engine.leave(subscription.name, member.id)
+        finally:
+            self._forget(ws, subscription)
+
+    def _update(self, member: Member, data: Any) -> None:
+        # One that has left stays so: a task of its may outlive the membership and know nothing of its end.
+        if self._subscription is not None and self._seats.members.get(member.ws) is member:
+            self.engine.enter(self._subscription.name, member.id, data)
+
+    def _position_of(self, member: Member) -> Position | None:
+        if self._subscription is not None and self._seats.members.get(member.ws) is member:
+            return self.engine.position(self._subscription.name)
+        return None
+
+    def _forget(self, ws: Connection, subscription: Subscription) -> None:
+        del self._seats.members[ws]
+        if not self._seats.members:
+            self._subscription = None
+            subscription.remove(self._seats)
+            subscription.end_if_unused()
+
+    def _subscribed(self) -> Subscription | None:
+        """Return what the engine delivers to for rooms of this name, if one of them has members."""
+        return self._subscription or subscription_of(self.engine, self.name)
+
+    def _lost(self, reason: str) -> None:
+        if callable(self._gap):
+            self._gap(self, reason)
+        elif self._gap == "close":
+            self._seats.close_all(
+                CloseFrame(1013, "messages of this room were lost"), f"messages of a room were lost: {reason}"
+            )
+
+    # Messages
+
+    @trio.lowlevel.enable_ki_protection
+    def broadcast(
+        self, message: str | BytesLike, *, exclude: Connection | Member | Iterable[Connection | Member] = ()
+    ) -> int:
+        """Send one message to every member, without waiting.
+
+        With a `LocalEngine` it is in every member's outbox or backlog when this returns. Other engines
+        queue it; then it can still be lost, and `publish` is for messages that must not be.
+
+        What one task broadcasts, every member gets in the same order.
+
+        Args:
+            message: `str` for Text, bytes-like for Binary.
+            exclude: members, or their connections, that shall not get it: the sender itself, say. They get
+                it nevertheless if they come back with a position before it.
+
+        Returns:
+            How many members of this process it reached before this returned: none, if the engine's way leads
+            through a broker. Those that are closing or too slow are not counted.
+
+        Raises:
+            TypeError: the message is neither `str` nor bytes-like, or what is excluded is no member.
+            UnicodeEncodeError: the text holds a lone surrogate.
+            WrongThread: this is not the members' thread.
+            RoomUnavailable: the engine can take no more messages.
+        """
+        plain, excluded = self._prepared(message, exclude, "room.broadcast")
+        reached = self.engine.broadcast(self.name, plain, excluded, self.history)
+        self._broadcasts += 1
+        return reached
+
+    @trio.lowlevel.enable_ki_protection
+    async def publish(
+        self,
+        message: str | BytesLike,
+        *,
+        exclude: Connection | Member | Iterable[Connection | Member] = (),
+        key: str | None = None,
+    ) -> Position:
+        """Send one message to every member, and return when the engine has stored it.
+
+        Args:
+            message: `str` for Text, bytes-like for Binary.
+            exclude: as for `broadcast`.
+            key: 1 to 64 characters, for callers that try again. A second message with the same key in this
+                room within 10 minutes is not sent; the first one's position is returned.
+
+        Returns:
+            The message's position, for `join(ws, after=position)`.
+
+        Raises:
+            TypeError, UnicodeEncodeError, WrongThread: as for `broadcast`.
+            ValueError: the key is empty or too long.
+            RoomUnavailable: it is not stored, or that is not known: see `RoomUnavailable.unknown`.
+
+        Cancellation:
+            With a `LocalEngine`, cancelled means not published. With others it may be stored and delivered,
+            if it was on its way already.
+        """
+        plain, excluded = self._prepared(message, exclude, "room.publish")
+        if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+            raise ValueError(f"a key has 1 to {_LONGEST_KEY} characters; this one has {len(key)}")
+        position = await self.engine.publish(self.name, plain, excluded, self.history, key)
+        self._broadcasts += 1
+        return position
+
+    def _prepared(
+        self,
+        message: str | BytesLike,
+        exclude: Connection | Member | Iterable[Connection | Member],
+        verb: str,
+    ) -> tuple[RoomMessage, Collection[str]]:
+        subscription = self._subscription or self._subscribed()
+        if subscription is not None and get_ident() != subscription.thread:
+            raise WrongThread(verb)
+        plain = RoomMessage.of(message)
+        if exclude == ():
+            return plain, ()
+        connections = _connections(exclude)
+        # An iterator may have run code of the program's, and members may have come or gone.
+        subscription = self._subscription or self._subscribed()
+        return plain, () if subscription is None else subscription.ids(connections)
+
+
+def _connections(exclude: Connection | Member | Iterable[Connection | Member]) -> Iterable[Connection]:
+    if isinstance(exclude, Connection):
+        return (exclude,)
+    if isinstance(exclude, Member):
+        return (exclude.ws,)
+    connections = set()
+    for entry in exclude:
+        if not isinstance(entry, Connection | Member):
+            raise TypeError(f"exclude takes connections and members, not {type(entry).__name__}")
+        connections.add(entry.ws if isinstance(entry, Member) else entry)
+    return connections

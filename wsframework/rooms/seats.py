@@ -1,0 +1,285 @@
+"""The members of rooms in this process, and how a message gets to them.
+
+Theory of operation
+-------------------
+An engine delivers to a `Subscription`, which encodes the message once and offers it to each member in one
+synchronous pass, so all members of a room see all messages in the same order. A member whose outbox has room
+takes the frame at once. For one whose outbox is full the message waits in its connection's *backlog*, in one
+line with what its handler sends and with the broadcasts of its other rooms. The line belongs to the
+connection and not to the membership, so a member that leaves and comes back has the same line, the same
+account and the same order.
+
+A message that would make the backlog larger than the room's `SlowPolicy` allows, or that has waited for
+longer, makes its member *slow*, and the policy says what then happens: to this member alone. The bytes are
+looked at when a message gets in line, the seconds by the backlog's timer.
+
+An engine knows rooms by name. Several `Room`s of one name are one to it: each has its `Seats`, and they share
+a `Subscription`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from threading import get_ident
+from typing import TypeAlias
+
+import trio
+
+from wsframework.backlog import WaitingBroadcast
+from wsframework.closes import CloseFrame
+from wsframework.connection import Connection
+from wsframework.endpoint import Endpoint
+from wsframework.errors import WrongThread
+from wsframework.rooms.engine import Engine, Position, Replay, RoomMessage
+from wsframework.rooms.policy import SlowPolicy
+from wsframework.transport import EncodedMessage
+from wsframework.wire import encode_message
+
+__all__ = ["Seat", "Seats", "Stamp", "Subscription", "subscribe", "subscription_of"]
+
+Stamp: TypeAlias = Callable[[str | bytes, Position], str | bytes]
+"""Put a position into a message: what it returns is sent instead. It is called once for each message that has
+a position, whatever the number of members."""
+
+
+_FEW = 4
+"""A list of so many ids is searched as fast as a set."""
+
+
+class Seat:
+    """One connection in one room: what a message is offered to.
+
+    Attributes:
+        ws: the connection.
+        endpoint: its endpoint.
+        seats: all seats of the room.
+        room: what the connection's backlog tells rooms apart by.
+        id: unique among the members of all rooms of the engine, in all processes.
+        dropped: messages that it did not get because it was slow.
+    """
+
+    __slots__ = ("dropped", "endpoint", "id", "room", "seats", "ws")
+
+    room: object
+
+    def __init__(self, room: object, seats: Seats, ws: Connection, id_: str) -> None:
+        self.room = room
+        self.seats = seats
+        self.ws = ws
+        self.endpoint: Endpoint = ws.endpoint
+        self.id = id_
+        self.dropped = 0
+
+    def take(self, message: EncodedMessage, size: int, due: float) -> bool:
+        """Take a message for which the outbox has no room: into the backlog, or not at all."""
+        endpoint, policy = self.endpoint, self.seats.slow
+        waiting = endpoint.waiting
+        if waiting is not None and waiting.is_full(size, policy.max_bytes, policy.max_messages):
+            waiting.offer()
+            if not self._make_place(size, policy):
+                return False
+            # That may have moved the whole line into the outbox.
+            if endpoint.offer(message, size):
+                return True
+        if endpoint.closed is not None:
+            return False
+        endpoint.open_backlog().add_broadcast(WaitingBroadcast(self, message, size, due), policy.max_seconds)
+        return True
+
+    def _make_place(self, size: int, policy: SlowPolicy) -> bool:
+        """Do what the policy says if there is no place in line; return whether there is one then."""
+        endpoint, room = self.endpoint, self.room
+        waiting = endpoint.waiting
+        limits = size, policy.max_bytes, policy.max_messages
+        if waiting is None or not waiting.is_full(*limits):
+            return True
+        if policy.action == "close":
+            self._close_slow()
+            return False
+        if policy.action == "drop_newest" or not waiting.can_make_place(room, *limits):
+            self.drop()
+            return False
+        while waiting.is_full(*limits):
+            waiting.remove_oldest(room).member.drop()
+        endpoint.made_room()
+        return True
+
+    def overdue(self) -> None:
+        """Do what the policy says about the room's oldest message in line, which has waited for too long."""
+        waiting = self.endpoint.waiting
+        if self.seats.slow.action == "close":
+            self._close_slow()
+        elif waiting is not None:
+            waiting.remove_oldest(self.room)
+            self.drop()
+
+    def drop(self) -> None:
+        """Count a message that this member does not get."""
+        self.dropped += 1
+        self.seats.dropped += 1
+
+    def _close_slow(self) -> None:
+        self.seats.closed += 1
+        self.endpoint.start_close(CloseFrame(1013, "too slow for this room"), "a slow member of a room")
+
+
+class Seats:
+    """The members of one `Room`.
+
+    Attributes:
+        slow: what happens to members that do not keep up.
+        stamp: puts positions into messages, or None.
+        on_lost: called with a reason when messages are lost.
+        members: by connection, in the order in which they came.
+        deliveries, dropped, closed: as in `RoomStatistics`.
+    """
+
+    __slots__ = ("closed", "deliveries", "dropped", "members", "on_lost", "slow", "stamp")
+
+    def __init__(self, slow: SlowPolicy, stamp: Stamp | None, on_lost: Callable[[str], None]) -> None:
+        self.slow = slow
+        self.stamp = stamp
+        self.on_lost = on_lost
+        self.members: dict[Connection, Seat] = {}
+        self.deliveries = 0
+        self.dropped = 0
+        self.closed = 0
+
+    def deliver(self, message: EncodedMessage, exclude: Collection[str]) -> int:
+        """Offer a message to all members but the excluded; how many it reached."""
+        reached = 0
+        size = len(message.payload)
+        refused: list[Seat] = []
+        # A copy would cost as much as the deliveries. Nothing in this loop can change who is a member; what
+        # could, such as closing one, comes after it.
+        for member in self.members.values():
+            if exclude and member.id in exclude:
+                continue
+            # Nearly always the outbox has room.
+            if member.endpoint.offer(message, size):
+                reached += 1
+            else:
+                refused.append(member)
+        if refused:
+            due = trio.current_time() + self.slow.max_seconds
+            for member in refused:
+                if member.take(message, size, due):
+                    reached += 1
+        self.deliveries += reached
+        return reached
+
+    def replay(self, member: Seat, replay: Replay) -> None:
+        """Offer what a member has missed."""
+        for position, message in replay.messages:
+            encoded = _encoded(
+                message if self.stamp is None else RoomMessage.of(self.stamped(message, position))
+            )
+            size = len(encoded.payload)
+            due = trio.current_time() + self.slow.max_seconds
+            if member.endpoint.offer(encoded, size) or member.take(encoded, size, due):
+                self.deliveries += 1
+
+    def fits(self, replay: Replay) -> bool:
+        """Whether a backlog may take it as a whole, and as much again."""
+        size = sum([len(message.payload) for _, message in replay.messages])
+        return size <= self.slow.max_bytes // 2 and len(replay.messages) <= self.slow.max_messages // 2
+
+    def stamped(self, message: RoomMessage, position: Position) -> str | bytes:
+        """Return a message as members get it."""
+        return message.data if self.stamp is None else self.stamp(message.data, position)
+
+    def close_all(self, frame: CloseFrame, cause: str) -> None:
+        """Close the connections of all members."""
+        for member in list(self.members.values()):
+            self.closed += 1
+            member.endpoint.start_close(frame, cause)
+
+
+def _encoded(message: RoomMessage) -> EncodedMessage:
+    opcode, payload = message.opcode, message.payload
+    return EncodedMessage(opcode, payload, encode_message(opcode, payload))
+
+
+class Subscription:
+    """What an engine delivers to: all `Room`s of one name that have members here, or will have.
+
+    Attributes:
+        engine: the engine.
+        name: the name that the engine knows.
+        thread: the number of the members' thread.
+        seats: of the `Room`s that have members.
+        joining: connections that will be members once they have got what they missed.
+    """
+
+    __slots__ = ("engine", "joining", "name", "seats", "thread")
+
+    def __init__(self, engine: Engine, name: str, thread: int) -> None:
+        self.engine = engine
+        self.name = name
+        self.thread = thread
+        self.seats: tuple[Seats, ...] = ()
+        self.joining: set[Connection] = set()
+
+    def deliver(self, message: RoomMessage, position: Position | None, exclude: Collection[str]) -> int:
+        """Hand a message to all members, as `Subscriber.deliver` says."""
+        if get_ident() != self.thread:
+            raise WrongThread("room.broadcast")
+        reached = 0
+        encoded = _encoded(message)
+        for seats in self.seats:
+            if seats.stamp is None or position is None:
+                reached += seats.deliver(encoded, exclude)
+            else:
+                reached += seats.deliver(_encoded(RoomMessage.of(seats.stamped(message, position))), exclude)
+        return reached
+
+    def lost(self, reason: str) -> None:
+        """Report that messages are lost, as `Subscriber.lost` says."""
+        if get_ident() != self.thread:
+            raise WrongThread("reporting lost messages of a room")
+        for seats in self.seats:
+            seats.on_lost(reason)
+
+    def has(self, ws: Connection) -> bool:
+        """Whether a connection is a member, or will be."""
+        return ws in self.joining or any(ws in seats.members for seats in self.seats)
+
+    def ids(self, connections: Iterable[Connection]) -> Collection[str]:
+        """Return the ids of those connections that are members."""
+        members = [seats.members.get(ws) for ws in connections for seats in self.seats]
+        ids = [member.id for member in members if member is not None]
+        return ids if len(ids) <= _FEW else frozenset(ids)
+
+    def add(self, seats: Seats) -> None:
+        """Deliver to the members of another `Room` too."""
+        if not any(known is seats for known in self.seats):
+            self.seats += (seats,)
+
+    def remove(self, seats: Seats) -> None:
+        """Stop to deliver to the members of a `Room`."""
+        self.seats = tuple(known for known in self.seats if known is not seats)
+
+    def end_if_unused(self) -> None:
+        """Tell the engine that there are no members, if there are none."""
+        key = id(self.engine), self.name
+        if not self.seats and not self.joining and _subscriptions.get(key) is self:
+            del _subscriptions[key]
+            self.engine.unsubscribe(self.name)
+
+
+_subscriptions: dict[tuple[int, str], Subscription] = {}
+"""By the engine's id and the room's name, as long as there are members. Engines need not be hashable, and
+each entry holds its engine, so no other one can have its id."""
+
+
+def subscription_of(engine: Engine, name: str) -> Subscription | None:
+    """Return what the engine delivers to for rooms of that name, if there are members."""
+    return _subscriptions.get((id(engine), name))
+
+
+def subscribe(engine: Engine, name: str, thread: int) -> Subscription:
+    """Have the engine deliver to the members that there will be."""
+    subscription = Subscription(engine, name, thread)
+    engine.subscribe(name, subscription)
+    _subscriptions[id(engine), name] = subscription
+    return subscription
