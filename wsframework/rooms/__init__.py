@@ -16,9 +16,9 @@ with its history in `history`.
 from wsframework.rooms.engine import Engine, History, Position, Replay, RoomMessage, Subscriber
 from wsframework.rooms.local import LocalEngine
 from wsframework.rooms.policy import RoomStatistics, SlowPolicy
-from wsframework.rooms.room import GapPolicy, Member, Room
+from wsframework.rooms.room import Member, Room
 from wsframework.rooms.rooms import Rooms
-from wsframework.rooms.seats import Stamp
+from wsframework.rooms.seats import GapPolicy, Stamp
 
 __all__ = [
     "Engine",

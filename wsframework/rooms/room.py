@@ -11,29 +11,23 @@ becomes a member, so the next message that is delivered is the next one for it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from threading import get_ident
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import trio
 
-from wsframework.closes import CloseFrame
 from wsframework.connection import Connection
 from wsframework.errors import WrongThread
 from wsframework.rooms.engine import Engine, History, Position, RoomMessage
 from wsframework.rooms.local import LocalEngine
 from wsframework.rooms.policy import RoomStatistics, SlowPolicy
 from wsframework.rooms.presence import copy_of_json
-from wsframework.rooms.seats import Seat, Seats, Stamp, Subscription, subscribe, subscription_of
+from wsframework.rooms.seats import GapPolicy, Seat, Seats, Stamp, Subscription, subscribe, subscription_of
 from wsframework.transport import BytesLike
 
-__all__ = ["GapPolicy", "Member", "Room"]
-
-GapPolicy: TypeAlias = "Literal['close', 'ignore'] | Callable[[Room, str], None]"
-"""What happens when an engine reports that messages are lost. `"close"` ends the members' connections with
-1013, so that they come back and say what they have; `"ignore"` does nothing; a function is called with the
-room and the reason, in the server's thread, and cannot wait."""
+__all__ = ["Member", "Room"]
 
 _LONGEST_KEY = 64
 """Characters of a key, so that engines can store many."""
@@ -157,8 +151,7 @@ class Room:
         # An engine may have a length, and be empty.
         self.engine = LocalEngine() if engine is None else engine
         self.history = history
-        self._gap = gap
-        self._seats = Seats(self.slow, stamp, self._lost)
+        self._seats = Seats(self.slow, stamp, gap)
         self._subscription: Subscription | None = None
         self._broadcasts = 0
 
@@ -306,14 +299,6 @@ class Room:
     def _subscribed(self) -> Subscription | None:
         """Return what the engine delivers to for rooms of this name, if one of them has members."""
         return self._subscription or subscription_of(self.engine, self.name)
-
-    def _lost(self, reason: str) -> None:
-        if callable(self._gap):
-            self._gap(self, reason)
-        elif self._gap == "close":
-            self._seats.close_all(
-                CloseFrame(1013, "messages of this room were lost"), f"messages of a room were lost: {reason}"
-            )
 
     # Messages
 

@@ -8,8 +8,8 @@ from weakref import WeakValueDictionary
 from wsframework.rooms.engine import Engine, History
 from wsframework.rooms.local import LocalEngine
 from wsframework.rooms.policy import SlowPolicy
-from wsframework.rooms.room import GapPolicy, Room
-from wsframework.rooms.seats import Stamp
+from wsframework.rooms.room import Room
+from wsframework.rooms.seats import GapPolicy, Stamp
 
 __all__ = ["Rooms"]
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from threading import get_ident
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import trio
 
@@ -35,12 +35,17 @@ from wsframework.rooms.policy import SlowPolicy
 from wsframework.transport import EncodedMessage
 from wsframework.wire import encode_message
 
-__all__ = ["Seat", "Seats", "Stamp", "Subscription", "subscribe", "subscription_of"]
+__all__ = ["GapPolicy", "Seat", "Seats", "Stamp", "Subscription", "subscribe", "subscription_of"]
 
 Stamp: TypeAlias = Callable[[str | bytes, Position], str | bytes]
 """Put a position into a message: what it returns is sent instead. It is called once for each message that has
 a position, whatever the number of members."""
 
+
+GapPolicy: TypeAlias = Literal["close", "ignore"] | Callable[[Any, str], None]
+"""What happens when an engine reports that messages are lost. `"close"` ends the members' connections with
+1013, so that they come back and say what they have; `"ignore"` does nothing; a function is called with the
+room and the reason, in the server's thread, and cannot wait."""
 
 _FEW = 4
 """A list of so many ids is searched as fast as a set."""
@@ -129,17 +134,17 @@ class Seats:
     Attributes:
         slow: what happens to members that do not keep up.
         stamp: puts positions into messages, or None.
-        on_lost: called with a reason when messages are lost.
+        gap: what happens when messages are lost.
         members: by connection, in the order in which they came.
         deliveries, dropped, closed: as in `RoomStatistics`.
     """
 
-    __slots__ = ("closed", "deliveries", "dropped", "members", "on_lost", "slow", "stamp")
+    __slots__ = ("closed", "deliveries", "dropped", "gap", "members", "slow", "stamp")
 
-    def __init__(self, slow: SlowPolicy, stamp: Stamp | None, on_lost: Callable[[str], None]) -> None:
+    def __init__(self, slow: SlowPolicy, stamp: Stamp | None, gap: GapPolicy) -> None:
         self.slow = slow
         self.stamp = stamp
-        self.on_lost = on_lost
+        self.gap = gap
         self.members: dict[Connection, Seat] = {}
         self.deliveries = 0
         self.dropped = 0
@@ -188,11 +193,20 @@ class Seats:
         """Return a message as members get it."""
         return message.data if self.stamp is None else self.stamp(message.data, position)
 
-    def close_all(self, frame: CloseFrame, cause: str) -> None:
-        """Close the connections of all members."""
-        for member in list(self.members.values()):
-            self.closed += 1
-            member.endpoint.start_close(frame, cause)
+    def lost(self, reason: str) -> None:
+        """Do what `gap` says: messages were lost."""
+        members = list(self.members.values())
+        if callable(self.gap):
+            # These seats do not refer to their room: they would keep it alive.
+            self.gap(members[0].room, reason)
+        elif self.gap == "close":
+            frame, cause = (
+                CloseFrame(1013, "messages of this room were lost"),
+                f"messages of a room were lost: {reason}",
+            )
+            for member in members:
+                self.closed += 1
+                member.endpoint.start_close(frame, cause)
 
 
 def _encoded(message: RoomMessage) -> EncodedMessage:
@@ -238,7 +252,7 @@ class Subscription:
         if get_ident() != self.thread:
             raise WrongThread("reporting lost messages of a room")
         for seats in self.seats:
-            seats.on_lost(reason)
+            seats.lost(reason)
 
     def has(self, ws: Connection) -> bool:
         """Whether a connection is a member, or will be."""
