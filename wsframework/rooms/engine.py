@@ -192,8 +192,9 @@ class Engine(ABC):
         """Return what followed a position.
 
         The room is subscribed. No message is lost or doubled between what this returns and what is
-        delivered: it returns all messages after the position up to the newest that was delivered here,
-        and takes that step without a checkpoint before it returns.
+        delivered: it returns all messages after the position up to the newest that was delivered here, and
+        there is no checkpoint between that cut and the return. A client may come from another node with a
+        position that was not delivered here yet; then it waits until that has happened.
 
         Args:
             room: the room's name.

@@ -11,6 +11,7 @@ tear, cancelling a piece of code everywhere it can be cancelled, and judging eve
 from wsframework.testing.cancelling import CancelPoint, CancelReport, cancel_everywhere
 from wsframework.testing.client import Client, ClientSettings, open_client
 from wsframework.testing.deadline import DeadlineExceeded
+from wsframework.testing.engines import EngineContract, RecordingSubscriber
 from wsframework.testing.faults import (
     Gate,
     HalfOpen,
@@ -53,4 +54,6 @@ __all__ = [
     "ResetAfter",
     "StreamWrapper",
     "reset_stream",
+    "EngineContract",
+    "RecordingSubscriber",
 ]

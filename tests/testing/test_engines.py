@@ -1,0 +1,96 @@
+"""The contract of engines: `LocalEngine` keeps it, and engines that break it are found out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from wsframework import Engine, History, LocalEngine, Position, Replay, RoomMessage
+from wsframework.testing import EngineContract
+
+
+class TestLocalEngine(EngineContract):
+    @asynccontextmanager
+    async def engines(self) -> AsyncIterator[list[Engine]]:
+        engine = LocalEngine()
+        async with engine.run():
+            yield [engine]
+
+
+class Twice(LocalEngine):
+    """Delivers a message twice."""
+
+    def broadcast(self, room: str, message: RoomMessage, exclude: Collection[str], history: Any) -> int:
+        super().broadcast(room, message, exclude, history)
+        return super().broadcast(room, message, exclude, history)
+
+
+class Forgetful(LocalEngine):
+    """Keeps ten messages, and calls everything complete."""
+
+    async def history(self, room: str, after: Position, history: History | None) -> Replay:
+        found = await super().history(room, after, history)
+        return Replay(found.messages, found.position, True)
+
+
+class Including(LocalEngine):
+    """Excludes nothing."""
+
+    def broadcast(self, room: str, message: RoomMessage, exclude: Collection[str], history: Any) -> int:
+        return super().broadcast(room, message, (), history)
+
+
+class Keyless(LocalEngine):
+    """Ignores keys."""
+
+    async def publish(
+        self, room: str, message: RoomMessage, exclude: Collection[str], history: Any, key: str | None
+    ) -> Position:
+        return await super().publish(room, message, exclude, history, None)
+
+
+class Late(LocalEngine):
+    """Has a moment between the cut of the history and its return."""
+
+    async def history(self, room: str, after: Position, history: History | None) -> Replay:
+        found = await super().history(room, after, history)
+        await trio.lowlevel.checkpoint()
+        return found
+
+
+class Reordering(LocalEngine):
+    """Puts who has new data last."""
+
+    def enter(self, room: str, member: str, data: Any) -> None:
+        self.leave(room, member)
+        super().enter(room, member, data)
+
+
+def contract_of(make: Callable[[], Engine]) -> EngineContract:
+    class Contract(EngineContract):
+        @asynccontextmanager
+        async def engines(self) -> AsyncIterator[list[Engine]]:
+            yield [make()]
+
+    return Contract()
+
+
+@pytest.mark.parametrize(
+    ("engine", "test"),
+    [
+        (Twice, EngineContract.test_a_message_reaches_the_members_of_all_nodes_once_and_unchanged),
+        (Including, EngineContract.test_ids_are_excluded_at_the_node_that_has_them),
+        (Keyless, EngineContract.test_a_key_is_published_once),
+        (Forgetful, EngineContract.test_what_was_forgotten_is_not_called_complete),
+        (Forgetful, EngineContract.test_what_is_no_position_of_this_history_is_not_complete_and_no_error),
+        (Late, EngineContract.test_nothing_is_lost_or_doubled_between_history_and_what_is_delivered),
+        (Reordering, EngineContract.test_members_are_present_everywhere_in_the_order_in_which_they_came),
+    ],
+)
+async def test_an_engine_that_breaks_the_contract_fails_it(engine: type[Engine], test: Any) -> None:
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        await test(contract_of(engine))
