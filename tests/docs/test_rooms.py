@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import pytest
+import json
+
 import trio
 import trio.testing
 
@@ -55,21 +56,26 @@ async def test_a_thread_reports_its_progress(follow: Follow) -> None:
         assert [await client.receive() for _ in expected] == expected
 
 
-@exercises(PAGE, "two_houses.py")
-async def test_a_room_of_two_houses_is_one_room(
-    follow: Follow, autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+@exercises(PAGE, "resume.py")
+async def test_a_client_that_comes_back_gets_what_it_missed(
+    follow: Follow, autojump_clock: trio.testing.MockClock
 ) -> None:
-    module = follow(PAGE).load("two_houses.py")
-    async with (
-        serve(module.app) as server,
-        server.connect("/north/hall") as north,
-        server.connect("/south/hall") as south,
-    ):
-        await trio.testing.wait_all_tasks_blocked()
-        assert module.north.present("hall") == ["north", "south"]
-        await north.send("hello")
-        assert await south.receive() == "hello"
-    assert capsys.readouterr().out == "from now on this house wants to hear of hall\n" * 2
+    app = follow(PAGE).load("resume.py").app
+    async with serve(app) as server:
+        async with server.connect("/rooms/tea") as ada:
+            async with server.connect("/rooms/tea") as bob:
+                await trio.testing.wait_all_tasks_blocked()
+                await bob.send("heard")
+                seen = json.loads(str(await ada.receive()))
+                assert seen["text"] == "heard"
+            await ada.send("missed")
+            assert json.loads(str(await ada.receive()))["text"] == "missed"
+            async with server.connect(f"/rooms/tea?after={seen['position']}") as again:
+                assert json.loads(str(await again.receive()))["text"] == "missed"
+                await ada.send("live")
+                assert json.loads(str(await again.receive()))["text"] == "live"
+        async with server.connect("/rooms/tea?after=nothing") as stranger:
+            assert "notice" in json.loads(str(await stranger.receive()))
 
 
 def test_the_defaults_that_the_page_names_are_the_defaults() -> None:

@@ -163,8 +163,10 @@ class EngineContract:
             engine.subscribe(room, again)
             await _until(lambda: engine.position(room) is not None)
             await engine.publish(room, RoomMessage.of("heard"), (), None, None)
-            await _until(lambda: bool(again.received))
-            assert (subscribers[0].messages, again.messages) == ([], ["heard"])
+            await _until(lambda: "heard" in again.messages)
+            assert subscribers[0].messages == []
+            # What was on its way when it subscribed may come before.
+            assert again.messages in (["heard"], ["unheard", "heard"])
 
     # Stored messages
 
