@@ -172,7 +172,10 @@ class Engine(ABC):
         """Store a message and deliver it to all members everywhere, in one order with `broadcast`.
 
         Args:
-            room, message, exclude, history: as for `broadcast`.
+            room: the room's name.
+            message: the message.
+            exclude: as for `broadcast`.
+            history: as for `broadcast`.
             key: for callers that try again. A message with the same key in the same room within 10 minutes
                 is the same message: it is not delivered again, and the first one's position is returned.
 
