@@ -530,12 +530,15 @@ def test_a_tuned_socket_does_not_block_and_does_not_wait_to_fill_packets() -> No
 
 async def test_waiting_for_a_flush_ends_with_it_and_with_the_hub(pair: Pair, poller: Poller) -> None:
     hub = Hub(poller)
-    await hub.flushed()  # nothing flushes, so there is nothing to wait for
     watcher = Watcher(hub, pair[0])
+    hub.mark_dirty(watcher)
+    await hub.flushed(watcher)  # nothing flushes, so there is nothing to wait for
+    hub.flush_now()
+    watcher.flushes = 0
     flushes: list[int] = []
 
     async def wait() -> None:
-        await hub.flushed()
+        await hub.flushed(watcher)
         flushes.append(watcher.flushes)
 
     async with trio.open_nursery() as nursery:
@@ -549,7 +552,7 @@ async def test_waiting_for_a_flush_ends_with_it_and_with_the_hub(pair: Pair, pol
         nursery.start_soon(wait)
         nursery.cancel_scope.cancel()
     assert len(flushes) == 2
-    await hub.flushed()
+    await hub.flushed(watcher)
     hub.close()
 
 
@@ -565,7 +568,20 @@ async def test_a_keyboard_interrupt_cannot_strike_while_a_task_begins_to_wait_fo
 
     await trio.testing.wait_all_tasks_blocked()
     monkeypatch.setattr(hub_module, "wait_task_rescheduled", watched)
-    hub.mark_dirty(Watcher(hub, pair[0]))
+    watcher = Watcher(hub, pair[0])
+    hub.mark_dirty(watcher)
     assert not trio.lowlevel.currently_ki_protected()
-    await hub.flushed()
+    await hub.flushed(watcher)
     assert protected == {True}
+
+
+async def test_waiting_for_a_flush_outlasts_turns_that_end_before_it(
+    hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_WRITE_SECONDS", -1)  # every turn ends after the first look at the clock
+    watchers = [Watcher(hub, pair[0]) for _ in range(40)]
+    await trio.testing.wait_all_tasks_blocked()
+    for watcher in watchers:
+        hub.mark_dirty(watcher)
+    await hub.flushed(watchers[-1])
+    assert [watcher.flushes for watcher in watchers] == [1] * 40

@@ -257,14 +257,15 @@ class Hub:
             if self._unfinished:
                 await trio.lowlevel.checkpoint()
 
-    # A Ctrl-C between the two lines would leave a task in the list that does not wait.
+    # A Ctrl-C between two of the lines would leave a task in the list that does not wait.
     @trio.lowlevel.enable_ki_protection
-    async def flushed(self) -> None:
-        """Wait, for one turn at most, until every pollee that is dirty now has been flushed once.
+    async def flushed(self, pollee: Pollee) -> None:
+        """Wait until a pollee that is dirty has been flushed, or the hub has ended.
 
         Cancellation: it cannot be cancelled.
         """
-        if self._flushing and self._dirty:
+        # Again, when the turn's time was over before it was this pollee's turn.
+        while self._flushing and pollee.dirty:
             self._await_flush.append(current_task())
             await wait_task_rescheduled(_never)
 

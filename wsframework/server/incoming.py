@@ -448,6 +448,15 @@ class Incoming:
         assert self._upgraded is not None
         self._upgraded.begin(self._trailing)
 
+    async def answered(self) -> None:
+        """Wait until the answer to the upgrade was offered to the socket.
+
+        Cancellation: it cannot be cancelled.
+        """
+        assert self._upgraded is not None
+        # Not a flush of its own: sent one by one between tasks, answers cost a tenth of a connection more.
+        await self._hub.flushed(self._upgraded)
+
     @property
     def _trailing(self) -> bytes:
         return b"" if self._head is None else self._head.trailing + self._early

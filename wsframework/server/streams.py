@@ -117,6 +117,9 @@ class StreamIncoming:
         """Let the transport move bytes."""
         self._decided.set()
 
+    async def answered(self) -> None:
+        """Do not wait: the answer is written by the connection's own task."""
+
     def abort(self) -> None:
         """Close the stream without a word."""
         self._transport = None
