@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from wsframework.crashes import interrupt_in, leaves, split, split_cancelled
+from wsframework.crashes import interrupt_in, is_a, leaves, split, split_cancelled, unwrap_group
 
 INTERRUPT = KeyboardInterrupt()
 DEEP: BaseException = ValueError(1)
@@ -21,6 +21,33 @@ def test_groups_may_be_nested_deeper_than_the_stack() -> None:
     assert len(list(leaves(DEEP))) == 1
     assert interrupt_in(DEEP) is None
     assert split(DEEP, KeyboardInterrupt) == (None, DEEP)
+
+
+def test_a_deep_group_of_two_kinds_is_split_all_the_same() -> None:
+    error = ValueError(2)
+    deep: BaseException = INTERRUPT
+    for _ in range(5000):
+        deep = BaseExceptionGroup("g", [deep])
+    first, second = split(BaseExceptionGroup("both", [deep, error]), KeyboardInterrupt)
+    assert first is not None
+    assert second is not None
+    assert [list(leaves(first)), list(leaves(second))] == [[INTERRUPT], [error]]
+
+
+class Liar(ValueError):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("no class")
+
+
+def test_an_exception_is_not_asked_what_it_is() -> None:
+    liar = Liar()
+    assert is_a(liar, ValueError)
+    assert not is_a(liar, KeyboardInterrupt)
+    assert interrupt_in(liar) is None
+    assert unwrap_group(liar) is liar
+    assert split(liar, KeyboardInterrupt) == (None, liar)
+    assert interrupt_in(BaseExceptionGroup("g", [liar, INTERRUPT])) is INTERRUPT
 
 
 @pytest.mark.parametrize(
@@ -53,3 +80,12 @@ async def test_cancellation_is_split_from_the_rest() -> None:
     assert first is not None
     assert second is not None
     assert [*leaves(first), *leaves(second)] == [cancelled, error]
+
+
+def test_unwrap_group_takes_a_lone_exception_out_of_all_its_groups() -> None:
+    inner = ValueError("x")
+    assert unwrap_group(inner) is inner
+    assert unwrap_group(ExceptionGroup("a", [ExceptionGroup("b", [inner])])) is inner
+    two = ExceptionGroup("two", [inner, KeyError("y")])
+    assert unwrap_group(two) is two
+    assert unwrap_group(ExceptionGroup("around", [two])) is two

@@ -21,7 +21,6 @@ from wsframework.errors import (
     Reject,
     RouteError,
     WSFrameworkError,
-    unwrap_group,
 )
 
 OURS = CloseFrame(1001, "going away")
@@ -108,12 +107,3 @@ def test_a_handshake_error_carries_its_http_answer() -> None:
     assert (error.status, error.headers) == (426, (("Sec-WebSocket-Version", "13"),))
     assert str(error) == "version 12 is not spoken"
     assert (HandshakeError("bad").status, HandshakeError("bad").headers) == (400, ())
-
-
-def test_unwrap_group_takes_a_lone_exception_out_of_all_its_groups() -> None:
-    inner = ValueError("x")
-    assert unwrap_group(inner) is inner
-    assert unwrap_group(ExceptionGroup("a", [ExceptionGroup("b", [inner])])) is inner
-    two = ExceptionGroup("two", [inner, KeyError("y")])
-    assert unwrap_group(two) is two
-    assert unwrap_group(ExceptionGroup("around", [two])) is two

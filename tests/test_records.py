@@ -260,7 +260,18 @@ class Broken(logging.Handler):
     """A program's own, with a mistake."""
 
     def emit(self, entry: logging.LogRecord) -> None:
+        # What was to be logged is the context of what goes wrong.
+        if entry.exc_info and entry.exc_info[1] is not None:
+            raise LookupError("in the handler") from entry.exc_info[1]
         raise LookupError("in the handler")
+
+
+class Masked(Exception):
+    """Breaks the standard library's traceback."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("no class")
 
 
 def test_a_handler_that_raises_does_not_end_what_it_hears_of(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,5 +280,6 @@ def test_a_handler_that_raises_does_not_end_what_it_hears_of(capsys: pytest.Capt
     logger.addHandler(handler)
     try:
         record(logging.ERROR, "connection.failed")
+        record(logging.ERROR, "connection.failed", exc_info=Masked())
     finally:
         logger.removeHandler(handler)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeGuard, TypeVar
 
 import trio
 
-__all__ = ["interrupt_in", "leaves", "split", "split_cancelled"]
+__all__ = ["interrupt_in", "is_a", "leaves", "split", "split_cancelled", "unwrap_group"]
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+
+def is_a(error: BaseException, kind: type[ErrorT]) -> TypeGuard[ErrorT]:
+    """Whether an exception is of a kind.
+
+    `isinstance` would ask the exception's `__class__` too, which a user may have written and which may raise.
+    """
+    return issubclass(type(error), kind)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -15,7 +26,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
     left = [error]
     while left:
         first = left.pop()
-        if isinstance(first, BaseExceptionGroup):
+        if is_a(first, BaseExceptionGroup):
             left.extend(reversed(first.exceptions))
         else:
             yield first
@@ -23,22 +34,41 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
     """Return the KeyboardInterrupt that an exception is or holds, if any: it is about the whole program."""
-    if error is None or isinstance(error, KeyboardInterrupt):
-        return error
-    return next((leaf for leaf in leaves(error) if isinstance(leaf, KeyboardInterrupt)), None)
+    if error is None:
+        return None
+    return next((leaf for leaf in leaves(error) if is_a(leaf, KeyboardInterrupt)), None)
 
 
 def split(
     error: BaseException, kind: type[BaseException]
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Split an exception, or a group, into what is of a kind and what is not."""
-    # Asked first, because Python splits a group by recursion, and hardly any is of two kinds.
-    if not any(isinstance(leaf, kind) for leaf in leaves(error)):
+    """Split an exception, or a group, into what is of a kind and what is not.
+
+    The halves of a group have its shape; those of one that is nested too deep for Python to split are flat.
+    """
+    found = list(leaves(error))
+    of_kind = [leaf for leaf in found if is_a(leaf, kind)]
+    # Python splits a group by recursion, and hardly any is of two kinds.
+    if not of_kind:
         return None, error
-    return error.split(kind) if isinstance(error, BaseExceptionGroup) else (error, None)
+    if len(of_kind) == len(found):
+        return error, None
+    assert isinstance(error, BaseExceptionGroup)
+    try:
+        return error.split(kind)
+    except RecursionError:
+        others = [leaf for leaf in found if not is_a(leaf, kind)]
+        return BaseExceptionGroup(error.message, of_kind), BaseExceptionGroup(error.message, others)
 
 
 def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Split an exception, or a group, into cancellation, which must go on to its scope, and everything
     else."""
     return split(error, trio.Cancelled)
+
+
+def unwrap_group(error: BaseException) -> BaseException:
+    """Take an exception out of groups that hold nothing else: groups that our nurseries created."""
+    while is_a(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

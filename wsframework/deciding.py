@@ -25,8 +25,8 @@ import trio
 from wsframework.authority import AllowedHosts, parse_authority
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in, split_cancelled
-from wsframework.errors import ConfigurationError, Reject, unwrap_group
+from wsframework.crashes import interrupt_in, split_cancelled, unwrap_group
+from wsframework.errors import ConfigurationError, Reject
 from wsframework.origins import Origins
 from wsframework.records import record
 from wsframework.request import Request, Response

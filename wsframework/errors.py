@@ -38,7 +38,6 @@ __all__ = [
     "PluginError",
     "ImportStringError",
     "HandshakeError",
-    "unwrap_group",
 ]
 
 
@@ -194,10 +193,3 @@ class HandshakeError(WSFrameworkError):
         super().__init__(message)
         self.status = status
         self.headers = headers
-
-
-def unwrap_group(error: BaseException) -> BaseException:
-    """Take an exception out of groups that hold nothing else: groups that our nurseries created."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -79,10 +79,11 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
     extra = {"event": event, "fields": known, "stack": stack}
     try:
         logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=2)
-    except Exception:
-        # A handler or filter of the program's own, which must not end what it only hears of.
+    except Exception as error:
+        # A handler or filter of the program's own, which must not end what it only hears of. Not the standard
+        # library's traceback, which may fail as the handler did: an exception can be a user's code too.
         print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
-        traceback.print_exc(file=sys.__stderr__)
+        print(traceback_of(error), file=sys.__stderr__)
 
 
 def describe(error: BaseException) -> str:

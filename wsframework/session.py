@@ -34,8 +34,8 @@ import trio
 from wsframework.closes import CloseFrame
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in, leaves, split
-from wsframework.errors import Close, ConnectionClosed, RoomUnavailable, unwrap_group
+from wsframework.crashes import interrupt_in, is_a, leaves, split, unwrap_group
+from wsframework.errors import Close, ConnectionClosed, RoomUnavailable
 from wsframework.observer import Observer
 from wsframework.records import record
 from wsframework.request import Address, Request, Response
@@ -294,19 +294,17 @@ class Session:
         frame = CloseFrame(1000)
         if error is not None:
             found = list(leaves(error))
-            if any(isinstance(leaf, KeyboardInterrupt) for leaf in found):
+            if any(is_a(leaf, KeyboardInterrupt) for leaf in found):
                 # It is about the program, which closes this connection with all others.
                 _, rest = split(error, KeyboardInterrupt)
                 if rest is None:
                     return
                 error = unwrap_group(rest)
                 found = list(leaves(error))
-            closes = [leaf for leaf in found if isinstance(leaf, Close)]
+            closes = [leaf for leaf in found if is_a(leaf, Close)]
             # A ConnectionClosed that escapes while this connection is open is about another one: an error.
-            ours = [
-                leaf for leaf in found if isinstance(leaf, ConnectionClosed) and self._ws.closed is not None
-            ]
-            unavailable = [leaf for leaf in found if isinstance(leaf, RoomUnavailable)]
+            ours = [leaf for leaf in found if is_a(leaf, ConnectionClosed) and self._ws.closed is not None]
+            unavailable = [leaf for leaf in found if is_a(leaf, RoomUnavailable)]
             if len(closes) + len(ours) + len(unavailable) < len(found):
                 frame = CloseFrame(1011, "internal error")
                 self._observer.handler_crashed(self._ws.request, self._acceptance.name, error)

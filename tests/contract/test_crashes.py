@@ -14,7 +14,7 @@ from tests.contract.differences import Difference
 from tests.contract.hosts import Host, Served, new_app
 from tests.contract.test_opening import handshake
 from wsframework import App, Connection, Request
-from wsframework.errors import unwrap_group
+from wsframework.crashes import unwrap_group
 
 
 class Own(BaseException):

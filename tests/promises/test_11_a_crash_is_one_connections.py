@@ -37,6 +37,14 @@ def deep(error: BaseException) -> BaseException:
     return error
 
 
+class Masked(Exception):
+    """Does not tell what it is, not even to the standard library's traceback."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("no class")
+
+
 Raise = Callable[[], BaseException]
 ODD: dict[str, Raise] = {
     "own": lambda: Own("own"),
@@ -46,6 +54,7 @@ ODD: dict[str, Raise] = {
     "stop": StopAsyncIteration,
     "group": lambda: BaseExceptionGroup("g", [ValueError(1), Own("own")]),
     "deep": lambda: deep(Own("deep")),
+    "masked": Masked,
 }
 PLACES = ["/handler", "/wrapper", "/child", "/thread", "/page", "/guard", "/page/guard"]
 

@@ -27,8 +27,7 @@ import trio
 from wsframework.closes import CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in
-from wsframework.errors import unwrap_group
+from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.observer import Observer
 from wsframework.records import describe, record
 from wsframework.request import Address, Request, Response

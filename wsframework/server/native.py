@@ -38,9 +38,9 @@ import trio
 from wsframework.closes import CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in, split_cancelled
+from wsframework.crashes import interrupt_in, split_cancelled, unwrap_group
 from wsframework.endpoint import Endpoint
-from wsframework.errors import WrongThread, unwrap_group
+from wsframework.errors import WrongThread
 from wsframework.observer import Observer
 from wsframework.records import describe, record
 from wsframework.request import Address, Response

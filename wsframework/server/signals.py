@@ -18,8 +18,7 @@ from typing import Any
 import trio
 
 from wsframework.config import Timeouts
-from wsframework.crashes import interrupt_in
-from wsframework.errors import unwrap_group
+from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.records import record
 from wsframework.server.descriptors import raise_descriptor_limit
 from wsframework.server.leaving import LastResort

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from wsframework.crashes import interrupt_in
-from wsframework.errors import unwrap_group
+from wsframework.crashes import interrupt_in, unwrap_group
 
 __all__ = ["open_background"]
 

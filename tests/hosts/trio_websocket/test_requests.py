@@ -9,7 +9,7 @@ import trio_websocket
 from tests.contract.lending import eventually
 from tests.hosts.trio_websocket.stage import TIMEOUTS, ask, echo_app, frame, opened, plainly, reset, told
 from wsframework import App, Connection, Request
-from wsframework.errors import unwrap_group
+from wsframework.crashes import unwrap_group
 from wsframework.wire import Opcode, encode_close, encode_frame
 
 GOODBYE = encode_close(1001, "the server is shutting down")

@@ -15,6 +15,7 @@ from typing import TypeVar
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
+from wsframework.crashes import unwrap_group
 from wsframework.diagnostics.problems import (
     Problem,
     Unreachable,
@@ -26,7 +27,6 @@ from wsframework.diagnostics.problems import (
 from wsframework.diagnostics.reaching import Clock, reach
 from wsframework.diagnostics.response import read_body, read_response
 from wsframework.diagnostics.target import Opening
-from wsframework.errors import unwrap_group
 
 __all__ = ["connected"]
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import trio
 import trio_websocket
 
-from wsframework.crashes import interrupt_in
-from wsframework.errors import unwrap_group
+from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.hosts.guests import Application, make_server
 from wsframework.hosts.trio_websocket.handover import socket_of
 from wsframework.hosts.trio_websocket.requests import serve_request
