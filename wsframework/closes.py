@@ -12,6 +12,7 @@ import attrs
 
 __all__ = [
     "MAX_REASON_BYTES",
+    "SHUTTING_DOWN",
     "SENT_CODES",
     "CloseFrame",
     "Closed",
@@ -35,6 +36,10 @@ class CloseFrame:
 
     def __str__(self) -> str:
         return f"{self.code} ({self.reason})" if self.reason else str(self.code)
+
+
+SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
+"""What every client gets when a server stops."""
 
 
 @attrs.frozen

@@ -1,13 +1,52 @@
+"""What several tests of the server stand on: transports without sockets, pairs of sockets, pollers, TLS."""
+
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import select
+import socket as stdlib_socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import trio
+import trustme
 
 from tests.server.framed import Make, Transport
 from wsframework.config import Limits, Timeouts
+from wsframework.server.hub import tune
+from wsframework.server.pollers import EpollPoller, Poller, SelectorPoller
 from wsframework.timers import Timers
+
+Pair = tuple[stdlib_socket.socket, stdlib_socket.socket]
+
+POLLERS: list[Callable[[], Poller]] = [SelectorPoller]
+if hasattr(select, "epoll"):
+    POLLERS.append(EpollPoller)
+
+
+@pytest.fixture(params=POLLERS, ids=lambda poller: poller.__name__)
+def poller(request: pytest.FixtureRequest) -> Poller:
+    made: Poller = request.param()
+    return made
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two connected sockets; the first is ready for the hub."""
+    ours, theirs = stdlib_socket.socketpair()
+    tune(ours)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture(scope="session")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's TLS context for "localhost", and a client's that trusts it."""
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
 
 
 @pytest.fixture

@@ -6,35 +6,16 @@ import logging
 import select
 import socket as stdlib_socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
 import trio.testing
 
+from tests.server.conftest import Pair
 from wsframework.server import hub as hub_module
 from wsframework.server.hub import Hub, tune, unsent_bytes
 from wsframework.server.pollers import READ, WRITE, EpollPoller, Poller, SelectorPoller
-
-POLLERS: list[Callable[[], Poller]] = [SelectorPoller]
-if hasattr(select, "epoll"):
-    POLLERS.append(EpollPoller)
-
-Pair = tuple[stdlib_socket.socket, stdlib_socket.socket]
-
-
-@pytest.fixture(params=POLLERS, ids=lambda poller: poller.__name__)
-def poller(request: pytest.FixtureRequest) -> Poller:
-    made: Poller = request.param()
-    return made
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    ours, theirs = stdlib_socket.socketpair()
-    tune(ours)
-    with ours, theirs:
-        yield ours, theirs
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from tests.server.serving import echo_app, serving, until
 from wsframework.config import Limits, Timeouts
@@ -662,15 +661,6 @@ async def test_a_handshake_that_fails_leaves_nothing_to_the_collector(
     assert after == before
     assert not host.admission._handshakes
     desk.pollee.close()
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
 
 
 async def test_a_tls_client_over_the_limit_is_left_without_a_handshake(

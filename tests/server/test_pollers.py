@@ -5,11 +5,10 @@ from __future__ import annotations
 import select
 import selectors
 import socket as stdlib_socket
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from wsframework.server.hub import tune
+from tests.server.conftest import Pair
 from wsframework.server.pollers import (
     HANGUP,
     READ,
@@ -20,26 +19,6 @@ from wsframework.server.pollers import (
     default_poller,
     hub_is_possible,
 )
-
-POLLERS: list[Callable[[], Poller]] = [SelectorPoller]
-if hasattr(select, "epoll"):
-    POLLERS.append(EpollPoller)
-
-Pair = tuple[stdlib_socket.socket, stdlib_socket.socket]
-
-
-@pytest.fixture(params=POLLERS, ids=lambda poller: poller.__name__)
-def poller(request: pytest.FixtureRequest) -> Poller:
-    made: Poller = request.param()
-    return made
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    ours, theirs = stdlib_socket.socketpair()
-    tune(ours)
-    with ours, theirs:
-        yield ours, theirs
 
 
 def test_a_poller_says_what_is_ready_among_what_was_asked(poller: Poller, pair: Pair) -> None:

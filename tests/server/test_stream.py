@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from tests.wire.encoding import encode_text
 from wsframework.closes import Closed, CloseFrame
@@ -379,15 +378,6 @@ async def test_end_stream_waits_for_the_peers_eof_unless_it_was_seen() -> None:
     await theirs.send_eof()
     with trio.fail_after(1):
         await end_stream(ours)
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
 
 
 @pytest.mark.parametrize("rude", [False, True])

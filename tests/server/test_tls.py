@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from tests.server.serving import serving
 from tests.wire.encoding import encode_text
@@ -224,15 +223,6 @@ async def test_without_room_tlss_own_goodbye_is_repeated_and_fin_waits(fake: Fak
     fake.ready(WRITE)
     assert fake.socket.unwraps == 2
     assert fake.peer.recv(1) == b""
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
 
 
 async def test_tls_frames_of_all_sizes_to_a_slow_reader_arrive_whole_and_in_order(

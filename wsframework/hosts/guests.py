@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import SHUTTING_DOWN
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, unwrap_group
@@ -39,8 +39,6 @@ from wsframework.tasks import GivenUp, giving_up
 from wsframework.timers import Timers
 
 __all__ = ["Application", "HandedOver", "TakeOver", "make_server", "serve_guest"]
-
-_SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
 
 
 class Application(Protocol):
@@ -192,7 +190,7 @@ class _Guest:
             timers.after(patience, self._end_decision)
             return
         self._ws.endpoint.drain()
-        self._ws.endpoint.start_close(_SHUTTING_DOWN, "the server is shutting down")
+        self._ws.endpoint.start_close(SHUTTING_DOWN, SHUTTING_DOWN.reason)
         timers.after(patience, self._ws.endpoint.cancel_handler)
 
     def _end_decision(self) -> None:

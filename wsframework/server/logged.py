@@ -74,15 +74,7 @@ class LogObserver(Observer):
 
     def guard_crashed(self, request: Request, guard: str, error: BaseException) -> None:
         """Log `guard.crashed`."""
-        record(
-            logging.ERROR,
-            "guard.crashed",
-            exc_info=error,
-            path=request.path,
-            remote=request.remote,
-            guard=guard,
-            error=describe(error),
-        )
+        _log_crash("guard.crashed", request, error, guard=guard)
 
     # A WebSocket connection
 
@@ -123,15 +115,7 @@ class LogObserver(Observer):
 
     def handler_crashed(self, request: Request, handler: str, error: BaseException) -> None:
         """Log `handler.crashed`."""
-        record(
-            logging.ERROR,
-            "handler.crashed",
-            exc_info=error,
-            path=request.path,
-            remote=request.remote,
-            handler=handler,
-            error=describe(error),
-        )
+        _log_crash("handler.crashed", request, error, handler=handler)
 
     # Frames
 
@@ -154,6 +138,18 @@ class LogObserver(Observer):
     def transport_step(self, request: Request, step: TransportStep, cause: str) -> None:
         """Log the step by its own name."""
         record(logging.DEBUG, step, remote=request.remote, cause=cause or None)
+
+
+def _log_crash(event: str, request: Request, error: BaseException, **where: str) -> None:
+    record(
+        logging.ERROR,
+        event,
+        exc_info=error,
+        path=request.path,
+        remote=request.remote,
+        **where,
+        error=describe(error),
+    )
 
 
 def _log_frame(request: Request, frame: ObservedFrame, direction: str) -> None:

@@ -35,7 +35,7 @@ from typing import Any, Literal
 import attrs
 import trio
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import SHUTTING_DOWN, CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled, unwrap_group
@@ -65,7 +65,6 @@ __all__ = ["Server", "ServerStatistics", "TransportChoice"]
 TransportChoice = Literal["auto", "hub", "stream"]
 """How connections' bytes move: through the hub where the platform has one, or over Trio streams."""
 
-_SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
 _FAILED = CloseFrame(1011, "the server has failed")
 
 _SETTLE_SECONDS = 1.0
@@ -622,7 +621,7 @@ class Server:
             connections=self.admission.open,
             handlers=len(self._sessions),
         )
-        await self._say_goodbye(_SHUTTING_DOWN, "the server is shutting down")
+        await self._say_goodbye(SHUTTING_DOWN)
 
     def _end_what_is_left(self) -> None:
         for session in list(self._sessions):
@@ -659,11 +658,11 @@ class Server:
                 endpoint.drain()
                 self.timers.after(random.uniform(0, spread), _closer(endpoint))
 
-    async def _say_goodbye(self, frame: CloseFrame, cause: str) -> None:
+    async def _say_goodbye(self, frame: CloseFrame) -> None:
         """Close at once whatever was still to be closed, without counting on the hub's tasks or on timers."""
         for transport in list(self._transports):
             if isinstance(endpoint := transport.endpoint, Endpoint):
-                _contained(functools.partial(endpoint.start_close, frame, cause))
+                _contained(functools.partial(endpoint.start_close, frame, frame.reason))
         if self._hub is not None:
             _contained(self._hub.flush_now)
         if any(transport.outbox_bytes for transport in self._transports):
@@ -682,7 +681,7 @@ class Server:
         for transport in list(self._transports):
             if isinstance(endpoint := transport.endpoint, Endpoint):
                 _contained(endpoint.drain)
-        await self._say_goodbye(_FAILED, "the server has failed")
+        await self._say_goodbye(_FAILED)
         # Time for the frames to arrive: no task may be left that reads the answers, and closing a socket with
         # unread bytes destroys what is on its way.
         await self._outlast_interrupts(_let_frames_depart)
@@ -708,7 +707,7 @@ def _time_is_real() -> bool:
 
 
 def _closer(endpoint: Endpoint) -> Callable[[], None]:
-    return lambda: endpoint.start_close(_SHUTTING_DOWN, "the server is shutting down")
+    return lambda: endpoint.start_close(SHUTTING_DOWN, SHUTTING_DOWN.reason)
 
 
 def _contained(function: Callable[[], object]) -> None:
