@@ -95,11 +95,16 @@ async def test_no_head_takes_long_to_read(stage: Stage, kind: str) -> None:
     assert len(head) <= Limits().head_bytes
     server = await stage.serve(site())
     client = await stage.dial(server)
-    began = time.process_time()
-    await client.send(head)
-    with trio.fail_after(30):
-        await client.receive_bytes(1)
-    assert time.process_time() - began < SECONDS
+    # The collector's work is measured too, but not what all the tests before have left for it to look at.
+    gc.freeze()
+    try:
+        began = time.process_time()
+        await client.send(head)
+        with trio.fail_after(30):
+            await client.receive_bytes(1)
+        assert time.process_time() - began < SECONDS
+    finally:
+        gc.unfreeze()
     client.vanish()
 
 
