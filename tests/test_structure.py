@@ -26,8 +26,8 @@ LONG_BODIES = {
 }
 
 FOREIGN_PRIVATE_NAMES = {
-    # trio-websocket has no public way to take a connection over with what its reader has read.
-    "wsframework.hosts.trio_websocket.handover": {
+    # Each has its reason there.
+    "wsframework.hosts.trio_websocket.internals": {
         *("_connection", "_event", "_h11_connection", "_reader_running", "_send_channel", "_stream"),
         "_wsproto",
     },

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import ssl as ssl_module
-from collections.abc import Sequence
 
 import trio
 import trio_websocket
@@ -12,14 +11,13 @@ import trio_websocket
 from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.hosts.guests import Application, make_server
 from wsframework.hosts.trio_websocket.handover import socket_of
+from wsframework.hosts.trio_websocket.internals import AcceptingServer, Listener
 from wsframework.hosts.trio_websocket.requests import serve_request
 from wsframework.server import Server
 from wsframework.server.listeners import address_of, open_tcp_listeners
 from wsframework.server.streams import StreamIncoming
 
 __all__ = ["serve_websocket"]
-
-_Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
 
 
 async def serve_websocket(
@@ -52,7 +50,7 @@ async def serve_websocket(
     """
     async with app.running():
         sockets = await open_tcp_listeners(host, port)
-        listeners: list[_Listener] = []
+        listeners: list[Listener] = []
         for socket in sockets:
             plain = trio.SocketListener(trio.socket.from_stdlib_socket(socket))
             listeners.append(
@@ -62,8 +60,10 @@ async def serve_websocket(
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(native.run, (), None)
-                server = await nursery.start(_Listening(app, listeners, native).run)
-                task_status.started(server)
+                # Its handler is what the server reports; it is not called.
+                handler = functools.partial(serve_request, app=app)
+                server = AcceptingServer(functools.partial(_serve, native), handler, listeners)
+                task_status.started(await nursery.start(server.run))
         except BaseExceptionGroup as group:
             # Made by our nursery.
             raise interrupt_in(group) or unwrap_group(group) from None
@@ -72,19 +72,12 @@ async def serve_websocket(
                 socket.close()
 
 
-class _Listening(trio_websocket.WebSocketServer):
-    """trio-websocket's server as far as accepting; what it does with a connection is ours."""
-
-    def __init__(self, app: Application, listeners: Sequence[_Listener], native: Server) -> None:
-        super().__init__(functools.partial(serve_request, app=app), listeners)
-        self._native = native
-
-    async def _handle_connection(self, stream: trio.abc.Stream) -> None:
-        # Cancelled, the native server drains its connections; trio's own would cut them off.
-        with trio.CancelScope(shield=True):
-            socket = socket_of(stream)
-            try:
-                remote, local = address_of(socket.getpeername()), address_of(socket.getsockname())
-            except OSError:
-                return  # it has left already
-            await StreamIncoming(stream, remote, local, self._native).serve()
+async def _serve(server: Server, stream: trio.abc.Stream) -> None:
+    # Cancelled, the native server drains its connections; trio's own would cut them off.
+    with trio.CancelScope(shield=True):
+        socket = socket_of(stream)
+        try:
+            remote, local = address_of(socket.getpeername()), address_of(socket.getsockname())
+        except OSError:
+            return  # it has left already
+        await StreamIncoming(stream, remote, local, server).serve()
