@@ -15,7 +15,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
-    ("closes",),
+    ("closes", "cookies"),
     ("errors", "config", "records", "request", "crashes", "matching"),
     ("authority",),
     ("wire", "routing", "origins", "plugins", "timers", "tasks"),
@@ -34,7 +34,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 
-PURE = ("closes", "errors", "config", "request", "matching", "routing", "authority", "origins", "wire")
+PURE = (
+    "closes",
+    "cookies",
+    "errors",
+    "config",
+    "request",
+    "matching",
+    "routing",
+    "authority",
+    "origins",
+    "wire",
+)
 """Values in, values out: no tasks, no sockets, no clock, no logging, no randomness."""
 
 EFFECTS = {"trio", "asyncio", "threading", "socket", "ssl", "select", "os", "time", "datetime", "logging"}
@@ -43,6 +54,9 @@ EFFECTS |= {"random", "secrets"}
 ALLOWED_EFFECTS = {
     # It reads WSFRAMEWORK_PURE, once, at import.
     ("wsframework.wire.implementations", "os"),
+    # Times as values: when a cookie expires. They do not read the clock.
+    ("wsframework.cookies", "datetime"),
+    ("wsframework.request", "datetime"),
 }
 
 INSIDE_FUNCTIONS = {

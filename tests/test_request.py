@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 import pytest
 
+from wsframework.cookies import set_cookie_field
 from wsframework.request import Address, Headers, Request, Response, reason_phrase
 
 
@@ -47,6 +51,11 @@ def test_a_repeated_header_reads_as_one_list_and_line_by_line() -> None:
     assert headers.pairs() == tuple(FIELDS)
 
 
+def test_headers_made_of_headers_keep_repeated_fields_apart() -> None:
+    assert Headers(Headers(FIELDS)).pairs() == tuple(FIELDS)
+    assert Response(headers=Headers(FIELDS)).headers.pairs() == tuple(FIELDS)
+
+
 def test_headers_are_a_mapping_of_lower_case_names_in_order() -> None:
     headers = Headers(FIELDS)
     assert list(headers) == ["host", "x-tag"]
@@ -81,6 +90,13 @@ def test_a_request_knows_its_origin_and_host_if_they_were_sent() -> None:
     request = Request("/", {"Origin": "https://example.com", "Host": "example.com:8000"})
     assert (request.origin, request.host) == ("https://example.com", "example.com:8000")
     assert (Request("/").origin, Request("/").host) == (None, "")
+
+
+def test_a_request_has_cookies_from_all_its_cookie_fields() -> None:
+    request = Request("/", [("Cookie", 'a=1; b="2"'), ("X", "a=9"), ("cookie", "c=3; a=4")])
+    request.headers.pack()
+    assert request.cookies == {"a": "1", "b": "2", "c": "3"}
+    assert Request("/").cookies == {}
 
 
 def test_a_request_takes_headers_in_any_shape() -> None:
@@ -131,6 +147,60 @@ def test_the_ways_to_make_a_response_take_a_status_and_headers() -> None:
 def test_json_goes_out_as_it_would_come_in() -> None:
     value = {"text": "naïve ☃", "list": [1, None, True]}
     assert json.loads(Response.json(value).body) == value
+
+
+BEHIND = "; Path=/; Secure; HttpOnly; SameSite=Lax"
+
+
+def test_a_cookie_is_set_in_a_new_response() -> None:
+    plain = Response("Welcome.", 201, [("X-A", "1"), ("X-A", "2")], content_type="text/x-greeting")
+    one = plain.set_cookie("session", "x")
+    two = one.set_cookie("theme", "dark", max_age=60, http_only=False, same_site="strict", secure=False)
+    assert "set-cookie" not in plain.headers
+    assert one.headers.get_all("set-cookie") == [f"session=x{BEHIND}"]
+    assert two.headers.get_all("set-cookie") == [
+        f"session=x{BEHIND}",
+        "theme=dark; Max-Age=60; Path=/; SameSite=Strict",
+    ]
+    assert (two.body, two.status, two.headers["content-type"]) == (b"Welcome.", 201, "text/x-greeting")
+    assert two.headers.get_all("x-a") == ["1", "2"]
+
+
+def keywords(function: Callable[..., object]) -> dict[str, object]:
+    parameters = inspect.signature(function).parameters
+    return {name: each.default for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
+
+
+def test_all_attributes_reach_the_field_and_are_checked() -> None:
+    attributes: dict[str, Any] = {
+        "max_age": 60,
+        "expires": datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "path": "/a",
+        "domain": "club.example",
+        "secure": True,
+        "http_only": False,
+        "same_site": "none",
+        "partitioned": True,
+    }
+    (value,) = Response().set_cookie("a", "b", **attributes).headers.get_all("set-cookie")
+    assert ("Set-Cookie", value) == set_cookie_field("a", "b", **attributes)
+    # So that neither signature gets an attribute that the other one has not, nor another default.
+    assert keywords(Response.set_cookie) == keywords(set_cookie_field)
+    assert set(keywords(set_cookie_field)) == set(attributes)
+    with pytest.raises(ValueError, match="cookie 'a': its value cannot hold"):
+        Response().set_cookie("a", "b; Domain=club.example")
+
+
+def test_a_deleted_cookie_has_a_date_in_the_past_and_the_place_where_it_was_set() -> None:
+    past = "Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    assert Response("Bye.").delete_cookie("session").headers["set-cookie"] == f"session=; {past}{BEHIND}"
+    elsewhere = Response().delete_cookie(
+        "session", path="/club", domain="club.example", secure=True, partitioned=True
+    )
+    assert elsewhere.headers["set-cookie"] == (
+        f"session=; {past}; Domain=club.example; Path=/club; Secure; HttpOnly; SameSite=Lax; Partitioned"
+    )
+    assert "Secure" not in Response().delete_cookie("session", secure=False).headers["set-cookie"]
 
 
 @pytest.mark.parametrize("status", [100, 101, 199, 600])

@@ -4,6 +4,7 @@ from wsframework.app import App
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
+from wsframework.cookies import set_cookie_field
 from wsframework.endpoint import ConnectionStatistics
 from wsframework.errors import (
     Close,
@@ -48,6 +49,7 @@ __all__ = [
     "Response",
     "Headers",
     "Address",
+    "set_cookie_field",
     "Limits",
     "Timeouts",
     "Keepalive",

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 import attrs
+
+from wsframework.cookies import SameSite, parse_cookies, set_cookie_field
 
 __all__ = ["Address", "HeaderFields", "Headers", "Request", "Response", "reason_phrase"]
 
@@ -43,6 +46,8 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_fields",)
 
     def __init__(self, fields: HeaderFields = ()) -> None:
+        if isinstance(fields, Headers):
+            fields = fields.pairs()  # a field may occur several times
         pairs = fields.items() if isinstance(fields, Mapping) else fields
         # One string with "name:value" in each line when packed, else pairs.
         self._fields: str | tuple[tuple[str, str], ...] = tuple(pairs)
@@ -136,6 +141,16 @@ class Request:
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies that the client sent (RFC 6265 §5.4), by name; of a repeated name the first one counts.
+
+        The first one has the most specific path, but which one that is may be another site's choice: any host
+        below the same domain can set a cookie of the same name, unless the name begins with `__Host-`. Quotes
+        around a value are left out. Values are not decoded further: what `set_cookie` has set reads the same.
+        """
+        return parse_cookies(self.headers.get_all("cookie"))
+
+    @property
     def origin(self) -> str | None:
         """The Origin field (RFC 6454 §7), or None: browsers always send one, other clients seldom."""
         return self.headers.get("origin")
@@ -218,6 +233,62 @@ class Response:
     def error(cls, status: int, message: str, headers: HeaderFields = ()) -> Response:
         """Answer with a plain-text error that names the status and says what was wrong."""
         return cls(f"{status} {reason_phrase(status)}: {message}\n", status, headers)
+
+    def set_cookie(
+        self,
+        name: str,
+        value: str,
+        *,
+        max_age: int | None = None,
+        expires: datetime | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = True,
+        http_only: bool = True,
+        same_site: SameSite | None = "lax",
+        partitioned: bool = False,
+    ) -> Response:
+        """Return this answer with one more cookie; the answer itself does not change.
+
+            return Response("Welcome.").set_cookie("__Host-session", key, max_age=3600)
+
+        Arguments and errors are those of `set_cookie_field`. Unless told otherwise, the cookie is sent over
+        TLS only, hidden from scripts, and not sent with requests that a page of another site makes.
+        """
+        field = set_cookie_field(
+            name,
+            value,
+            max_age=max_age,
+            expires=expires,
+            path=path,
+            domain=domain,
+            secure=secure,
+            http_only=http_only,
+            same_site=same_site,
+            partitioned=partitioned,
+        )
+        return Response(self.body, self.status, [*self.headers.pairs(), field])
+
+    def delete_cookie(
+        self,
+        name: str,
+        *,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = True,
+        partitioned: bool = False,
+    ) -> Response:
+        """Return this answer with a field that deletes a cookie; the answer itself does not change.
+
+        A browser deletes the cookie that was set with the same name, path, domain and `partitioned`. Over
+        plain HTTP it ignores a field with `secure`.
+
+        Raises:
+            ValueError: as for `set_cookie_field`.
+        """
+        return self.set_cookie(
+            name, "", max_age=0, path=path, domain=domain, secure=secure, partitioned=partitioned
+        )
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {len(self.body)} bytes>"

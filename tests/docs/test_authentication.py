@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import trio
@@ -54,13 +55,20 @@ async def test_a_token_among_the_subprotocols_opens_the_connection_and_is_not_se
 async def test_a_session_in_a_cookie_opens_the_connection_from_the_servers_own_pages(
     follow: Follow, nursery: trio.Nursery
 ) -> None:
-    url = await follow(PAGE).serve(nursery, "cookie.py")
-    (answer,) = (block.text for block in snippets(DOCS / PAGE) if block.language == "http")
-    session = answer.partition("Set-Cookie: ")[2].partition(";")[0]
+    folder = follow(PAGE)
+    url = await folder.serve(nursery, "cookie.py")
     own = url.replace("ws://", "http://")
+    async with serve(folder.load("cookie.py").app) as server:
+        assert (await server.request("POST", "/login")).status == 401
+        answer = await server.request("POST", "/login", {"Authorization": "Basic YWRhOmFkYQ=="})
+        gone = (await server.request("POST", "/logout")).headers["set-cookie"]
+    session = answer.headers["set-cookie"].partition(";")[0]
+    assert gone.startswith("__Host-session=; Expires=Thu, 01 Jan 1970")
+    (field,) = re.findall(r"`Set-Cookie: ([^`]+)`", (DOCS / PAGE).read_text())
+    assert field == answer.headers["set-cookie"].replace("Max-Age=86400; ", "")
     async with connect(f"{url}/club", headers={"Cookie": f"theme=dark; {session}", "Origin": own}) as ws:
         assert await ws.get_message() == "Hello, Ada."
-    for cookie in ("", "session=another", "theme=dark", 'session="', "a[b]=c; session"):
+    for cookie in ("", "__Host-session=another", "theme=dark", '__Host-session="', "session=id-of-a-session"):
         assert await refusal(f"{url}/club", headers={"Cookie": cookie}) == 401
     foreign = {"Cookie": session, "Origin": "https://evil.example"}
     assert await refusal(f"{url}/club", headers=foreign) == 403
