@@ -15,6 +15,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
+    ("tokens",),
     ("closes", "cookies"),
     ("errors", "config", "records", "request", "crashes", "matching"),
     ("authority",),
@@ -35,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 
 PURE = (
+    "tokens",
     "closes",
     "cookies",
     "errors",

@@ -23,12 +23,10 @@ from wsframework.errors import ConnectionClosed, WrongThread
 from wsframework.pings import Pings
 from wsframework.request import Request
 from wsframework.transport import BytesLike, Transport, to_bytes, to_payload
-from wsframework.wire import Opcode
+from wsframework.wire import PING, TEXT
 
 __all__ = ["Connection"]
 
-_TEXT = int(Opcode.TEXT)
-_PING = int(Opcode.PING)
 
 _ping_numbers = itertools.count(1)
 
@@ -222,7 +220,7 @@ class Connection:
             raise WrongThread("ws.send")
         await checkpoint_if_cancelled()
         if type(message) is str:
-            opcode, payload = _TEXT, message.encode()
+            opcode, payload = TEXT, message.encode()
         else:
             opcode, payload = to_payload(message)
         if endpoint.closed is not None:
@@ -289,9 +287,9 @@ class Connection:
             if endpoint.closed is not None:
                 raise ConnectionClosed(endpoint.closed)
             if endpoint.has_room(len(data)):
-                endpoint.transport.send(_PING, data)
+                endpoint.transport.send(PING, data)
             else:
-                await endpoint.send_in_line(_PING, data)
+                await endpoint.send_in_line(PING, data)
                 ping.sent_at = trio.current_time()
             if endpoint.ended and ping.round_trip is None and endpoint.closed is not None:
                 raise ConnectionClosed(endpoint.closed)

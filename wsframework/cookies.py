@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Literal
 
+from wsframework.tokens import is_token
+
 __all__ = ["SameSite", "parse_cookies", "set_cookie_field"]
 
 SameSite = Literal["lax", "strict", "none"]
@@ -25,7 +27,6 @@ _MOST_CHARS = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_YEAR = 1601  # browsers pass over an earlier date: the cookie stays for the session (RFC 6265 §5.1.1)
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
 _NO_COOKIE_OCTET = re.compile(r"[^!#-+\--:<-\[\]-~]")
 _QUOTED = re.compile(r'"([^"]*)"')
 _PATH = re.compile(r"/[ -:<-~]*+")
@@ -138,7 +139,7 @@ def _check_pair(name: str, value: str) -> None:
         raise TypeError(
             f"a cookie's name and value are str, not {type(name).__name__} and {type(value).__name__}"
         )
-    if not _TOKEN.fullmatch(name):
+    if not is_token(name):
         raise ValueError(f"{name!r} cannot be a cookie's name: it is a token such as 'session'")
     wrong = _NO_COOKIE_OCTET.search(value)
     if wrong is not None:

@@ -42,11 +42,10 @@ from wsframework.parking import NEVER_PARKED, Handed, Parked
 from wsframework.pings import Pings
 from wsframework.request import Request
 from wsframework.transport import GONE, EncodedMessage, Transport
-from wsframework.wire import Opcode
+from wsframework.wire import PING
 
 __all__ = ["HEADER_BYTES", "ConnectionStatistics", "Endpoint", "SessionHooks"]
 
-_PING = int(Opcode.PING)
 
 HEADER_BYTES = getsizeof("")
 """What Python adds to the bytes of a message."""
@@ -354,7 +353,7 @@ class Endpoint:
                 return
             backlog.pop()
             if type(first) is WaitingSend:
-                if first.opcode != _PING:
+                if first.opcode != PING:
                     self.messages_sent += 1
                 transport.send(first.opcode, first.payload)
                 reschedule(first.task)

@@ -23,6 +23,7 @@ import attrs
 
 from wsframework.errors import RouteError
 from wsframework.matching import Matcher, Path
+from wsframework.tokens import is_token
 
 __all__ = [
     "Match",
@@ -63,7 +64,6 @@ _BEHIND: Mapping[str, re.Pattern[str]] = {
 it can, and giving some back could not help. A UUID has one length. Other templates need a `Matcher`."""
 
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # What may stand unescaped in a path segment (RFC 3986 §3.3).
 _SEGMENT_SAFE = "/-._~!$&'()*+,;=:@"
 _CANONICAL = re.compile(rf"[A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]*")
@@ -336,7 +336,7 @@ def check_subprotocols(subprotocols: object) -> tuple[str | None, ...]:
     names = tuple(subprotocols)
     for name in names:
         # "elements that comprise this value MUST be non-empty strings [of] token characters" (RFC 6455 §4.1).
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not is_token(name):
             raise RouteError(
                 f"{name!r} cannot be a subprotocol: it must be a token such as 'chat' or 'v2.chat'"
             )

@@ -13,15 +13,12 @@ import attrs
 
 from wsframework.closes import CloseFrame
 from wsframework.timers import Timer
-from wsframework.wire import Opcode, encode_message
+from wsframework.wire import BINARY, TEXT, encode_message
 
 __all__ = ["BytesLike", "EncodedMessage", "GONE", "Transport", "encode", "to_bytes", "to_payload"]
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """What is sent as a Binary message."""
-
-_TEXT = int(Opcode.TEXT)
-_BINARY = int(Opcode.BINARY)
 
 
 @attrs.frozen(eq=False)
@@ -59,8 +56,8 @@ def to_payload(message: str | BytesLike) -> tuple[int, bytes]:
     """
     if isinstance(message, str):
         # Not `message.encode()`: a subclass may override it and return anything.
-        return _TEXT, str.encode(message)
-    return _BINARY, to_bytes(message)
+        return TEXT, str.encode(message)
+    return BINARY, to_bytes(message)
 
 
 def to_bytes(message: BytesLike) -> bytes:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from wsframework.errors import ConfigurationError
-from wsframework.wire.fields import is_token
+from wsframework.tokens import is_token
 
 __all__ = ["Opening", "Target", "parse_headers", "parse_subprotocols", "parse_target", "tls_context"]
 

@@ -21,6 +21,7 @@ import trio
 
 from wsframework.errors import HandshakeError
 from wsframework.request import Response, reason_phrase
+from wsframework.tokens import TOKEN
 
 __all__ = ["Head", "HeadReader", "encode_response", "read_head"]
 
@@ -46,7 +47,7 @@ class Head:
 # A GET with fields that hold nothing but visible ASCII and single spaces inside: no line folding, no empty
 # names, no control characters, no obs-text, nothing two parsers could disagree about.
 _PLAIN_HEAD = re.compile(
-    rb"GET (/[!-~]*+) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++: ?(?:[!-~]++(?: [!-~]++)*+)?\r\n)++)\r\n"
+    rb"GET (/[!-~]*+) HTTP/1\.1\r\n((?:%b: ?(?:[!-~]++(?: [!-~]++)*+)?\r\n)++)\r\n" % TOKEN.encode()
 )
 _PLAIN_FIELD = re.compile(r"([^:]+): ?([^\r]*)\r\n")
 

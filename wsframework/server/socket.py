@@ -14,7 +14,7 @@ from wsframework.server.hub import Hub, hang_up, unsent_bytes
 from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
 from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage
-from wsframework.wire import Deflater, Inflater, Opcode, encode_message, frame_header
+from wsframework.wire import BINARY, Deflater, Inflater, encode_message, frame_header
 
 __all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport"]
 
@@ -32,7 +32,6 @@ _WHOLE_BYTES = 64 * 1024
 
 _PIECES = 64
 
-BINARY = int(Opcode.BINARY)
 
 # What a non-blocking socket raises instead of waiting.
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

@@ -42,9 +42,10 @@ from wsframework.wire.handshake import (
     response_headers,
 )
 from wsframework.wire.masking import apply_mask, pure_apply_mask
-from wsframework.wire.opcodes import CloseCode, Opcode
+from wsframework.wire.opcodes import BINARY, PING, TEXT, CloseCode, Opcode
 
 __all__ = [
+    "BINARY",
     "GUID",
     "MAX_CONTROL_PAYLOAD",
     "CloseCode",
@@ -59,9 +60,11 @@ __all__ = [
     "Failure",
     "Inflater",
     "Opcode",
+    "PING",
     "Ping",
     "Pong",
     "ProtocolViolation",
+    "TEXT",
     "Upgrade",
     "accept_key",
     "agreed_deflate",

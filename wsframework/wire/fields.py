@@ -14,20 +14,19 @@ from __future__ import annotations
 import re
 
 from wsframework.errors import HandshakeError
+from wsframework.tokens import TOKEN, is_token
 
-__all__ = ["Extension", "Parameter", "is_token", "parse_extensions", "parse_subprotocols", "parse_token_list"]
+__all__ = ["Extension", "Parameter", "parse_extensions", "parse_subprotocols", "parse_token_list"]
 
 Parameter = tuple[str, str | None]
 Extension = tuple[str, list[Parameter]]
 
-_TCHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-# Possessive throughout: what was read is never read again, so that time is linear in the field.
-_TOKEN = re.compile(_TCHARS)
-_TOKENS = re.compile(rf"(?:{_TCHARS}(?:,{_TCHARS})*+)?")
+# Possessive throughout, as `TOKEN` is.
+_TOKENS = re.compile(rf"(?:{TOKEN}(?:,{TOKEN})*+)?")
 _QUOTED = r'"((?:[^"\\\x00-\x08\x0a-\x1f\x7f]++|\\[^\x00-\x08\x0a-\x1f\x7f])*+)"'
 _ITEM = re.compile(
     # An extension's name or a parameter, and what ends it.
-    rf"[ \t]*+({_TCHARS})[ \t]*+(?:=[ \t]*+(?:({_TCHARS})|{_QUOTED})[ \t]*+)?+(;|,[, \t]*+|$)"
+    rf"[ \t]*+({TOKEN})[ \t]*+(?:=[ \t]*+(?:({TOKEN})|{_QUOTED})[ \t]*+)?+(;|,[, \t]*+|$)"
 )
 
 _SHORT_CHARS = 8
@@ -35,11 +34,6 @@ _SHORT_CHARS = 8
 
 _EXCERPT_CHARS = 200
 """How much of a malformed field a message repeats."""
-
-
-def is_token(text: str) -> bool:
-    """Whether `text` is one token (RFC 9110 §5.6.2)."""
-    return _TOKEN.fullmatch(text) is not None
 
 
 def parse_token_list(value: str, field: str = "header field") -> list[str]:

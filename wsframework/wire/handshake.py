@@ -19,9 +19,9 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from wsframework.errors import HandshakeError
+from wsframework.tokens import is_token
 from wsframework.wire.fields import (
     Extension,
-    is_token,
     parse_extensions,
     parse_subprotocols,
     parse_token_list,
