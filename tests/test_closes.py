@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wsframework.closes import SENT_CODES, Closed, CloseFrame, check_close, is_valid_close_code
+from wsframework.closes import SENT_CODES, CloseCode, Closed, CloseFrame, check_close, is_valid_close_code
 from wsframework.errors import Close
-from wsframework.wire import CloseCode
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,6 +90,14 @@ def test_a_close_reason_is_measured_in_bytes_of_utf_8() -> None:
     check_close(1000, "é" * 61)
     with pytest.raises(ValueError, match="at most 123 bytes of UTF-8; this one has 124"):
         Close(1000, "é" * 62)
+
+
+def test_close_codes_are_those_of_the_iana_registry() -> None:
+    assert sorted(CloseCode) == [1000, 1001, 1002, 1003, *range(1005, 1016)]
+
+
+def test_only_three_close_codes_never_stand_on_the_wire() -> None:
+    assert [code for code in CloseCode if not is_valid_close_code(code)] == [1005, 1006, 1015]
 
 
 def codes_in_the_sources() -> set[int]:

@@ -157,6 +157,7 @@ def test_the_public_names_are_those_of_the_house() -> None:
         *("App", "Connection", "Request", "Response", "Headers", "Address", "set_cookie_field"),
         *("Limits", "Timeouts", "Keepalive", "Deflate"),
         *("Close", "Reject", "Closed", "CloseFrame", "ConnectionClosed", "ConnectionStatistics"),
+        *("SENT_CODES", "SentCode"),
         *("Server", "ServerStatistics", "Plugin", "JsonFormatter", "Observer", "ObservedFrame"),
         *("Room", "Rooms", "Member", "SlowPolicy", "RoomStatistics", "RoomUnavailable"),
         *("Engine", "LocalEngine", "Subscriber", "RoomMessage", "Replay", "Position", "History"),

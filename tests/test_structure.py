@@ -31,7 +31,8 @@ FOREIGN_PRIVATE_NAMES = {
         *("_connection", "_event", "_h11_connection", "_reader_running", "_send_channel", "_stream"),
         "_wsproto",
     },
-    # Public in all but name: documented in `sys` and `os`.
+    # Public in all but name: documented in `enum`, `sys` and `os`.
+    "wsframework.closes": {"_value_"},
     "wsframework.server.blocking": {"_current_frames"},
     "wsframework.server.leaving": {"_current_frames", "_exit"},
     # The types of zlib's objects have no other name; they stand in annotations.

@@ -1,7 +1,7 @@
 """A structured-concurrency WebSocket server framework on Trio."""
 
 from wsframework.app import App
-from wsframework.closes import Closed, CloseFrame
+from wsframework.closes import SENT_CODES, Closed, CloseFrame, SentCode
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.cookies import set_cookie_field
@@ -58,6 +58,8 @@ __all__ = [
     "Reject",
     "Closed",
     "CloseFrame",
+    "SentCode",
+    "SENT_CODES",
     "ConnectionClosed",
     "WrongThread",
     "ConnectionStatistics",

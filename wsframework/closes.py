@@ -1,11 +1,12 @@
 """How a connection closes: Close frames, the rules for their codes, and what a client should do about each.
 
-The codes are a registry (RFC 6455 §7.4, IANA). A client that reconnects by itself must know which of them
+A client that reconnects by itself must know which of them
 invite it back; `SENT_CODES` says so for every code that this package sends.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Literal
 
 import attrs
@@ -14,12 +15,46 @@ __all__ = [
     "MAX_REASON_BYTES",
     "SHUTTING_DOWN",
     "SENT_CODES",
+    "CloseCode",
     "CloseFrame",
     "Closed",
     "SentCode",
     "check_close",
     "is_valid_close_code",
 ]
+
+
+class CloseCode(IntEnum):
+    """Why a connection closes (RFC 6455 §7.4.1 and the IANA registry of WebSocket close codes).
+
+    Attributes:
+        meaning: what the code tells the peer, in a few words.
+    """
+
+    meaning: str
+
+    NORMAL_CLOSURE = 1000, "normal closure: done"
+    GOING_AWAY = 1001, "going away: the server stops, or the page was left"
+    PROTOCOL_ERROR = 1002, "protocol error"
+    UNSUPPORTED_DATA = 1003, "a kind of data that the other side cannot take"
+    NO_STATUS_RECEIVED = 1005, "no code in the Close frame"
+    ABNORMAL_CLOSURE = 1006, "lost without a Close frame"
+    INVALID_PAYLOAD = 1007, "payload that does not fit its type, such as bad UTF-8"
+    POLICY_VIOLATION = 1008, "against the policy"
+    MESSAGE_TOO_BIG = 1009, "a message too big"
+    MANDATORY_EXTENSION = 1010, "an extension that the client needs was not agreed on"
+    INTERNAL_ERROR = 1011, "internal error"
+    SERVICE_RESTART = 1012, "the service restarts"
+    TRY_AGAIN_LATER = 1013, "try again later"
+    BAD_GATEWAY = 1014, "a gateway got a bad answer"
+    TLS_HANDSHAKE = 1015, "TLS failed"
+
+    def __new__(cls, code: int, meaning: str = "") -> CloseCode:
+        """Take a member's number and what it means."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
 
 @attrs.frozen
@@ -136,5 +171,6 @@ def is_valid_close_code(code: int) -> bool:
     return code in _WIRE_CODES or 3000 <= code <= 4999
 
 
-# 1004 is reserved, 1005, 1006 and 1015 "MUST NOT be set as a status code in a Close control frame".
-_WIRE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+# 1005, 1006 and 1015 "MUST NOT be set as a status code in a Close control frame": they tell the application
+# that no code came, that no Close frame came, and that TLS failed.
+_WIRE_CODES = frozenset(map(int, CloseCode)) - {1005, 1006, 1015}

@@ -18,8 +18,7 @@ from tests.docs.conftest import Follow
 from tests.docs.following import exercises
 from tests.docs.snippets import DOCS, files
 from tests.examples.conftest import connect
-from wsframework import Close, Connection, Server
-from wsframework.closes import SENT_CODES
+from wsframework import SENT_CODES, Close, Connection, Server
 
 __all__ = ["node"]  # a fixture
 

@@ -10,8 +10,8 @@ from wsproto.events import Ping as WsprotoPing
 from wsproto.events import Pong as WsprotoPong
 from wsproto.extensions import Extension, PerMessageDeflate
 
-from wsframework.closes import CloseFrame
-from wsframework.wire import CloseCode, CloseReceived, Event, Failure, Ping, Pong
+from wsframework.closes import CloseCode, CloseFrame
+from wsframework.wire import CloseReceived, Event, Failure, Ping, Pong
 
 
 class Oracle:

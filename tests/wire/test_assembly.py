@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsframework.wire import CloseCode, ProtocolViolation
+from wsframework.closes import CloseCode
+from wsframework.wire import ProtocolViolation
 from wsframework.wire.assembly import Assembly
 
 pytestmark = pytest.mark.usefixtures("masking")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.wire.decoding import decode_every_way, feed_all, masked, repeatable
 from tests.wire.encoding import encode_binary, encode_text
+from wsframework.closes import CloseCode
 from wsframework.wire import (
     Budget,
-    CloseCode,
     Decoder,
     Deflater,
     Event,

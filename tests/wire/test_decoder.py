@@ -9,11 +9,10 @@ import pytest
 
 from tests.wire.decoding import KEY, decode_every_way, feed_all, masked, raw_frame, text_frames
 from tests.wire.encoding import encode_binary, encode_text
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseCode, CloseFrame
 from wsframework.config import Limits
 from wsframework.wire import (
     Budget,
-    CloseCode,
     CloseReceived,
     Decoder,
     Deflater,

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from tests.wire.decoding import KEY, feed_all, masked, raw_frame, repeatable
 from tests.wire.oracle import Oracle
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseCode, CloseFrame
 from wsframework.wire import (
-    CloseCode,
     CloseReceived,
     Decoder,
     Deflater,

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsframework.closes import CloseFrame
-from wsframework.wire import CloseCode, CloseReceived, Failure, Ping, Pong, ProtocolViolation
+from wsframework.closes import CloseCode, CloseFrame
+from wsframework.wire import CloseReceived, Failure, Ping, Pong, ProtocolViolation
 
 
 def test_events_are_values() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from wsframework.closes import is_valid_close_code
-from wsframework.wire import CloseCode, Opcode
+from wsframework.wire import Opcode
 
 
 def test_opcodes_are_those_of_rfc_6455() -> None:
@@ -13,11 +12,3 @@ def test_opcodes_are_those_of_rfc_6455() -> None:
         "PING": 9,
         "PONG": 10,
     }
-
-
-def test_close_codes_are_those_of_the_iana_registry() -> None:
-    assert sorted(CloseCode) == [1000, 1001, 1002, 1003, *range(1005, 1016)]
-
-
-def test_only_three_close_codes_never_stand_on_the_wire() -> None:
-    assert [code for code in CloseCode if not is_valid_close_code(code)] == [1005, 1006, 1015]

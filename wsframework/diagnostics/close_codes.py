@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from wsframework.closes import SENT_CODES
+from wsframework.closes import SENT_CODES, CloseCode
 from wsframework.records import escape_json
-from wsframework.wire import CloseCode
 
 __all__ = ["advice", "describe_close", "meaning"]
-
-_MEANINGS = {
-    CloseCode.NORMAL_CLOSURE: "normal closure: done",
-    CloseCode.GOING_AWAY: "going away: the server stops, or the page was left",
-    CloseCode.PROTOCOL_ERROR: "protocol error",
-    CloseCode.UNSUPPORTED_DATA: "a kind of data it cannot take",
-    CloseCode.NO_STATUS_RECEIVED: "no code in the Close frame",
-    CloseCode.ABNORMAL_CLOSURE: "lost without a Close frame",
-    CloseCode.INVALID_PAYLOAD: "payload that does not fit its type, such as bad UTF-8",
-    CloseCode.POLICY_VIOLATION: "against the policy",
-    CloseCode.MESSAGE_TOO_BIG: "a message too big",
-    CloseCode.MANDATORY_EXTENSION: "an extension that the client needs was not agreed on",
-    CloseCode.INTERNAL_ERROR: "internal error",
-    CloseCode.SERVICE_RESTART: "the service restarts",
-    CloseCode.TRY_AGAIN_LATER: "try again later",
-    CloseCode.BAD_GATEWAY: "a gateway got a bad answer",
-    CloseCode.TLS_HANDSHAKE: "TLS failed",
-}
 
 _ADVICE = {
     "at once": "a client should reconnect at once, after a short random pause",
@@ -36,7 +17,7 @@ _ADVICE = {
 def meaning(code: int) -> str:
     """Say what a close code stands for (RFC 6455 §7.4.1 and the IANA registry)."""
     try:
-        return _MEANINGS[CloseCode(code)]
+        return CloseCode(code).meaning
     except ValueError:
         pass
     if 3000 <= code <= 3999:

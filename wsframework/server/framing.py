@@ -20,14 +20,13 @@ from functools import cache
 
 import trio
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseCode, CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.server.ending import EndingTransport
 from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import (
     Budget,
-    CloseCode,
     CloseReceived,
     CloseState,
     Deflater,

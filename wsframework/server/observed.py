@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseCode, CloseFrame
 from wsframework.observer import ObservedFrame, Observer, TransportStep
 from wsframework.request import Request
 from wsframework.server.framing import FrameTransport
@@ -22,7 +22,7 @@ from wsframework.server.socket import SocketTransport
 from wsframework.server.stream import StreamTransport
 from wsframework.server.tls import TLSTransport
 from wsframework.transport import EncodedMessage
-from wsframework.wire import CloseCode, CloseReceived, Decoder, Event, Failure, Opcode, Ping, Pong
+from wsframework.wire import CloseReceived, Decoder, Event, Failure, Opcode, Ping, Pong
 
 __all__ = ["socket_transport", "stream_transport"]
 

@@ -42,13 +42,12 @@ from wsframework.wire.handshake import (
     response_headers,
 )
 from wsframework.wire.masking import apply_mask, pure_apply_mask
-from wsframework.wire.opcodes import BINARY, PING, TEXT, CloseCode, Opcode
+from wsframework.wire.opcodes import BINARY, PING, TEXT, Opcode
 
 __all__ = [
     "BINARY",
     "GUID",
     "MAX_CONTROL_PAYLOAD",
-    "CloseCode",
     "CloseReceived",
     "CloseState",
     "ClosingHandshake",

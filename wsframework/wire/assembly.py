@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from codecs import utf_8_decode
 
+from wsframework.closes import CloseCode
 from wsframework.wire.compression import Inflater
 from wsframework.wire.events import ProtocolViolation
 from wsframework.wire.masking import apply_mask, rotate_key
-from wsframework.wire.opcodes import CloseCode
 
 __all__ = ["Assembly"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import zlib
 
+from wsframework.closes import CloseCode
 from wsframework.wire.events import ProtocolViolation
 from wsframework.wire.frames import encode_message
-from wsframework.wire.opcodes import CloseCode
 
 __all__ = ["MAX_WINDOW_BITS", "MIN_ZLIB_WINDOW_BITS", "Deflater", "Inflater"]
 

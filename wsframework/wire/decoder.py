@@ -30,14 +30,14 @@ from __future__ import annotations
 
 import attrs
 
-from wsframework.closes import CloseFrame, is_valid_close_code
+from wsframework.closes import CloseCode, CloseFrame, is_valid_close_code
 from wsframework.wire.assembly import Assembly
 from wsframework.wire.compression import Inflater
 from wsframework.wire.events import CloseReceived, Event, Failure, Ping, Pong, ProtocolViolation, too_big
 from wsframework.wire.frames import MAX_CONTROL_PAYLOAD
 from wsframework.wire.implementations import choose
 from wsframework.wire.masking import apply_mask
-from wsframework.wire.opcodes import CloseCode, Opcode
+from wsframework.wire.opcodes import Opcode
 
 __all__ = ["Budget", "Decoder", "decoder_class"]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseCode, CloseFrame
 from wsframework.errors import WSFrameworkError
-from wsframework.wire.opcodes import CloseCode
 
 __all__ = ["CloseReceived", "Event", "Failure", "Ping", "Pong", "ProtocolViolation", "too_big"]
 

@@ -18,10 +18,10 @@ the client" (§5.1).
 
 from __future__ import annotations
 
-from wsframework.closes import check_close
+from wsframework.closes import CloseCode, check_close
 from wsframework.wire.implementations import choose
 from wsframework.wire.masking import apply_mask
-from wsframework.wire.opcodes import CloseCode, Opcode
+from wsframework.wire.opcodes import Opcode
 
 __all__ = [
     "MAX_CONTROL_PAYLOAD",

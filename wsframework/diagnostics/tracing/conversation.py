@@ -19,7 +19,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseCode, CloseFrame
 from wsframework.diagnostics.problems import Problem
 from wsframework.diagnostics.reaching import Clock, Tell
 from wsframework.diagnostics.tracing.channel import Channel, Ending
@@ -27,7 +27,6 @@ from wsframework.diagnostics.tracing.frames import Frame, FrameSplitter, preview
 from wsframework.diagnostics.tracing.judging import FrameJudge
 from wsframework.diagnostics.tracing.steps import CloseHandshake, FrameStep, MessageStep
 from wsframework.wire import (
-    CloseCode,
     CloseReceived,
     CloseState,
     ClosingHandshake,

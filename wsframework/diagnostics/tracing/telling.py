@@ -12,6 +12,7 @@ from functools import singledispatch
 
 import attrs
 
+from wsframework.closes import CloseCode
 from wsframework.diagnostics.close_codes import advice, meaning
 from wsframework.diagnostics.steps import Connected, ConnectFailed, Connecting, Kernel, Resolved, Step
 from wsframework.diagnostics.tracing.steps import (
@@ -30,7 +31,6 @@ from wsframework.diagnostics.tracing.steps import (
     TLSOpened,
 )
 from wsframework.records import escape_json
-from wsframework.wire import CloseCode
 
 __all__ = ["Line", "tell"]
 
