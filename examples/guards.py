@@ -1,4 +1,4 @@
-"""Guards decide before the upgrade: a client that is refused gets a real HTTP answer.
+"""Guards and given functions decide before the upgrade: a client that is refused gets a real HTTP answer.
 
 python examples/guards.py
 """
@@ -19,23 +19,21 @@ async def not_while_painting(request: Request) -> Response | None:
     return None
 
 
-async def knows_the_words(request: Request) -> None:
-    """Refuse with a 401; raising `Reject` does the same as returning a `Response`."""
-    if user_of(request) is None:
-        raise Reject(401, "say the words\n", {"WWW-Authenticate": "Bearer"})
+async def user(request: Request) -> str:
+    """Find who knows the words, for the handler, or refuse with a 401."""
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    for words, name in TOKENS.items():
+        if compare_digest(words, token):
+            return name
+    raise Reject(401, "say the words\n", {"WWW-Authenticate": "Bearer"})
 
 
-@app.websocket("/cave", guards=[knows_the_words])
-async def cave(ws: Connection) -> None:
+@app.websocket("/cave", given={"name": user})
+async def cave(ws: Connection, name: str) -> None:
     """Greet, and show out with a close code of our own who says too little."""
-    await ws.send(f"welcome, {user_of(ws.request)}")
+    await ws.send(f"welcome, {name}")
     if len(await ws.receive()) < 3:
         raise Close(4000, "speak up")
-
-
-def user_of(request: Request) -> str | None:
-    token = request.headers.get("authorization", "").removeprefix("Bearer ")
-    return next((name for words, name in TOKENS.items() if compare_digest(words, token)), None)
 
 
 if __name__ == "__main__":

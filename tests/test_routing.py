@@ -5,7 +5,7 @@ import inspect
 import itertools
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.test_calling import Handlers, decorated, with_default
 from wsframework import routing
 from wsframework.errors import RouteError
 from wsframework.routing import (
@@ -22,7 +23,6 @@ from wsframework.routing import (
     Route,
     Router,
     Template,
-    check_handler,
     check_subprotocols,
 )
 
@@ -318,101 +318,6 @@ def test_the_same_path_and_key_twice_is_refused_and_names_the_first(
 # Handlers
 
 
-class Handlers:
-    async def method(self, ws: object) -> None: ...
-
-    async def __call__(self, ws: object, room: str) -> None: ...
-
-
-def awaitable_decorator(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-        return function(*args, **kwargs)
-
-    return call
-
-
-def in_a_thread(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    @functools.wraps(function)
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    return call
-
-
-@awaitable_decorator
-async def decorated(ws: object, room: str) -> None: ...
-
-
-@in_a_thread
-def made_async(ws: object, room: str) -> None: ...
-
-
-async def with_default(ws: object, room: str, limit: int = 10) -> None: ...
-
-
-async def keyword_only(connection: object, *, room: str) -> None: ...
-
-
-async def of_a_user(ws: object, user: object, room: str) -> None: ...
-
-
-ROOM = Template.parse("/{room}")
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [
-        anything,
-        Handlers(),
-        decorated,
-        made_async,
-        with_default,
-        keyword_only,
-        functools.partial(of_a_user, user=1),
-        functools.partial(functools.partial(Handlers().__call__)),
-    ],
-)
-def test_any_async_callable_whose_parameters_fit_can_be_a_handler(handler: Any) -> None:
-    assert check_handler(handler, ROOM, "ws") is handler
-
-
-def sync(ws: object, room: str) -> None: ...
-
-
-async def no_room(ws: object) -> None: ...
-
-
-async def more(ws: object, room: str, user: str) -> None: ...
-
-
-async def nothing() -> None: ...
-
-
-async def same_name(room: object) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("handler", "why"),
-    [
-        ("talk", "'talk' is not a function"),
-        (sync, "the handler sync must be an async function (async def)"),
-        (Handlers, "must be an async function"),
-        (functools.partial(sync), "the handler sync must be an async function"),
-        (no_room, "the handler no_room(ws: 'object') -> 'None' cannot be called as no_room(ws, room): "),
-        (more, "cannot be called as more(ws, room): missing a required argument: 'user'"),
-        (nothing, "cannot be called as nothing(ws, room)"),
-        (same_name, "cannot be called as same_name(ws, room): multiple values for argument 'room'"),
-        (Handlers().method, "cannot be called as Handlers.method(ws, room)"),
-    ],
-)
-def test_a_handler_that_does_not_fit_its_path_is_refused_with_the_reason(handler: Any, why: str) -> None:
-    with pytest.raises(RouteError) as caught:
-        check_handler(handler, ROOM, "ws")
-    assert str(caught.value).startswith("path '/{room}': ")
-    assert why in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("handler", "name", "source"),
     [
@@ -424,14 +329,15 @@ def test_a_handler_that_does_not_fit_its_path_is_refused_with_the_reason(handler
     ],
 )
 def test_a_route_knows_its_handlers_name_and_place(handler: Any, name: str, source: Any) -> None:
-    route = Route(ROOM, "websocket", (None,), handler, "")
+    route = Route(Template.parse("/{room}"), "websocket", (None,), handler, "")
     assert route.name == name
-    assert route.place == f"{__file__}:{source.__code__.co_firstlineno}"
+    code = source.__code__
+    assert route.place == f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def test_a_handler_without_python_code_has_no_place() -> None:
     compiled: Any = print
-    route = Route(ROOM, "websocket", (None,), compiled, "")
+    route = Route(Template.parse("/{room}"), "websocket", (None,), compiled, "")
     assert (route.name, route.place) == ("print", "?")
 
 

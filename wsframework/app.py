@@ -18,25 +18,26 @@ from __future__ import annotations
 import functools
 import socket
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from inspect import isasyncgenfunction, iscoroutinefunction, signature
-from typing import Any, Literal, TypeVar
+from inspect import signature
+from typing import Any, Concatenate, Literal, TypeVar
 
 import trio
 import trio_websocket
 
 from wsframework.authority import LOOPBACK_HOSTS, AllowedHosts, host_list, is_loopback
+from wsframework.calling import Given, Guard, check_context_manager, check_given, check_guards, check_handler
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.deciding import Decider, Guard, RouteOptions, check_guards, name_of
+from wsframework.deciding import Decider, RouteOptions
 from wsframework.errors import ConfigurationError, PluginError, RouteError
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.observer import Observer
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, check_plugin, find_plugin
 from wsframework.request import Request, Response
-from wsframework.routing import Route, Template, check_handler, check_subprotocols
+from wsframework.routing import Route, Template, check_subprotocols
 from wsframework.server import Server, run_server, serve
 from wsframework.server.listeners import is_loopback_only
 from wsframework.session import Acceptance
@@ -44,7 +45,8 @@ from wsframework.session import Acceptance
 __all__ = ["App"]
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., AsyncIterator[Any]]
-HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[Any]])
+HandlerT = TypeVar("HandlerT", bound=Callable[Concatenate[Connection, ...], Awaitable[Any]])
+PageT = TypeVar("PageT", bound=Callable[Concatenate[Request, ...], Awaitable[Response | str | bytes]])
 GuardT = TypeVar("GuardT", bound=Guard)
 WrapperT = TypeVar("WrapperT", bound=Callable[[Connection], Any])
 ObserverT = TypeVar("ObserverT", bound=Observer)
@@ -103,27 +105,33 @@ class App:
         *,
         subprotocols: Iterable[str] = (),
         guards: Iterable[Guard] = (),
+        given: Mapping[str, Given] | None = None,
         compression: Deflate | Literal["app"] | None = "app",
         origins: str | Iterable[str] | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
         """Register an async function for a path and, perhaps, subprotocols.
 
-        The handler is called with the connection and the path's parameters by name. The same path may be
-        registered again for other subprotocols. The first subprotocol in the client's list that has a
-        handler selects it; if none has, a handler without subprotocols is called.
+        The handler is called with the connection and, by name, the path's parameters and what the given
+        functions have returned. The same path may be registered again for other subprotocols. The first
+        subprotocol in the client's list that has a handler selects it; if none has, a handler without
+        subprotocols is called.
 
         Args:
             path: a template such as `/rooms/{room}` or `/users/{id:int}`; converters are str, int, float,
                 uuid and path.
             subprotocols: the subprotocols of this handler; empty for clients that offer none.
             guards: called before the upgrade, after the App's own guards.
+            given: async functions by the name of the handler's argument that they return, such as
+                `{"user": find_user}`. They are called after the guards, in order, once, with the request and
+                those of the path's parameters that they name: `async def find_user(request, room)`. A raised
+                `Reject` refuses the request. `Timeouts.guard` bounds them and the guards together.
             compression: permessage-deflate for this route, or None for no compression; `"app"` (the default)
                 uses the App's setting.
             origins: the allowed origins of this route, instead of the App's.
 
         Raises:
-            RouteError: the path, a subprotocol, `compression` or the handler's parameters do not fit, or
-                the path is taken.
+            RouteError: the path, a subprotocol, `given`, `compression` or the handler's parameters do not
+                fit, or the path is taken.
         """
         template = Template.parse(path)
         keys = check_subprotocols(subprotocols)
@@ -132,14 +140,14 @@ class App:
             raise RouteError(f'compression is a Deflate, None or "app", not {compression!r}')
         options = functools.partial(
             RouteOptions,
-            guards=check_guards(guards),
+            steps=(*check_guards(guards), *check_given(given, template.text, template.names)),
             compression=compression if isinstance(compression, Deflate) else None,
             own_compression=own,
             origins=None if origins is None else Origins.parse(origins),
         )
 
         def register(handler: HandlerT) -> HandlerT:
-            check_handler(handler, template, "ws")
+            check_handler(handler, template.text, "ws", template.names, given or ())
             told = self._told.setdefault(id(handler), set())
             self._decider.websockets.add(Route(template, "websocket", keys, handler, options(told=told)))
             return handler
@@ -152,30 +160,34 @@ class App:
         *,
         methods: Iterable[str] = ("GET",),
         guards: Iterable[Guard] = (),
+        given: Mapping[str, Given] | None = None,
         guarded: bool = True,
-    ) -> Callable[[HandlerT], HandlerT]:
+    ) -> Callable[[PageT], PageT]:
         """Register an async function that answers plain HTTP on the same port, for a page or a health check.
 
-        The handler is called with the request and the path's parameters and returns a `Response`, or text or
-        bytes for a 200. It is for small answers; request bodies are not read.
+        The handler is called with the request and, by name, the path's parameters and what the given
+        functions have returned. It returns a `Response`, or text or bytes for a 200. It is for small answers;
+        request bodies are not read.
 
         Args:
             path: a template, as for `websocket`.
             methods: the HTTP methods that it answers; GET includes HEAD.
             guards: called before the handler, after the App's own guards.
+            given: as for `websocket`.
             guarded: False exempts the route from the App's own guards, for a health check for example.
 
         Raises:
-            RouteError: the path or the handler's parameters do not fit, or the path is taken.
+            RouteError: the path, `given` or the handler's parameters do not fit, or the path is taken.
         """
         template = Template.parse(path)
         names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
         if "GET" in names and "HEAD" not in names:
             names.append("HEAD")
-        options = RouteOptions(guards=check_guards(guards), guarded=guarded)
+        steps = (*check_guards(guards), *check_given(given, template.text, template.names))
+        options = RouteOptions(steps=steps, guarded=guarded)
 
-        def register(handler: HandlerT) -> HandlerT:
-            check_handler(handler, template, "request")
+        def register(handler: PageT) -> PageT:
+            check_handler(handler, template.text, "request", template.names, given or ())
             self._decider.pages.add(Route(template, "http", tuple(names), handler, options))
             return handler
 
@@ -191,8 +203,7 @@ class App:
         Raises:
             ConfigurationError: the guard is not an async function.
         """
-        check_guards([guard])
-        self._decider.guards.append(guard)
+        self._decider.guards.extend(check_guards([guard]))
         return guard
 
     def wrap(self, wrapper: WrapperT) -> WrapperT:
@@ -205,7 +216,7 @@ class App:
         Raises:
             ConfigurationError: it is not callable.
         """
-        self._decider.wrappers.append(_context_manager(wrapper, "wrapper"))
+        self._decider.wrappers.append(check_context_manager(wrapper, "wrapper"))
         return wrapper
 
     def lifespan(self, lifespan: LifespanT) -> LifespanT:
@@ -218,7 +229,7 @@ class App:
         Raises:
             ConfigurationError: it is not callable.
         """
-        self._lifespans.append(_context_manager(lifespan, "lifespan"))
+        self._lifespans.append(check_context_manager(lifespan, "lifespan"))
         return lifespan
 
     def observe(self, observer: ObserverT) -> ObserverT:
@@ -425,20 +436,3 @@ class App:
     async def __call__(self, request: trio_websocket.WebSocketRequest) -> None:
         """Serve one connection of a trio-websocket server: an App is a handler for `serve_websocket`."""
         await serve_request(request, self)
-
-
-def _context_manager(
-    function: Callable[..., Any], what: str
-) -> Callable[..., AbstractAsyncContextManager[Any]]:
-    if not callable(function):
-        raise ConfigurationError(
-            f"a {what} is a function that returns an async context manager, not {function!r}"
-        )
-    if isasyncgenfunction(function):
-        return asynccontextmanager(function)
-    if iscoroutinefunction(function):
-        raise ConfigurationError(
-            f"the {what} {name_of(function)} has no yield: write 'yield' where the wrapped time begins and "
-            "ends"
-        )
-    return function

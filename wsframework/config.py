@@ -108,7 +108,7 @@ class Timeouts:
     Attributes:
         handshake: from the accepted TCP connection to the end of the request's head, TLS included. After it:
             408. websockets also has 10 s.
-        guard: all guards of a request together. After it: 503.
+        guard: all guards and given functions of a request together. After it: 503.
         http: one HTTP handler. After it: 503. 30 s, as in gunicorn, is longer than a reader waits for a page,
             and shorter than a proxy does (nginx: 60 s). If the client disconnects, guards and handlers of GET
             and HEAD are cancelled. A handler of another method runs on, up to this limit, so that its changes

@@ -2,8 +2,8 @@
 
 A `Decider` holds the routes, guards and wrappers that an App registers. A host asks it about every request:
 
-    host → origin → guards → handler      for an upgrade, after the choice of the route
-    host → guards → page                  for plain HTTP
+    host → origin → guards → given → handler      for an upgrade, after the choice of the route
+    host → guards → given → page                  for plain HTTP
 
 The first step that refuses decides. Refusals say in plain text what was wrong; what a user's function raised
 becomes a 500 and is told to the observers by the host.
@@ -14,19 +14,19 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from inspect import iscoroutinefunction
 from typing import Any, Literal, Protocol
 
 import attrs
 import trio
 
 from wsframework.authority import AllowedHosts, parse_authority
+from wsframework.calling import Step, name_of
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled, unwrap_group
-from wsframework.errors import ConfigurationError, Reject
+from wsframework.errors import Reject
 from wsframework.origins import Origins
 from wsframework.records import record
 from wsframework.request import Request, Response
@@ -34,10 +34,7 @@ from wsframework.routing import Match, NoPath, NoSubprotocol, Route, Router
 from wsframework.session import Acceptance, CrashResponse
 from wsframework.tasks import GivenUp, Limit
 
-__all__ = ["Decider", "Guard", "RouteOptions", "Settings", "Wrapper", "check_guards", "name_of"]
-
-Guard = Callable[[Request], Awaitable[Response | None]]
-"""Lets a request through by None, or refuses it by a `Response` or a raised `Reject`."""
+__all__ = ["Decider", "RouteOptions", "Settings", "Wrapper"]
 
 Wrapper = Callable[[Connection], AbstractAsyncContextManager[Any]]
 """Returns an async context manager that is entered around a connection's handler."""
@@ -50,7 +47,7 @@ class RouteOptions:
     """What a route may say besides its path.
 
     Attributes:
-        guards: asked after the App's own guards, in order.
+        steps: the route's guards and then its given functions, called after the App's own guards, in order.
         compression: the route's own permessage-deflate, when `own_compression`; else the App's counts.
         own_compression: whether the route has its own setting for compression.
         origins: the route's own allow-list, or None for the App's.
@@ -58,7 +55,7 @@ class RouteOptions:
         told: events of the handler that are logged once and have been logged, for all its routes together.
     """
 
-    guards: tuple[Guard, ...] = ()
+    steps: tuple[Step, ...] = ()
     compression: Deflate | None = None
     own_compression: bool = False
     origins: Origins | None = None
@@ -85,7 +82,7 @@ class Decider:
         hosts: as given.
         websockets: routes of WebSocket handlers, by path and subprotocol.
         pages: routes of HTTP handlers, by path and method.
-        guards: asked about every request with a handler, in order, before the route's own guards.
+        guards: asked about every request with a handler, in order, before the route's own steps.
         wrappers: entered around every WebSocket handler, in order.
     """
 
@@ -94,7 +91,7 @@ class Decider:
         self.hosts = hosts
         self.websockets: Router[RouteOptions] = Router()
         self.pages: Router[RouteOptions] = Router()
-        self.guards: list[Guard] = []
+        self.guards: list[Step] = []
         self.wrappers: list[Wrapper] = []
 
     async def decide(self, hosts: AllowedHosts | None, request: Request) -> Acceptance | Response:
@@ -135,9 +132,10 @@ class Decider:
                 if not (options.origins or settings.origins).allow(request):
                     record(logging.INFO, "origin.refused", path=request.path, origin=request.origin)
                     return Response.error(403, f"pages from {request.origin} may not connect here")
-                refusal = await self._ask((*self.guards, *options.guards), request)
-                if refusal is not None:
-                    return refusal
+                if self.guards or options.steps:
+                    refusal = await self._ask((*self.guards, *options.steps), request, parameters)
+                    if refusal is not None:
+                        return refusal
                 return Acceptance(
                     handler=self._bind(route, parameters),
                     subprotocol=subprotocol,
@@ -165,10 +163,11 @@ class Decider:
         match self.pages.resolve(request.path, (request.method,)):
             case Match(route, _, parameters):
                 options = route.options
-                guards = (*self.guards, *options.guards) if options.guarded else options.guards
-                refusal = await self._ask(guards, request)
-                if refusal is not None:
-                    return refusal
+                steps = (*self.guards, *options.steps) if options.guarded else options.steps
+                if steps:
+                    refusal = await self._ask(steps, request, parameters)
+                    if refusal is not None:
+                        return refusal
                 return await self._render(route, request, parameters)
             case NoSubprotocol(methods):
                 allow = ", ".join(methods)
@@ -204,23 +203,30 @@ class Decider:
             return answer
         return _out_of_time(request, "handler.timeout", handler=route.name)
 
-    async def _ask(self, guards: Sequence[Guard], request: Request) -> Response | None:
-        """Ask guards in order; return the answer of the first one that refuses."""
-        if not guards:
-            return None
-        guard = guards[0]
+    async def _ask(
+        self, steps: Sequence[Step], request: Request, parameters: dict[str, Any]
+    ) -> Response | None:
+        """Take steps in order; return the answer of the first one that refuses.
+
+        Args:
+            steps: at least one.
+            request: what they are called with.
+            parameters: the path's; what given functions return is added.
+        """
+        step = steps[0]
         try:
             with Limit(self._settings.timeouts.guard):
-                for guard in guards:
-                    answer = _as_refusal(await _call(guard, request))
-                    if answer is not None:
-                        return answer
+                for step in steps:
+                    taken = {name: parameters[name] for name in step.takes}
+                    refusal = _read_answer(step, await _call(step.function, request, **taken), parameters)
+                    if refusal is not None:
+                        return refusal
                 return None
         except GivenUp:
             raise
         except BaseException as error:
-            return _crashed("guard", name_of(guard), error)
-        return _out_of_time(request, "guard.timeout", guard=name_of(guard))
+            return _crashed("guard", name_of(step.function), error)
+        return _out_of_time(request, "guard.timeout", guard=name_of(step.function))
 
 
 def _misdirected(request: Request) -> Response:
@@ -234,26 +240,6 @@ def _misdirected(request: Request) -> Response:
     )
 
 
-def name_of(function: object) -> str:
-    """Return the name of a user's function, for records and messages."""
-    return str(getattr(function, "__qualname__", repr(function)))
-
-
-def check_guards(guards: Iterable[Guard]) -> tuple[Guard, ...]:
-    """Return the guards of a route, or of the App.
-
-    Raises:
-        ConfigurationError: it is no list of async functions.
-    """
-    if callable(guards) or not isinstance(guards, Iterable):
-        raise ConfigurationError(f"guards is a list of async functions: write [{name_of(guards)}]")
-    checked = tuple(guards)
-    for guard in checked:
-        if not (iscoroutinefunction(guard) or iscoroutinefunction(getattr(guard, "__call__", None))):  # noqa: B004
-            raise ConfigurationError(f"a guard is an async function of the request: {name_of(guard)} is none")
-    return checked
-
-
 async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwargs: Any) -> object:
     """Call a user's function; a `Reject` that it raises, perhaps out of a nursery, is its answer."""
     try:
@@ -262,13 +248,24 @@ async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwa
         reject = unwrap_group(error)
         if not isinstance(reject, Reject):
             raise
-        return Response(reject.body, reject.status, reject.headers)
+        return reject
 
 
-def _as_refusal(answer: object) -> Response | None:
-    if answer is None or isinstance(answer, Response):
-        return answer
-    raise TypeError(f"a guard returns None or a Response, not {type(answer).__name__}")
+def _read_answer(step: Step, answer: object, parameters: dict[str, Any]) -> Response | None:
+    """Return the answer of a step that refuses, or keep what a given function has returned."""
+    if isinstance(answer, Reject):
+        return _as_response(answer)
+    if step.gives is None:
+        if answer is None or isinstance(answer, Response):
+            return answer
+        raise TypeError(f"a guard returns None or a Response, not {type(answer).__name__}")
+    if isinstance(answer, Response):
+        # A guard's way to refuse, so hardly meant for the handler; and who is refused must not get in.
+        raise TypeError(
+            f"given {step.gives!r} returned a Response; a given function refuses by raising Reject"
+        )
+    parameters[step.gives] = answer
+    return None
 
 
 def _as_response(answer: object) -> Response:
@@ -277,6 +274,8 @@ def _as_response(answer: object) -> Response:
             return answer
         case str() | bytes():
             return Response(answer)
+        case Reject():
+            return Response(answer.body, answer.status, answer.headers)
         case _:
             raise TypeError(f"an HTTP handler returns a Response, str or bytes, not {type(answer).__name__}")
 

@@ -5,7 +5,7 @@
     ├── WrongThread             our caller: a connection or a room was used in another thread (a RuntimeError)
     ├── RoomUnavailable         what carries a room cannot take or give a message now
     ├── Close                   raised *by* a handler to end its connection with a code of its choice
-    ├── Reject                  raised *by* a guard to refuse an opening handshake
+    ├── Reject                  raised *by* a guard or given function to refuse a request
     ├── ConfigurationError      our caller: a mistake in set-up, found before anything is served
     │   ├── RouteError          a path, subprotocol or handler that cannot be registered
     │   ├── ListenError         an address that cannot be listened on
@@ -129,7 +129,7 @@ class Close(WSFrameworkError):
 
 
 class Reject(WSFrameworkError):
-    """Raise in a guard to refuse the opening handshake with an HTTP answer.
+    """Raise in a guard or a given function to refuse the request with an HTTP answer.
 
     The order is that of `Response.error`: `Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})`.
 

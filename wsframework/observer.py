@@ -122,11 +122,11 @@ class Observer:
         """A request got an HTTP answer: a page, an error, or a refused handshake."""
 
     def guard_crashed(self, request: Request, guard: str, error: BaseException) -> None:
-        """A guard raised an exception; the client gets a 500.
+        """A guard or a given function raised an exception; the client gets a 500.
 
         Args:
-            request: what the guard was asked about.
-            guard: the guard's name.
+            request: what it was asked about.
+            guard: the function's name.
             error: what it raised.
         """
 

@@ -1,7 +1,8 @@
 """What a client asked for, and what HTTP answer it may get: two frozen values.
 
-`Request` is made by a host from the opening handshake (or a plain HTTP request) and handed to guards, HTTP
-handlers and, as `ws.request`, to WebSocket handlers. `Response` is what a guard or an HTTP handler returns.
+`Request` is made by a host from the opening handshake (or a plain HTTP request) and handed to guards, given
+functions, HTTP handlers and, as `ws.request`, to WebSocket handlers. `Response` is what a guard or an HTTP
+handler returns.
 """
 
 from __future__ import annotations

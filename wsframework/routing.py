@@ -11,16 +11,15 @@ leaves the choice to the server; the client's order is its preference, §4.1).
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, unquote
 
 import attrs
 
+from wsframework.calling import Handler, function_of, name_of
 from wsframework.errors import RouteError
 from wsframework.matching import Matcher, Path
 from wsframework.tokens import is_token
@@ -32,11 +31,8 @@ __all__ = [
     "Route",
     "Router",
     "Template",
-    "check_handler",
     "check_subprotocols",
 ]
-
-Handler = Callable[..., Awaitable[Any]]
 
 
 @attrs.frozen
@@ -219,21 +215,13 @@ class Route(Generic[R]):
 
     @name.default
     def _name_of_handler(self) -> str:
-        return str(getattr(_function(self.handler), "__qualname__", repr(self.handler)))
+        return name_of(function_of(self.handler))
 
     @property
     def place(self) -> str:
         """Where the handler is defined, as `file:line`."""
-        code = getattr(_function(self.handler), "__code__", None)
+        code = getattr(function_of(self.handler), "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"
-
-
-def _function(handler: Callable[..., Any]) -> Any:
-    """Return the function behind a handler: through decorators, partials and objects with `__call__`."""
-    target: Any = inspect.unwrap(handler)
-    while isinstance(target, functools.partial):
-        target = inspect.unwrap(target.func)
-    return target if inspect.isroutine(target) else type(target).__call__
 
 
 @attrs.frozen(eq=False)
@@ -343,28 +331,3 @@ def check_subprotocols(subprotocols: object) -> tuple[str | None, ...]:
     if len(set(names)) != len(names):
         raise RouteError(f"a subprotocol occurs twice in {list(names)!r}")
     return names or (None,)
-
-
-def check_handler(handler: object, template: Template, first: str) -> Handler:
-    """Return `handler` when it is async and can be called with `first` and the template's parameters.
-
-    Raises:
-        RouteError: it is not callable, not async, or its parameters do not fit the template.
-    """
-    if not callable(handler):
-        raise RouteError(f"path {template.text!r}: {handler!r} is not a function")
-    function = _function(handler)
-    label = str(getattr(function, "__qualname__", repr(handler)))
-    # A decorator may be what makes it async, or may be a plain function around an async one.
-    if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(function)):
-        raise RouteError(f"path {template.text!r}: the handler {label} must be an async function (async def)")
-    signature = inspect.signature(handler)
-    try:
-        signature.bind(object(), **dict.fromkeys(template.names))
-    except TypeError as error:
-        parameters = ", ".join([first, *template.names])
-        raise RouteError(
-            f"path {template.text!r}: the handler {label}{signature} cannot be called as "
-            f"{label}({parameters}): {error}"
-        ) from None
-    return handler

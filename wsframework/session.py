@@ -67,10 +67,10 @@ class Acceptance:
 
 @attrs.frozen(eq=False, init=False)
 class CrashResponse(Response):
-    """The 500 for a request whose guard or HTTP handler raised an exception; observers are told of it.
+    """The 500 for a request whose guard, given function or HTTP handler raised; observers are told of it.
 
     Attributes:
-        where: which of the two.
+        where: a handler, or what was called before it.
         name: the function's name.
         exception: what it raised.
     """

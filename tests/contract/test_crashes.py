@@ -83,6 +83,17 @@ def crashing_app() -> App:
     async def guarded(ws: Connection, kind: str) -> None:
         await ws.send("it was let in")
 
+    async def user(request: Request, kind: str) -> str:
+        await CRASHES[kind]()
+        return "Ada"
+
+    async def other(request: Request) -> str:
+        raise AssertionError("the first one has crashed")
+
+    @app.websocket("/given/{kind}", given={"user": user, "other": other})
+    async def given(ws: Connection, kind: str, user: str, other: str) -> None:
+        await ws.send("it was let in")
+
     @app.websocket("/echo")
     async def echo(ws: Connection) -> None:
         async for message in ws:
@@ -140,12 +151,13 @@ async def test_a_crash_of_any_kind_is_1011_and_one_log_record(
 
 
 @abandons_a_generator
-async def test_a_crash_of_any_kind_in_a_guard_is_500_and_one_log_record(
-    host: Host, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("where", ["guard", "given"])
+async def test_a_crash_of_any_kind_before_the_upgrade_is_500_and_one_log_record(
+    host: Host, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with neighbourhood(host) as served:
         for kind in KINDS:
-            answer = await served.exchange(handshake(served, f"/guard/{kind}"))
+            answer = await served.exchange(handshake(served, f"/{where}/{kind}"))
             assert answer.startswith(b"HTTP/1.1 500"), kind
             assert logged(caplog) == ["guard.crashed"], kind
 
@@ -164,7 +176,7 @@ async def test_a_crash_of_any_kind_in_a_page_is_500_and_one_log_record(
             assert logged(caplog) == ["handler.crashed"], kind
 
 
-@pytest.mark.parametrize("where", ["handler", "guard"])
+@pytest.mark.parametrize("where", ["handler", "guard", "given"])
 async def test_a_keyboard_interrupt_closes_everybody_with_1001_and_ends_the_server(
     host: Host, where: str
 ) -> None:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 import trio
-from trio_websocket import ConnectionClosed
+from trio_websocket import ConnectionClosed, ConnectionRejected
 
 from tests.docs.conftest import Follow
 from tests.docs.following import close_of, exercises, refusal
@@ -88,7 +88,7 @@ async def test_the_stopwatch_pushes_while_it_receives(follow: Follow, nursery: t
 
 
 @exercises("handlers.md", "members.py")
-async def test_guards_and_origins_refuse_and_let_in(follow: Follow, nursery: trio.Nursery) -> None:
+async def test_given_functions_and_origins_refuse_and_let_in(follow: Follow, nursery: trio.Nursery) -> None:
     url = await follow("handlers.md").serve(nursery, "members.py")
     token = {"Authorization": "Bearer token-of-ada"}
     assert await refusal(f"{url}/club") == 401
@@ -98,6 +98,23 @@ async def test_guards_and_origins_refuse_and_let_in(follow: Follow, nursery: tri
     for headers in ({"Origin": "https://club.example"}, {"Origin": own}, {}):
         async with connect(f"{url}/club", headers={**token, **headers}) as ws:
             assert await ws.get_message() == "Good evening, Ada."
+
+
+@exercises("handlers.md", "maintenance.py")
+async def test_a_guard_closes_everything_but_the_health_check(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = follow("handlers.md").load("maintenance.py")
+    async with serve(program.app) as server:
+        async with server.connect("/echo") as client:
+            await client.send("hello")
+            assert await client.receive() == "hello"
+        monkeypatch.setattr(program, "closed", True)
+        with pytest.raises(ConnectionRejected) as refused:
+            async with server.connect("/echo"):
+                pass
+        assert refused.value.status_code == 503
+        assert (await server.request("GET", "/health")).text == "fine"
 
 
 @exercises("handlers.md", "people.py")

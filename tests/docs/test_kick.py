@@ -7,7 +7,7 @@ import trio
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises, until
 from tests.docs.snippets import DOCS
-from wsframework import CloseFrame
+from wsframework import CloseFrame, Request
 from wsframework.testing import request, serve
 
 PAGE = "howto/kick.md"
@@ -36,15 +36,16 @@ async def test_a_ban_closes_the_connections_of_one_user(follow: Follow) -> None:
         await until(lambda: "Ada" not in module.users)
 
 
-async def test_a_user_who_is_banned_behind_the_guard_is_closed_too(follow: Follow) -> None:
+async def test_a_user_who_is_banned_behind_the_look_up_is_closed_too(follow: Follow) -> None:
     module = follow(PAGE).load("kick.py")
 
-    async def ban(request: object) -> None:
-        module.banned.add("Ada")
+    async def find_and_ban(request: Request) -> str:
+        user = str(await module.find_user(request))
+        module.banned.add(user)
+        return user
 
     async with serve(module.app) as server:
-        # The App's guards are called first; this one has to be called last.
-        module.app.websocket("/late", guards=[module.users_only, ban])(module.talk)
+        module.app.websocket("/late", given={"user": find_and_ban})(module.talk)
         async with server.connect("/late", headers=ADA) as client:
             assert await client.wait_closed() == CloseFrame(4403, "you are banned")
 

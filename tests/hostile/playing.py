@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 from weakref import WeakSet
 
 import attrs
@@ -224,7 +225,7 @@ class Play:
             part.returned_at = trio.current_time()
 
         @app.http("/page/{number:int}", methods=["GET", "POST"])
-        async def page(request: Request, number: int) -> object:
+        async def page(request: Request, number: int) -> Any:
             part = self.parts[number]
             await self._perform(part, None, part.page[:-1])
             match part.page[-1].values[0]:

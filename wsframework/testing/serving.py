@@ -56,7 +56,7 @@ class Answer:
         status: the HTTP status.
         headers: the header fields, looked up without regard to case.
         body: the content.
-        crash: the handler's or guard's exception, when that is why the status is 500.
+        crash: the exception of a handler, guard or given function, when that is why the status is 500.
     """
 
     status: int

@@ -1,0 +1,220 @@
+"""Given functions: what they return is the handler's, and what they raise is the client's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.asking import Wrapper, accepted, answered, events, plain, upgrade
+from tests.fake_transport import connect
+from wsframework.app import App
+from wsframework.config import Timeouts
+from wsframework.connection import Connection
+from wsframework.errors import Reject, RouteError
+from wsframework.request import Request, Response
+from wsframework.session import CrashResponse
+
+
+async def user(request: Request) -> str:
+    return request.query["user"]
+
+
+async def member(request: Request, room: str) -> str:
+    return f"member {request.query['user']} of {room}"
+
+
+async def none(request: Request) -> None:
+    return None
+
+
+def site(given: Mapping[str, Any], **options: Any) -> tuple[App, list[dict[str, Any]]]:
+    """Make an App with one handler on /rooms/{room}, for both kinds of request."""
+    app, calls = App(timeouts=Timeouts(guard=5)), list[dict[str, Any]]()
+
+    @app.websocket("/rooms/{room}", given=given, **options)
+    async def talk(ws: Connection, **arguments: Any) -> None:
+        calls.append(arguments)
+
+    @app.http("/rooms/{room}", given=given, **options)
+    async def page(request: Request, **arguments: Any) -> str:
+        calls.append(arguments)
+        return "page"
+
+    return app, calls
+
+
+ROOM = "/rooms/tea?user=Ada"
+KINDS = pytest.mark.parametrize("ask", [upgrade, plain])
+
+
+async def test_the_handlers_argument_is_what_the_function_returned() -> None:
+    app, calls = site({"user": user, "who": member, "nobody": none})
+    await (await accepted(app, upgrade(ROOM))).handler(connect().connection)
+    assert (await answered(app, plain(ROOM))).body == b"page"
+    expected = {"room": "tea", "user": "Ada", "who": "member Ada of tea", "nobody": None}
+    assert calls == [expected, expected]
+
+
+async def test_wrappers_and_given_arguments_go_together() -> None:
+    log: list[str] = []
+    app, calls = site({"user": user})
+    app.wrap(Wrapper("outer", log))
+    await (await accepted(app, upgrade(ROOM))).handler(connect().connection)
+    assert calls == [{"room": "tea", "user": "Ada"}]
+    assert len(log) == 2
+
+
+async def test_each_request_has_arguments_of_its_own() -> None:
+    app, calls = site({"user": user})
+    first = await accepted(app, upgrade("/rooms/tea?user=Ada"))
+    second = await accepted(app, upgrade("/rooms/tea?user=Bob"))
+    await first.handler(connect().connection)
+    await second.handler(connect().connection)
+    assert [call["user"] for call in calls] == ["Ada", "Bob"]
+
+
+@KINDS
+async def test_given_functions_are_called_once_in_order_after_all_guards(ask: Any) -> None:
+    log: list[str] = []
+
+    def guard(name: str) -> Any:
+        async def call(request: Request) -> None:
+            log.append(name)
+
+        return call
+
+    app, _ = site({"b": guard("b"), "a": guard("a")}, guards=[guard("own")])
+    app.guard(guard("app"))
+    await app.decide(ask(ROOM))
+    assert log == ["app", "own", "b", "a"]
+
+
+@KINDS
+async def test_who_is_refused_by_a_guard_is_not_looked_up(ask: Any) -> None:
+    async def refuse(request: Request) -> Response:
+        return Response("no", 403)
+
+    async def unexpected(request: Request) -> None:
+        raise AssertionError("it must not be called")
+
+    app, _ = site({"user": unexpected}, guards=[refuse])
+    assert (await answered(app, ask(ROOM))).status == 403
+
+
+@KINDS
+@pytest.mark.parametrize("how", ["raised", "grouped", "returned"])
+async def test_reject_refuses_and_no_other_given_function_is_called(
+    ask: Any, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(request: Request) -> Reject:
+        reject = Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+        if how == "returned":
+            return reject
+        raise ExceptionGroup("of its nursery", [reject]) if how == "grouped" else reject
+
+    async def unexpected(request: Request) -> None:
+        raise AssertionError("it must not be called")
+
+    app, calls = site({"user": refuse, "other": unexpected})
+    response = await answered(app, ask(ROOM))
+    assert (response.status, response.body) == (401, b"who are you?")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert calls == []
+    assert caplog.records == []
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (LookupError("the database is down"), "the database is down"),
+        (ExceptionGroup("both", [Reject(401), ValueError("x")]), "both"),
+        (Reject(401, headers={"X-Bad": "a\r\nb"}), "not a header field"),
+        (Response("no", 403), "given 'user' returned a Response; a given function refuses by raising Reject"),
+        (BaseException("its own"), "its own"),
+    ],
+)
+async def test_a_given_function_that_fails_lets_nobody_in_and_is_named(
+    ask: Any, result: object, why: str
+) -> None:
+    async def broken(request: Request) -> object:
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    async def unexpected(request: Request) -> None:
+        raise AssertionError("it must not be called")
+
+    app, calls = site({"user": broken, "other": unexpected})
+    response = await answered(app, ask(ROOM))
+    assert isinstance(response, CrashResponse)
+    assert (response.status, response.where) == (500, "guard")
+    assert response.name.endswith("broken")
+    assert why in str(response.exception)
+    assert calls == []
+
+
+@KINDS
+async def test_guards_and_given_functions_have_one_limit_together(
+    ask: Any, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def slow(request: Request) -> None:
+        await trio.sleep(2)
+
+    async def hanging(request: Request) -> None:
+        await trio.sleep_forever()
+
+    app, calls = site({"user": slow, "other": hanging}, guards=[slow])
+    response = await answered(app, ask(ROOM))
+    assert trio.current_time() == 5
+    assert response.status == 503
+    assert events(caplog) == ["guard.timeout"]
+    assert caplog.records[0].__dict__["fields"]["guard"].endswith("hanging")
+    assert calls == []
+
+
+async def test_a_keyboard_interrupt_is_about_the_program() -> None:
+    async def interrupt(request: Request) -> None:
+        raise KeyboardInterrupt
+
+    app, _ = site({"user": interrupt})
+    with pytest.raises(KeyboardInterrupt):
+        await app.decide(upgrade(ROOM))
+
+
+async def test_a_foreign_page_is_refused_before_anybody_is_looked_up() -> None:
+    async def unexpected(request: Request) -> None:
+        raise AssertionError("it must not be called")
+
+    app, _ = site({"user": unexpected})
+    assert (await answered(app, upgrade(ROOM, host="a.example", origin="https://b.example"))).status == 403
+
+
+@pytest.mark.parametrize("kind", ["websocket", "http"])
+@pytest.mark.parametrize(
+    ("path", "given", "why"),
+    [
+        ("/", {"usr": user}, "has no parameter 'usr', but given has"),
+        ("/", {}, "missing a required argument: 'user'; the path and given fill its parameters"),
+        ("/{user}", {"user": user}, "'user' is a parameter of the path and of given; rename one"),
+        ("/", {"user": member}, "asks for 'room', which is no parameter of the path, which has none"),
+        ("/", {"user": "Ada"}, "given 'user' is an async function of the request: 'Ada' is none"),
+        ("/", [user], "given is a mapping of names to async functions"),
+    ],
+)
+def test_mistakes_are_found_when_the_handler_is_registered(
+    kind: str, path: str, given: Any, why: str
+) -> None:
+    async def handler(first: Any, user: str) -> str:
+        return user
+
+    app = App()
+    with pytest.raises(RouteError) as caught:
+        getattr(app, kind)(path, given=given)(handler)
+    assert str(caught.value).startswith(f"path {path!r}: ")
+    assert why in str(caught.value)
+    assert app.routes == ()

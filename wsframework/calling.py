@@ -1,0 +1,221 @@
+"""What an App calls: handlers, guards, given functions, context managers; checked at registration.
+
+A guard and a given function are called with the request before the handler, and get those of the path's
+parameters that they name. A guard lets the request through or refuses it; a given function does so too, and
+what it returns is the handler's argument of its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Concatenate
+
+import attrs
+
+from wsframework.errors import ConfigurationError, RouteError
+from wsframework.request import Request, Response
+
+__all__ = [
+    "Given",
+    "Guard",
+    "Handler",
+    "Step",
+    "check_context_manager",
+    "check_given",
+    "check_guards",
+    "check_handler",
+    "function_of",
+    "name_of",
+]
+
+Handler = Callable[..., Awaitable[Any]]
+"""Any async function of a user's, called with arguments that were checked when it was registered."""
+
+Guard = Callable[[Request], Awaitable[Response | None]]
+"""Lets a request through by None, or refuses it by a `Response` or a raised `Reject`."""
+
+Given = Callable[Concatenate[Request, ...], Awaitable[object]]
+"""Returns a handler's argument, or refuses the request by a raised `Reject`. It may name path parameters."""
+
+
+@attrs.frozen(eq=False)
+class Step:
+    """A guard or a given function, and how it is called.
+
+    Attributes:
+        function: the user's function.
+        takes: the path's parameters that it is called with, by name.
+        gives: the handler's argument that it returns; None for a guard.
+    """
+
+    function: Handler
+    takes: tuple[str, ...] = ()
+    gives: str | None = None
+
+
+def name_of(function: object) -> str:
+    """Return the name of a user's function, for records and messages."""
+    return str(getattr(function, "__qualname__", repr(function)))
+
+
+def function_of(target: Callable[..., Any]) -> Any:
+    """Return the function behind a callable: through decorators, partials and objects with `__call__`."""
+    target = inspect.unwrap(target)
+    while isinstance(target, functools.partial):
+        target = inspect.unwrap(target.func)
+    return target if inspect.isroutine(target) else type(target).__call__
+
+
+def _is_async(target: object) -> bool:
+    # A decorator may be what makes it async, or may be a plain function around an async one.
+    return callable(target) and (
+        inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(function_of(target))
+    )
+
+
+def check_handler(
+    handler: object, path: str, first: str, names: Sequence[str], given: Collection[str] = ()
+) -> Handler:
+    """Return `handler` when it is async and can be called with all of its arguments.
+
+    Args:
+        handler: a user's function.
+        path: the route's template, for messages.
+        first: what its first argument is called in messages.
+        names: the path's parameters.
+        given: the names of the given functions.
+
+    Raises:
+        RouteError: it is not callable, not async, or its parameters are not those of the path and of given.
+    """
+    if not callable(handler):
+        raise RouteError(f"path {path!r}: {handler!r} is not a function")
+    label = name_of(function_of(handler))
+    if not _is_async(handler):
+        raise RouteError(f"path {path!r}: the handler {label} must be an async function (async def)")
+    signature = inspect.signature(handler)
+    for name in given:
+        if not _takes(signature, name):
+            raise RouteError(
+                f"path {path!r}: the handler {label}{signature} has no parameter {name!r}, but given has"
+            )
+    try:
+        signature.bind(object(), **dict.fromkeys((*names, *given)))
+    except TypeError as error:
+        parameters = ", ".join([first, *names, *given])
+        raise RouteError(
+            f"path {path!r}: the handler {label}{signature} cannot be called as "
+            f"{label}({parameters}): {error}; the path and given fill its parameters"
+        ) from None
+    return handler
+
+
+def _takes(signature: inspect.Signature, name: str) -> bool:
+    """Whether a keyword argument of this name has a parameter."""
+    found = signature.parameters.get(name)
+    if found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY):
+        return True
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+
+
+def check_guards(guards: Iterable[Guard]) -> tuple[Step, ...]:
+    """Return the guards of a route, or of the App.
+
+    Raises:
+        ConfigurationError: it is no list of async functions.
+    """
+    if callable(guards) or not isinstance(guards, Iterable):
+        raise ConfigurationError(f"guards is a list of async functions: write [{name_of(guards)}]")
+    checked = tuple(guards)
+    for guard in checked:
+        if not _is_async(guard):
+            raise ConfigurationError(f"a guard is an async function of the request: {name_of(guard)} is none")
+    return tuple(Step(guard) for guard in checked)
+
+
+def check_given(given: Mapping[str, Given] | None, path: str, names: Sequence[str]) -> tuple[Step, ...]:
+    """Return the given functions of a route.
+
+    Args:
+        given: by the names of the handler's arguments, or None.
+        path: the route's template, for messages.
+        names: the path's parameters.
+
+    Raises:
+        RouteError: it is no mapping of names to async functions; a name is the path's already; or a function
+            has a parameter that is not the path's.
+    """
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise RouteError(
+            f'path {path!r}: given is a mapping of names to async functions, such as {{"user": find_user}}, '
+            f"not {given!r}"
+        )
+    steps = []
+    for name, function in given.items():
+        if not str(name).isidentifier():
+            raise RouteError(f"path {path!r}: given needs the name of a handler's parameter, not {name!r}")
+        if name in names:
+            raise RouteError(f"path {path!r}: {name!r} is a parameter of the path and of given; rename one")
+        label = f"path {path!r}: given {name!r}"
+        if not _is_async(function):
+            raise RouteError(f"{label} is an async function of the request: {name_of(function)} is none")
+        steps.append(Step(function, _path_parameters(function, label, names), name))
+    return tuple(steps)
+
+
+def _path_parameters(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the path's parameters that a function is called with, besides the request: those it must have.
+
+    A parameter with a default is left alone, as in a fixture of pytest: the default may be what a check is
+    about, as in `functools.partial(require, role="admin")`, and a client chooses the path.
+    """
+    signature = inspect.signature(function)
+    asked = tuple(
+        parameter.name
+        for parameter in list(signature.parameters.values())[1:]
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    )
+    called = f"{name_of(function_of(function))}{signature}"
+    for name in asked:
+        if name not in names:
+            there = f"which has {', '.join(names)}" if names else "which has none"
+            raise RouteError(
+                f"{label}: {called} asks for {name!r}, which is no parameter of the path, {there}"
+            )
+    try:
+        signature.bind(object(), **dict.fromkeys(asked))
+    except TypeError as error:
+        raise RouteError(f"{label}: {called} cannot be called with the request: {error}") from None
+    return asked
+
+
+def check_context_manager(
+    function: Callable[..., Any], what: str
+) -> Callable[..., AbstractAsyncContextManager[Any]]:
+    """Return a wrapper or lifespan as a function that returns an async context manager.
+
+    Args:
+        function: the user's function; an async generator function will do.
+        what: which of the two it is, for messages.
+
+    Raises:
+        ConfigurationError: it is not callable, or an async function without a `yield`.
+    """
+    if not callable(function):
+        raise ConfigurationError(
+            f"a {what} is a function that returns an async context manager, not {function!r}"
+        )
+    if inspect.isasyncgenfunction(function):
+        return asynccontextmanager(function)
+    if inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            f"the {what} {name_of(function)} has no yield: write 'yield' where the wrapped time begins and "
+            "ends"
+        )
+    return function
