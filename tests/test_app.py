@@ -42,6 +42,8 @@ def test_an_origin_that_is_none_is_refused_at_once() -> None:
         App(origins=["example.com"])
     with pytest.raises(ConfigurationError, match=r"'example\.com' is no origin"):
         App().websocket("/ws", origins="example.com")
+    with pytest.raises(ConfigurationError, match=r"'example\.com' is no origin"):
+        App().http("/page", origins="example.com")
 
 
 # Registering

@@ -503,6 +503,64 @@ async def test_the_routes_own_allow_list_counts_before_the_apps(
     assert isinstance(decision, Acceptance) is allowed
 
 
+def changing(**origins: Any) -> App:
+    app = App(**origins)
+
+    async def unexpected(request: Request) -> Response | None:
+        return Response("the guard was called", 401)
+
+    @app.http("/app", methods=["GET", "POST"], guards=[unexpected])
+    @app.http("/own", methods=["GET", "POST"], guards=[unexpected], origins=["https://own.example"])
+    @app.http("/all", methods=["POST"], guards=[unexpected], origins="*")
+    @app.http("/shut", methods=["POST"], guards=[unexpected], origins=[])
+    async def page(request: Request) -> str:
+        raise AssertionError("the guard refuses")
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "origin", "status"),
+    [
+        ("POST", "/app", "https://app.example", 401),
+        ("POST", "/app", "https://example.com", 401),
+        ("POST", "/app", "https://own.example", 403),
+        ("GET", "/app", "https://own.example", 401),
+        ("POST", "/own", "https://own.example", 401),
+        ("POST", "/own", "https://app.example", 403),
+        ("POST", "/all", "https://any.example", 401),
+        ("POST", "/shut", "https://app.example", 403),
+        ("POST", "/shut", "https://example.com", 401),
+        # What is not there is not refused, and has nothing to protect.
+        ("POST", "/nothing", "https://evil.example", 404),
+        ("PUT", "/app", "https://evil.example", 405),
+    ],
+)
+async def test_a_change_from_a_foreign_page_is_403_before_any_guard_is_called(
+    method: str, path: str, origin: str, status: int
+) -> None:
+    request = Request(path, {"Host": "example.com", "Origin": origin}, method=method, is_websocket=False)
+    assert (await answered(changing(origins=["https://app.example"]), request)).status == status
+
+
+@pytest.mark.parametrize(
+    ("fields", "who", "logged"),
+    [
+        ({"Origin": "https://evil.example"}, "https://evil.example", {"origin": "https://evil.example"}),
+        ({"Sec-Fetch-Site": "cross-site"}, "other sites", {}),
+    ],
+)
+async def test_a_refused_change_says_which_pages_may_not_send_it(
+    fields: dict[str, str], who: str, logged: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsframework")
+    request = Request("/app", {"Host": "example.com", **fields}, method="POST", is_websocket=False)
+    response = await answered(changing(), request)
+    assert response.body.decode() == f"403 Forbidden: pages from {who} may not send POST here\n"
+    assert events(caplog) == ["origin.refused"]
+    assert caplog.records[0].__dict__["fields"] == {"path": "/app", **logged}
+
+
 # Wrappers
 
 

@@ -166,3 +166,88 @@ def test_the_host_of_a_target_in_absolute_form_is_the_servers_own() -> None:
     absolute = "http://example.com/chat"
     assert Origins().allow(request("http://example.com", "other.example", target=absolute))
     assert not Origins().allow(request("http://other.example", "other.example", target=absolute))
+
+
+# Plain HTTP
+
+FRIEND = "https://friend.example"
+
+
+def change(fields: dict[str, str | list[str]], *, method: str = "POST", secure: bool = False) -> Request:
+    lines = [("Host", "example.com")]
+    for name, values in fields.items():
+        lines += [(name, value) for value in ([values] if isinstance(values, str) else values)]
+    return Request("/", lines, method=method, is_websocket=False, secure=secure)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},  # curl, webhooks
+        {"Origin": "https://example.com"},
+        {"Origin": "http://example.com"},  # a proxy may have ended TLS, or there is none
+        {"Origin": FRIEND},
+        {"Origin": "https://example.com", "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},  # the user has typed the address
+        {"Origin": FRIEND, "Sec-Fetch-Site": "cross-site"},
+        {"Origin": FRIEND, "Sec-Fetch-Site": "same-site"},
+        # A form on a page of ours with `Referrer-Policy: no-referrer`.
+        {"Origin": "null", "Sec-Fetch-Site": "same-origin"},
+        # "servers SHOULD ignore this header if it contains an invalid value"
+        {"Sec-Fetch-Site": "same-planet"},
+        {"Sec-Fetch-Site": ""},
+    ],
+)
+def test_a_change_may_come_from_the_servers_own_pages_from_friends_and_from_no_page(
+    fields: dict[str, str | list[str]],
+) -> None:
+    assert Origins.parse([FRIEND]).allow_http(change(fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "https://sub.example.com"},
+        {"Origin": "https://example.com:8443"},
+        {"Origin": "null"},  # a sandboxed frame, a file, a redirect through another site
+        {"Origin": ""},
+        {"Origin": "null", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null", "Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-planet"},
+        # Something on the way, or the user's own settings, has taken the Origin away.
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        # Ours by its host, but the browser knows the scheme that a proxy has hidden from us.
+        {"Origin": "http://example.com", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://example.com", "Sec-Fetch-Site": "same-site"},
+        {"Origin": ["https://example.com", "https://example.com"]},
+        {"Origin": ["https://evil.example", FRIEND]},
+        {"Origin": f"https://evil.example, {FRIEND}"},
+        {"Origin": FRIEND + "/"},
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE", "post", "MADE-UP"])
+def test_a_change_may_not_come_from_a_foreign_page(fields: dict[str, str | list[str]], method: str) -> None:
+    assert not Origins.parse([FRIEND]).allow_http(change(fields, method=method))
+    assert Origins.parse("*").allow_http(change(fields, method=method))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_any_page_may_read_and_ask_what_it_may(method: str) -> None:
+    for fields in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert Origins().allow_http(change({**fields}, method=method))
+
+
+def test_where_the_outer_scheme_is_known_a_change_must_come_from_a_page_of_that_scheme() -> None:
+    assert Origins().allow_http(change({"Origin": "https://example.com"}, secure=True))
+    assert not Origins().allow_http(change({"Origin": "http://example.com"}, secure=True))
+
+
+def test_an_opaque_origin_may_be_allowed() -> None:
+    opaque = Origins.parse(["null"])
+    assert opaque.allow_http(change({"Origin": "null"}))
+    assert opaque.allow_http(change({"Origin": "null", "Sec-Fetch-Site": "cross-site"}))
+    assert not opaque.allow_http(change({"Origin": "https://evil.example"}))

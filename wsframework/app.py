@@ -62,8 +62,9 @@ class App:
         keepalive: when silent peers get a ping, see `Keepalive`.
         compression: settings of permessage-deflate, or None for no compression. The default is None, because
             compression costs memory for every connection.
-        origins: origins that may connect besides the server's own; `"*"` for all. Handshakes without an
-            Origin, which browsers do not send, are always accepted.
+        origins: origins whose pages may connect, or send plain HTTP requests other than GET, HEAD and
+            OPTIONS, besides the server's own; `"*"` for all. Clients other than browsers send no Origin, and
+            are always accepted.
         allowed_hosts: the hosts that the server answers to, such as `chat.example`, `*.chat.example`, or an
             address; `"*"` for all. Requests for other hosts get a 421, plain HTTP included, which prevents
             DNS rebinding. None (the default) answers to every host, except under `run` on a loopback
@@ -162,6 +163,7 @@ class App:
         guards: Iterable[Guard] = (),
         given: Mapping[str, Given] | None = None,
         guarded: bool = True,
+        origins: str | Iterable[str] | None = None,
     ) -> Callable[[PageT], PageT]:
         """Register an async function that answers plain HTTP on the same port, for a page or a health check.
 
@@ -175,16 +177,19 @@ class App:
             guards: called before the handler, after the App's own guards.
             given: as for `websocket`.
             guarded: False exempts the route from the App's own guards, for a health check for example.
+            origins: the allowed origins of this route, instead of the App's.
 
         Raises:
             RouteError: the path, `given` or the handler's parameters do not fit, or the path is taken.
+            ConfigurationError: an entry of `origins` is not an origin.
         """
         template = Template.parse(path)
         names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
         if "GET" in names and "HEAD" not in names:
             names.append("HEAD")
         steps = (*check_guards(guards), *check_given(given, template.text, template.names))
-        options = RouteOptions(steps=steps, guarded=guarded)
+        own = None if origins is None else Origins.parse(origins)
+        options = RouteOptions(steps=steps, guarded=guarded, origins=own)
 
         def register(handler: PageT) -> PageT:
             check_handler(handler, template.text, "request", template.names, given or ())

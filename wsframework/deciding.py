@@ -3,7 +3,7 @@
 A `Decider` holds the routes, guards and wrappers that an App registers. A host asks it about every request:
 
     host → origin → guards → given → handler      for an upgrade, after the choice of the route
-    host → guards → given → page                  for plain HTTP
+    host → origin → guards → given → page         for plain HTTP; the origin where something may change
 
 The first step that refuses decides. Refusals say in plain text what was wrong; what a user's function raised
 becomes a 500 and is told to the observers by the host.
@@ -130,8 +130,7 @@ class Decider:
             case Match(route, subprotocol, parameters):
                 options = route.options
                 if not (options.origins or settings.origins).allow(request):
-                    record(logging.INFO, "origin.refused", path=request.path, origin=request.origin)
-                    return Response.error(403, f"pages from {request.origin} may not connect here")
+                    return _foreign(request, "connect here")
                 if self.guards or options.steps:
                     refusal = await self._ask((*self.guards, *options.steps), request, parameters)
                     if refusal is not None:
@@ -163,6 +162,8 @@ class Decider:
         match self.pages.resolve(request.path, (request.method,)):
             case Match(route, _, parameters):
                 options = route.options
+                if not (options.origins or self._settings.origins).allow_http(request):
+                    return _foreign(request, f"send {request.method} here")
                 steps = (*self.guards, *options.steps) if options.guarded else options.steps
                 if steps:
                     refusal = await self._ask(steps, request, parameters)
@@ -238,6 +239,11 @@ def _misdirected(request: Request) -> Response:
         f"this server does not answer to this host; if it should, start it with --allow-host {name} or write "
         f"App(allowed_hosts=[{name!r}])",
     )
+
+
+def _foreign(request: Request, what: str) -> Response:
+    record(logging.INFO, "origin.refused", path=request.path, origin=request.origin)
+    return Response.error(403, f"pages from {request.origin or 'other sites'} may not {what}")
 
 
 async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwargs: Any) -> object:

@@ -1,8 +1,13 @@
-"""Which web pages may open a connection: the Origin check (RFC 6455 §10.2).
+"""Which web pages may open a connection, or send a form: the Origin check (RFC 6455 §10.2).
 
 A browser sends the page's origin with every opening handshake, and nothing else stops a foreign page from
 connecting with the user's cookies. So a handshake that carries an Origin must come from the server's own
 origin, or from one on the allow-list. Clients that are no browsers send none and are let through.
+
+A foreign page can also send forms, and a browser sends the page's origin with each of them, as with every
+request that is no GET or HEAD. It says in Sec-Fetch-Site besides how the page and this server are related
+(Fetch Metadata §2.4), and no page can change that. The server's own pages, and clients that send neither, may
+send any request; others only those that change nothing.
 
 An origin is `scheme "://" host [ ":" port ]` or `null` (RFC 6454 §6.2, §7.1). What is anything else, with
 userinfo or a path or two origins in one field, was not written by a browser and is no origin at all.
@@ -22,6 +27,9 @@ from wsframework.request import Request
 __all__ = ["Origins"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""They change nothing (RFC 9110 §9.2.1), and links, images and preflight requests need them."""
+
 _SCHEME = re.compile(r"[a-z][a-z0-9+\-.]*+")
 
 
@@ -66,6 +74,22 @@ class Origins:
                 )
             allowed.add(origin)
         return cls(frozenset(allowed))
+
+    def allow_http(self, request: Request) -> bool:
+        """Whether the page that a plain HTTP request comes from, if it does, may send it."""
+        if request.method in _SAFE_METHODS or self.any:
+            return True
+        origin = request.origin
+        match request.headers.get("sec-fetch-site"):
+            case "cross-site" | "same-site":
+                # The browser knows better than a comparison with Host: behind a proxy the scheme is missing.
+                return origin is not None and _read(origin) in self.allowed
+            case "same-origin" | "none" if origin == "null":
+                # "if request's referrer policy is "no-referrer", then set serializedOrigin to `null`" (Fetch
+                # §3.2): it may be a page of our own.
+                return True
+            case _:
+                return self.allow(request)
 
     def allow(self, request: Request) -> bool:
         """Whether the request's Origin, if it has one, may connect."""

@@ -35,11 +35,10 @@ async def test_the_policy_allows_exactly_the_style_and_the_script_of_the_page() 
     assert "unsafe" not in response.headers["content-security-policy"]
 
 
-async def test_the_page_is_html_that_browsers_do_not_guess_about() -> None:
+async def test_the_page_is_html_and_sends_no_referrer() -> None:
     response = await page()
     assert response.status == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
-    assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
 
 

@@ -238,6 +238,29 @@ async def test_pages_are_answered_on_the_same_port(host: Host) -> None:
         assert answer.endswith(b"\r\n\r\nfine")
 
 
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [("Origin: https://evil.example", 403), ("Sec-Fetch-Site: cross-site", 403), ("X: y", 200)],
+)
+async def test_a_foreign_page_changes_nothing_and_no_answer_lets_a_browser_guess_its_type(
+    host: Host, field: str, status: int
+) -> None:
+    app = new_app()
+
+    @app.http("/form", methods=["POST"])
+    async def form(request: Request) -> str:
+        return "changed"
+
+    async with host.serve(app) as served:
+        head = f"POST /form HTTP/1.1\r\nHost: {served.authority}\r\n{field}\r\nContent-Length: 0\r\n\r\n"
+        answer = await served.exchange(head.encode())
+    if host.differs(Difference.SPEAKS_NO_HTTP):
+        assert b"changed" not in answer
+    else:
+        assert answer.startswith(f"HTTP/1.1 {status}".encode())
+        assert answer.count(b"X-Content-Type-Options: nosniff\r\n") == 1
+
+
 async def test_a_head_past_the_limit_is_431(host: Host) -> None:
     app = new_app(limits=Limits(head_bytes=4096))
     named("any", app, "/")

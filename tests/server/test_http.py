@@ -331,8 +331,23 @@ def test_fields_that_are_the_servers_to_set_are_not_set_twice() -> None:
     fields = {"Content-Length": "99", "Date": "now", "Transfer-Encoding": "chunked", "connection": "Close"}
     response, body = parse(encode_response(Response("hello", headers=fields)))
     names = [name for name, _ in response.headers]
-    assert sorted(names) == [b"connection", b"content-length", b"content-type", b"date"]
+    assert sorted(names) == [
+        *(b"connection", b"content-length", b"content-type", b"date", b"x-content-type-options")
+    ]
     assert body == b"hello"
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 404, 500])
+def test_every_answer_forbids_browsers_to_guess_its_type(status: int) -> None:
+    response, _ = parse(encode_response(Response("x", status)))
+    assert dict(response.headers)[b"x-content-type-options"] == b"nosniff"
+
+
+@pytest.mark.parametrize("value", ["nosniff", ""])
+def test_a_handler_that_says_whether_browsers_may_guess_is_not_contradicted(value: str) -> None:
+    response, _ = parse(encode_response(Response("x", headers={"x-Content-type-OPTIONS": value})))
+    fields = [text for name, text in response.headers if name == b"x-content-type-options"]
+    assert fields == [value.encode()]
 
 
 def test_a_status_without_a_phrase_is_encoded_all_the_same() -> None:

@@ -33,7 +33,6 @@ class ChatPage:
         self._page = source.replace("{{path}}", html.escape(path)).replace("{{room}}", html.escape(room))
         self._headers = {
             "Content-Security-Policy": _policy(self._page),
-            "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cross-Origin-Opener-Policy": "same-origin",
             "Cache-Control": "no-cache",

@@ -221,6 +221,9 @@ def encode_response(response: Response, *, head_only: bool = False) -> bytes:
     bodiless = response.status in (204, 304)
     if not bodiless:
         fields.append(("Content-Length", str(len(response.body))))
+    # A browser that guesses what an answer is may run what a client wrote.
+    if "x-content-type-options" not in response.headers:
+        fields.append(("X-Content-Type-Options", "nosniff"))
     own = {"content-length", "date", "transfer-encoding"}
     fields.extend(
         # Our "close" stands beside the "Upgrade" that a 426 names.
