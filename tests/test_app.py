@@ -144,6 +144,18 @@ def test_a_guard_that_is_not_async_is_refused(guard: Any) -> None:
         app.http("/ws", guards=[guard])
 
 
+async def of_a_room(request: Request, room: str) -> None: ...
+
+
+def test_a_guard_that_names_what_is_not_in_the_path_is_refused() -> None:
+    app = App()
+    for register in (app.websocket, app.http):
+        with pytest.raises(ConfigurationError, match="asks for 'room', which is no parameter of the path"):
+            register("/{place}", guards=[of_a_room])
+    with pytest.raises(ConfigurationError, match="a guard of the App is called on every path"):
+        app.guard(of_a_room)  # type: ignore[type-var]
+
+
 async def lenient(request: Request) -> None: ...
 
 

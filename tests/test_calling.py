@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from wsframework.calling import check_given, check_handler
-from wsframework.errors import RouteError
+from wsframework.calling import check_app_guard, check_handler, check_steps
+from wsframework.errors import ConfigurationError, RouteError
 from wsframework.request import Request
 
 # Handlers
@@ -193,14 +193,14 @@ async def with_a_default(request: Request, room: str = "lobby") -> str:
 def test_a_given_function_takes_the_parameters_of_the_path_that_it_must_have(
     function: Any, takes: tuple[str, ...]
 ) -> None:
-    [step] = check_given({"user": function}, "/{room}/{role}", ("room", "role"))
+    [step] = check_steps((), {"user": function}, "/{room}/{role}", ("room", "role"))
     assert (step.function, step.takes, step.gives) == (function, takes, "user")
 
 
 def test_given_functions_are_in_the_order_of_the_mapping() -> None:
-    steps = check_given({"user": user_of, "member": member}, "/{room}", ("room",))
+    steps = check_steps((), {"user": user_of, "member": member}, "/{room}", ("room",))
     assert [step.gives for step in steps] == ["user", "member"]
-    assert check_given({}, "/", ()) == check_given(None, "/", ()) == ()
+    assert check_steps((), {}, "/", ()) == check_steps((), None, "/", ()) == ()
 
 
 def not_async(request: Request) -> str:
@@ -238,19 +238,36 @@ async def positional_room(request: Request, room: str, /) -> str:
         ({"user": "Ada"}, "given 'user' is an async function of the request: 'Ada' is none"),
         ({"user": no_request}, "given 'user': no_request() -> 'str' cannot be called with the request: "),
         ({"user": only_by_name}, "cannot be called with the request: too many positional"),
-        ({"user": more}, "asks for 'user', which is no parameter of the path, which has room"),
+        ({"user": more}, "asks for 'user', which is no parameter of the path; it has room"),
         ({"user": positional_room}, "cannot be called with the request: "),
     ],
 )
 def test_a_given_that_cannot_be_called_is_refused_with_the_reason(given: Any, why: str) -> None:
     with pytest.raises(RouteError) as caught:
-        check_given(given, "/{room}", ("room",))
+        check_steps((), given, "/{room}", ("room",))
     assert str(caught.value).startswith("path '/{room}': ")
     assert why in str(caught.value)
 
 
 def test_a_given_that_asks_for_a_parameter_of_a_path_without_any_is_refused() -> None:
-    with pytest.raises(
-        RouteError, match="asks for 'room', which is no parameter of the path, which has none"
-    ):
-        check_given({"user": member}, "/", ())
+    with pytest.raises(RouteError, match="asks for 'room', which is no parameter of the path; it has none"):
+        check_steps((), {"user": member}, "/", ())
+
+
+# Guards
+
+
+def test_a_routes_guard_takes_parameters_of_the_path_like_a_given_function() -> None:
+    guards: list[Any] = [user_of, member, functools.partial(with_a_role, role="admin")]
+    steps = check_steps(guards, {"user": user_of}, "/{room}/{role}", ("room", "role"))
+    assert [step.takes for step in steps] == [(), ("room",), ("room",), ()]
+    assert [step.gives for step in steps] == [None, None, None, "user"]
+    with pytest.raises(RouteError, match=r"path '/': guard: member.* asks for 'room', .*; it has none"):
+        check_steps([guards[1]], None, "/", ())
+
+
+def test_a_guard_of_the_app_takes_the_request_alone() -> None:
+    default, required = list[Any]([with_a_default, member])
+    assert check_app_guard(default).takes == ()
+    with pytest.raises(ConfigurationError, match=r"every path: member.* asks for 'room', .*; it has none"):
+        check_app_guard(required)

@@ -232,6 +232,26 @@ async def test_guards_are_asked_in_order_the_apps_before_the_routes() -> None:
     assert log == ["a /ws", "b /ws", "c /ws", "d /ws"]
 
 
+async def test_a_routes_guard_gets_the_parameters_of_the_path_that_it_names() -> None:
+    app, asked = App(), []
+
+    async def members(request: Request, room: str) -> Response | None:
+        asked.append(room)
+        return None if room == "tea" else Response("members only", 403)
+
+    async def adults(request: Request, *, age: int, legal: int = 18) -> Response | None:
+        return None if age >= legal else Response("adults only", 403)
+
+    @app.websocket("/{room}/{age:int}/{legal:int}", guards=[members, adults])
+    async def talk(ws: Connection, room: str, age: int, legal: int) -> None: ...
+
+    await accepted(app, upgrade("/tea/18/21"))
+    assert (await answered(app, upgrade("/bar/18/21"))).body == b"members only"
+    # A parameter with a default is the guard's own: a client must not set it.
+    assert (await answered(app, upgrade("/tea/17/16"))).body == b"adults only"
+    assert asked == ["tea", "bar", "tea"]
+
+
 async def test_the_first_refusal_counts_and_nobody_else_is_asked() -> None:
     async def refuse(request: Request) -> Response:
         return Response("who are you?", 401, {"WWW-Authenticate": "Bearer"})

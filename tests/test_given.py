@@ -201,7 +201,7 @@ async def test_a_foreign_page_is_refused_before_anybody_is_looked_up() -> None:
         ("/", {"usr": user}, "has no parameter 'usr', but given has"),
         ("/", {}, "missing a required argument: 'user'; the path and given fill its parameters"),
         ("/{user}", {"user": user}, "'user' is a parameter of the path and of given; rename one"),
-        ("/", {"user": member}, "asks for 'room', which is no parameter of the path, which has none"),
+        ("/", {"user": member}, "asks for 'room', which is no parameter of the path; it has none"),
         ("/", {"user": "Ada"}, "given 'user' is an async function of the request: 'Ada' is none"),
         ("/", [user], "given is a mapping of names to async functions"),
     ],

@@ -4,13 +4,6 @@ Decorators and plugins register routes, guards, wrappers and lifespans while the
 single requests goes into a `Decider`, which a host asks about each of them: upgrade and call this handler, or
 give this HTTP answer. The App itself starts servers and holds what lives as long as they do: lifespans,
 observers and plugins.
-
-    app = App()
-
-    @app.websocket("/rooms/{room}", subprotocols=["chat"])
-    async def talk(ws: Connection, room: str) -> None:
-        async for message in ws:
-            await ws.send(f"{room}: {message}")
 """
 
 from __future__ import annotations
@@ -27,7 +20,14 @@ import trio
 import trio_websocket
 
 from wsframework.authority import LOOPBACK_HOSTS, AllowedHosts, host_list, is_loopback
-from wsframework.calling import Given, Guard, check_context_manager, check_given, check_guards, check_handler
+from wsframework.calling import (
+    Given,
+    Guard,
+    check_app_guard,
+    check_context_manager,
+    check_handler,
+    check_steps,
+)
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.deciding import Decider, RouteOptions
@@ -47,7 +47,7 @@ __all__ = ["App"]
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., AsyncIterator[Any]]
 HandlerT = TypeVar("HandlerT", bound=Callable[Concatenate[Connection, ...], Awaitable[Any]])
 PageT = TypeVar("PageT", bound=Callable[Concatenate[Request, ...], Awaitable[Response | str | bytes]])
-GuardT = TypeVar("GuardT", bound=Guard)
+GuardT = TypeVar("GuardT", bound=Callable[[Request], Awaitable[Response | None]])
 WrapperT = TypeVar("WrapperT", bound=Callable[[Connection], Any])
 ObserverT = TypeVar("ObserverT", bound=Observer)
 LifespanT = TypeVar("LifespanT", bound=Callable[..., Any])
@@ -121,18 +121,19 @@ class App:
             path: a template such as `/rooms/{room}` or `/users/{id:int}`; converters are str, int, float,
                 uuid and path.
             subprotocols: the subprotocols of this handler; empty for clients that offer none.
-            guards: called before the upgrade, after the App's own guards.
+            guards: called before the upgrade, after the App's own guards, with the request and those of the
+                path's parameters that they name.
             given: async functions by the name of the handler's argument that they return, such as
-                `{"user": find_user}`. They are called after the guards, in order, once, with the request and
-                those of the path's parameters that they name: `async def find_user(request, room)`. A raised
-                `Reject` refuses the request. `Timeouts.guard` bounds them and the guards together.
+                `{"user": find_user}`. They are called after the guards, in order, once, and like them:
+                `async def find_user(request, room)`. A raised `Reject` refuses the request. `Timeouts.guard`
+                bounds them and the guards together.
             compression: permessage-deflate for this route, or None for no compression; `"app"` (the default)
                 uses the App's setting.
             origins: the allowed origins of this route, instead of the App's.
 
         Raises:
-            RouteError: the path, a subprotocol, `given`, `compression` or the handler's parameters do not
-                fit, or the path is taken.
+            RouteError: the path, a subprotocol, `compression` or the parameters of a function do not fit, or
+                the path is taken.
         """
         template = Template.parse(path)
         keys = check_subprotocols(subprotocols)
@@ -141,7 +142,7 @@ class App:
             raise RouteError(f'compression is a Deflate, None or "app", not {compression!r}')
         options = functools.partial(
             RouteOptions,
-            steps=(*check_guards(guards), *check_given(given, template.text, template.names)),
+            steps=check_steps(guards, given, template.text, template.names),
             compression=compression if isinstance(compression, Deflate) else None,
             own_compression=own,
             origins=None if origins is None else Origins.parse(origins),
@@ -174,20 +175,20 @@ class App:
         Args:
             path: a template, as for `websocket`.
             methods: the HTTP methods that it answers; GET includes HEAD.
-            guards: called before the handler, after the App's own guards.
+            guards: as for `websocket`, called before the handler.
             given: as for `websocket`.
             guarded: False exempts the route from the App's own guards, for a health check for example.
             origins: the allowed origins of this route, instead of the App's.
 
         Raises:
-            RouteError: the path, `given` or the handler's parameters do not fit, or the path is taken.
+            RouteError: the path or the parameters of a function do not fit, or the path is taken.
             ConfigurationError: an entry of `origins` is not an origin.
         """
         template = Template.parse(path)
         names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
         if "GET" in names and "HEAD" not in names:
             names.append("HEAD")
-        steps = (*check_guards(guards), *check_given(given, template.text, template.names))
+        steps = check_steps(guards, given, template.text, template.names)
         own = None if origins is None else Origins.parse(origins)
         options = RouteOptions(steps=steps, guarded=guarded, origins=own)
 
@@ -206,9 +207,9 @@ class App:
         accepts the request, and the next guard is called; a `Response`, or a raised `Reject`, refuses it.
 
         Raises:
-            ConfigurationError: the guard is not an async function.
+            ConfigurationError: the guard is not an async function of the request alone.
         """
-        self._decider.guards.extend(check_guards([guard]))
+        self._decider.guards.append(check_app_guard(guard))
         return guard
 
     def wrap(self, wrapper: WrapperT) -> WrapperT:

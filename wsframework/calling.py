@@ -23,10 +23,10 @@ __all__ = [
     "Guard",
     "Handler",
     "Step",
+    "check_app_guard",
     "check_context_manager",
-    "check_given",
-    "check_guards",
     "check_handler",
+    "check_steps",
     "function_of",
     "name_of",
 ]
@@ -34,8 +34,9 @@ __all__ = [
 Handler = Callable[..., Awaitable[Any]]
 """Any async function of a user's, called with arguments that were checked when it was registered."""
 
-Guard = Callable[[Request], Awaitable[Response | None]]
-"""Lets a request through by None, or refuses it by a `Response` or a raised `Reject`."""
+Guard = Callable[Concatenate[Request, ...], Awaitable[Response | None]]
+"""Lets a request through by None, or refuses it by a `Response` or a raised `Reject`. It may name path
+parameters, except as a guard of the App."""
 
 Given = Callable[Concatenate[Request, ...], Awaitable[object]]
 """Returns a handler's argument, or refuses the request by a raised `Reject`. It may name path parameters."""
@@ -121,41 +122,32 @@ def _takes(signature: inspect.Signature, name: str) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
 
 
-def check_guards(guards: Iterable[Guard]) -> tuple[Step, ...]:
-    """Return the guards of a route, or of the App.
-
-    Raises:
-        ConfigurationError: it is no list of async functions.
-    """
-    if callable(guards) or not isinstance(guards, Iterable):
-        raise ConfigurationError(f"guards is a list of async functions: write [{name_of(guards)}]")
-    checked = tuple(guards)
-    for guard in checked:
-        if not _is_async(guard):
-            raise ConfigurationError(f"a guard is an async function of the request: {name_of(guard)} is none")
-    return tuple(Step(guard) for guard in checked)
-
-
-def check_given(given: Mapping[str, Given] | None, path: str, names: Sequence[str]) -> tuple[Step, ...]:
-    """Return the given functions of a route.
+def check_steps(
+    guards: Iterable[Guard], given: Mapping[str, Given] | None, path: str, names: Sequence[str]
+) -> tuple[Step, ...]:
+    """Return what is called before a route's handler: its guards, and then its given functions.
 
     Args:
+        guards: in order.
         given: by the names of the handler's arguments, or None.
         path: the route's template, for messages.
         names: the path's parameters.
 
     Raises:
-        RouteError: it is no mapping of names to async functions; a name is the path's already; or a function
-            has a parameter that is not the path's.
+        ConfigurationError: `guards` is no list of async functions.
+        RouteError: `given` is no mapping of names to async functions; a name is the path's already; or a
+            function has a parameter that is not the path's.
     """
+    if callable(guards) or not isinstance(guards, Iterable):
+        raise ConfigurationError(f"guards is a list of async functions: write [{name_of(guards)}]")
+    steps = [Step(guard, _taken(_guard(guard), f"path {path!r}: guard", names)) for guard in guards]
     if given is None:
-        return ()
+        return tuple(steps)
     if not isinstance(given, Mapping):
         raise RouteError(
             f'path {path!r}: given is a mapping of names to async functions, such as {{"user": find_user}}, '
             f"not {given!r}"
         )
-    steps = []
     for name, function in given.items():
         if not str(name).isidentifier():
             raise RouteError(f"path {path!r}: given needs the name of a handler's parameter, not {name!r}")
@@ -164,11 +156,26 @@ def check_given(given: Mapping[str, Given] | None, path: str, names: Sequence[st
         label = f"path {path!r}: given {name!r}"
         if not _is_async(function):
             raise RouteError(f"{label} is an async function of the request: {name_of(function)} is none")
-        steps.append(Step(function, _path_parameters(function, label, names), name))
+        steps.append(Step(function, _taken(function, label, names), name))
     return tuple(steps)
 
 
-def _path_parameters(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ...]:
+def check_app_guard(guard: Guard) -> Step:
+    """Return a guard of the App, which is called for all paths and gets no parameters of theirs.
+
+    Raises:
+        ConfigurationError: it is no async function of the request alone.
+    """
+    return Step(guard, _taken(_guard(guard), "a guard of the App is called on every path", ()))
+
+
+def _guard(guard: Guard) -> Guard:
+    if not _is_async(guard):
+        raise ConfigurationError(f"a guard is an async function of the request: {name_of(guard)} is none")
+    return guard
+
+
+def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return the path's parameters that a function is called with, besides the request: those it must have.
 
     A parameter with a default is left alone, as in a fixture of pytest: the default may be what a check is
@@ -184,9 +191,9 @@ def _path_parameters(function: Handler, label: str, names: Sequence[str]) -> tup
     called = f"{name_of(function_of(function))}{signature}"
     for name in asked:
         if name not in names:
-            there = f"which has {', '.join(names)}" if names else "which has none"
+            there = f"has {', '.join(names)}" if names else "has none"
             raise RouteError(
-                f"{label}: {called} asks for {name!r}, which is no parameter of the path, {there}"
+                f"{label}: {called} asks for {name!r}, which is no parameter of the path; it {there}"
             )
     try:
         signature.bind(object(), **dict.fromkeys(asked))

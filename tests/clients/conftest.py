@@ -22,9 +22,14 @@ def missing(reason: str) -> NoReturn:
 @pytest.fixture
 def node() -> str:
     """Return the path of Node.js, where the npm package ws is installed too."""
+    return node_with("ws")
+
+
+def node_with(package: str) -> str:
+    """Return the path of Node.js, where a npm package is installed too."""
     program = shutil.which("node")
     if program is None:
         missing("Node.js is not installed")
-    if not (HERE / "node_modules" / "ws" / "package.json").is_file():
-        missing("the npm package ws is not installed")
+    if not (HERE / "node_modules" / package / "package.json").is_file():
+        missing(f"the npm package {package} is not installed")
     return program
