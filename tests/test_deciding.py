@@ -298,7 +298,7 @@ async def test_reject_refuses_with_its_status_headers_and_body(
 @pytest.mark.parametrize(
     ("result", "why"),
     [
-        (True, "a guard returns None or a Response, not bool"),
+        (True, "a guard returns None, an Accept without a value, or a Response, not bool"),
         (LookupError("the database is down"), "the database is down"),
         (Reject(401, headers={"X-Bad": "a\r\nb"}), "not a header field"),
         (ExceptionGroup("both", [Reject(401), ValueError("x")]), "both"),

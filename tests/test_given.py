@@ -14,7 +14,7 @@ from tests.fake_transport import connect
 from wsframework.app import App
 from wsframework.config import Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Reject, RouteError
+from wsframework.errors import Accept, Reject, RouteError
 from wsframework.request import Request, Response
 from wsframework.session import CrashResponse
 
@@ -192,6 +192,99 @@ async def test_a_foreign_page_is_refused_before_anybody_is_looked_up() -> None:
 
     app, _ = site({"user": unexpected})
     assert (await answered(app, upgrade(ROOM, host="a.example", origin="https://b.example"))).status == 403
+
+
+# Accept
+
+
+def accepting(
+    *fields: tuple[str, str], value: object = None, raised: bool = False, grouped: bool = False
+) -> Any:
+    async def accept(request: Request) -> Accept[object]:
+        answer = Accept(value, headers=fields)
+        if grouped:
+            raise ExceptionGroup("of its nursery", [answer])
+        if raised:
+            raise answer
+        return answer
+
+    return accept
+
+
+@pytest.mark.parametrize("how", [{}, {"raised": True}, {"grouped": True}])
+async def test_accept_adds_fields_to_the_answer_and_gives_its_value(how: dict[str, bool]) -> None:
+    first, second, third = ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Extra", "yes")
+    app, calls = site(
+        {"user": accepting(third, value="Ada", **how), "other": user, "none": accepting(**how)},
+        guards=[accepting(second, **how)],
+    )
+    app.guard(accepting(first, **how))
+    acceptance = await accepted(app, upgrade(ROOM))
+    assert acceptance.headers == (first, second, third)
+    await acceptance.handler(connect().connection)
+    response = await answered(app, plain(ROOM))
+    assert response.headers.pairs() == (first, second, third, ("Content-Type", "text/plain; charset=utf-8"))
+    assert (response.status, response.body) == (200, b"page")
+    assert calls == [{"room": "tea", "user": "Ada", "other": "Ada", "none": None}] * 2
+
+
+@KINDS
+async def test_accept_does_not_spare_anybody_the_guards_after_it(ask: Any) -> None:
+    async def refuse(request: Request) -> Response:
+        return Response("no", 403)
+
+    app, _ = site({}, guards=[accepting(("Set-Cookie", "a=1")), refuse])
+    response = await answered(app, ask(ROOM))
+    assert response.status == 403
+    # Who is refused is not let in by a cookie either.
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("result", "status"),
+    [
+        (Response("x", 303, {"Set-Cookie": "a=2"}), 303),
+        (Reject(404), 404),
+        (ValueError("x"), 500),
+        (None, 503),
+    ],
+)
+async def test_every_answer_of_a_page_has_the_fields_in_front_of_its_own(
+    result: object, status: int, autojump_clock: MockClock
+) -> None:
+    app = App()
+
+    @app.http("/", guards=[accepting(("Set-Cookie", "a=1"))])
+    async def page(request: Request) -> Response:
+        if isinstance(result, Exception):
+            raise result
+        if isinstance(result, Response):
+            return result
+        await trio.sleep_forever()
+        raise AssertionError
+
+    response = await answered(app, plain("/"))
+    assert response.status == status
+    assert isinstance(response, CrashResponse) == (status == 500)
+    # Of two cookies with one name the last one counts.
+    own = ["a=2"] if status == 303 else []
+    assert response.headers.get_all("set-cookie") == ["a=1", *own]
+
+
+async def test_a_guard_that_accepts_with_a_value_is_a_mistake() -> None:
+    app, _ = site({}, guards=[accepting(value="Ada")])
+    response = await answered(app, upgrade(ROOM))
+    assert isinstance(response, CrashResponse)
+    assert "an Accept without a value" in str(response.exception)
+
+
+@KINDS
+async def test_a_refusal_inside_an_accept_is_one(ask: Any) -> None:
+    app, _ = site({"user": accepting(value=Reject(401))})
+    assert (await answered(app, ask(ROOM))).status == 401
+
+
+# Registration
 
 
 @pytest.mark.parametrize("kind", ["websocket", "http"])

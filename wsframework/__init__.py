@@ -7,6 +7,7 @@ from wsframework.connection import Connection
 from wsframework.cookies import set_cookie_field
 from wsframework.endpoint import ConnectionStatistics
 from wsframework.errors import (
+    Accept,
     Close,
     ConfigurationError,
     ConnectionClosed,
@@ -56,6 +57,7 @@ __all__ = [
     "Deflate",
     "Close",
     "Reject",
+    "Accept",
     "Closed",
     "CloseFrame",
     "SentCode",

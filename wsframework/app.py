@@ -23,6 +23,7 @@ from wsframework.authority import LOOPBACK_HOSTS, AllowedHosts, host_list, is_lo
 from wsframework.calling import (
     Given,
     Guard,
+    GuardAnswer,
     check_app_guard,
     check_context_manager,
     check_handler,
@@ -47,7 +48,7 @@ __all__ = ["App"]
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., AsyncIterator[Any]]
 HandlerT = TypeVar("HandlerT", bound=Callable[Concatenate[Connection, ...], Awaitable[Any]])
 PageT = TypeVar("PageT", bound=Callable[Concatenate[Request, ...], Awaitable[Response | str | bytes]])
-GuardT = TypeVar("GuardT", bound=Callable[[Request], Awaitable[Response | None]])
+GuardT = TypeVar("GuardT", bound=Callable[[Request], Awaitable[GuardAnswer]])
 WrapperT = TypeVar("WrapperT", bound=Callable[[Connection], Any])
 ObserverT = TypeVar("ObserverT", bound=Observer)
 LifespanT = TypeVar("LifespanT", bound=Callable[..., Any])
@@ -200,11 +201,12 @@ class App:
         return register
 
     def guard(self, guard: GuardT) -> GuardT:
-        """Register a guard, `async (request) -> None | Response`, for every request that has a handler.
+        """Register a guard, `async (request) -> None | Accept | Response`, for all requests with a handler.
 
         It is called for every upgrade and every plain HTTP request on all paths, including those of plugins,
         except routes with `app.http(…, guarded=False)`. `request.is_websocket` tells the two apart. None
-        accepts the request, and the next guard is called; a `Response`, or a raised `Reject`, refuses it.
+        or an `Accept` lets the request through, and the next guard is called; a `Response`, or a raised
+        `Reject`, refuses it.
 
         Raises:
             ConfigurationError: the guard is not an async function of the request alone.

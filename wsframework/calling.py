@@ -15,12 +15,13 @@ from typing import Any, Concatenate
 
 import attrs
 
-from wsframework.errors import ConfigurationError, RouteError
+from wsframework.errors import Accept, ConfigurationError, RouteError
 from wsframework.request import Request, Response
 
 __all__ = [
     "Given",
     "Guard",
+    "GuardAnswer",
     "Handler",
     "Step",
     "check_app_guard",
@@ -34,12 +35,15 @@ __all__ = [
 Handler = Callable[..., Awaitable[Any]]
 """Any async function of a user's, called with arguments that were checked when it was registered."""
 
-Guard = Callable[Concatenate[Request, ...], Awaitable[Response | None]]
-"""Lets a request through by None, or refuses it by a `Response` or a raised `Reject`. It may name path
-parameters, except as a guard of the App."""
+GuardAnswer = Response | Accept[None] | None
+"""None or an `Accept` lets the request through; a `Response` refuses it, and so does a raised `Reject`."""
+
+Guard = Callable[Concatenate[Request, ...], Awaitable[GuardAnswer]]
+"""Lets a request through, or refuses it. It may name path parameters, except as a guard of the App."""
 
 Given = Callable[Concatenate[Request, ...], Awaitable[object]]
-"""Returns a handler's argument, or refuses the request by a raised `Reject`. It may name path parameters."""
+"""Returns a handler's argument, perhaps in an `Accept`, or refuses the request by a raised `Reject`. It may
+name path parameters."""
 
 
 @attrs.frozen(eq=False)

@@ -26,7 +26,7 @@ from wsframework.calling import Step, name_of
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, split_cancelled, unwrap_group
-from wsframework.errors import Reject
+from wsframework.errors import Accept, Reject
 from wsframework.origins import Origins
 from wsframework.records import record
 from wsframework.request import Request, Response
@@ -38,6 +38,8 @@ __all__ = ["Decider", "RouteOptions", "Settings", "Wrapper"]
 
 Wrapper = Callable[[Connection], AbstractAsyncContextManager[Any]]
 """Returns an async context manager that is entered around a connection's handler."""
+
+_Fields = tuple[tuple[str, str], ...]
 
 _LONGEST_NAME_CHARS = 253  # RFC 1035 §2.3.4, written with dots
 
@@ -131,13 +133,16 @@ class Decider:
                 options = route.options
                 if not (options.origins or settings.origins).allow(request):
                     return _foreign(request, "connect here")
+                fields: _Fields = ()
                 if self.guards or options.steps:
-                    refusal = await self._ask((*self.guards, *options.steps), request, parameters)
-                    if refusal is not None:
-                        return refusal
+                    asked = await self._ask((*self.guards, *options.steps), request, parameters)
+                    if isinstance(asked, Response):
+                        return asked
+                    fields = asked
                 return Acceptance(
                     handler=self._bind(route, parameters),
                     subprotocol=subprotocol,
+                    headers=fields,
                     compression=options.compression if options.own_compression else settings.compression,
                     name=route.name,
                     told=options.told,
@@ -165,11 +170,13 @@ class Decider:
                 if not (options.origins or self._settings.origins).allow_http(request):
                     return _foreign(request, f"send {request.method} here")
                 steps = (*self.guards, *options.steps) if options.guarded else options.steps
+                fields: _Fields = ()
                 if steps:
-                    refusal = await self._ask(steps, request, parameters)
-                    if refusal is not None:
-                        return refusal
-                return await self._render(route, request, parameters)
+                    asked = await self._ask(steps, request, parameters)
+                    if isinstance(asked, Response):
+                        return asked
+                    fields = asked
+                return await self._render(route, request, parameters, fields)
             case NoSubprotocol(methods):
                 allow = ", ".join(methods)
                 return Response.error(405, f"{request.path} answers {allow}", {"Allow": allow})
@@ -189,9 +196,9 @@ class Decider:
         )
 
     async def _render(
-        self, route: Route[RouteOptions], request: Request, parameters: dict[str, Any]
+        self, route: Route[RouteOptions], request: Request, parameters: dict[str, Any], fields: _Fields
     ) -> Response:
-        """Call an HTTP handler."""
+        """Call an HTTP handler. Its answer gets these fields too, whatever it is."""
         answer: Response | None = None
         try:
             with Limit(self._settings.timeouts.http):
@@ -199,30 +206,40 @@ class Decider:
         except GivenUp:
             raise
         except BaseException as error:
-            return _crashed("handler", route.name, error)
-        if answer is not None:
+            return _crashed("handler", route.name, error, fields)
+        if answer is None:
+            answer = _out_of_time(request, "handler.timeout", handler=route.name)
+        if not fields:
             return answer
-        return _out_of_time(request, "handler.timeout", handler=route.name)
+        # In front: of two cookies with one name the last one counts, and the handler knows more.
+        return Response(answer.body, answer.status, (*fields, *answer.headers.pairs()))
 
     async def _ask(
         self, steps: Sequence[Step], request: Request, parameters: dict[str, Any]
-    ) -> Response | None:
-        """Take steps in order; return the answer of the first one that refuses.
+    ) -> Response | _Fields:
+        """Take steps in order.
+
+        Returns:
+            The answer of the first one that refuses, or the header fields of those that accept.
 
         Args:
             steps: at least one.
             request: what they are called with.
             parameters: the path's; what given functions return is added.
         """
-        step = steps[0]
+        step, fields = steps[0], list[tuple[str, str]]()
         try:
             with Limit(self._settings.timeouts.guard):
                 for step in steps:
                     taken = {name: parameters[name] for name in step.takes}
-                    refusal = _read_answer(step, await _call(step.function, request, **taken), parameters)
+                    answer = await _call(step.function, request, **taken)
+                    if isinstance(answer, Accept):
+                        fields += answer.headers
+                        answer = answer.value
+                    refusal = _read_answer(step, answer, parameters)
                     if refusal is not None:
                         return refusal
-                return None
+                return tuple(fields)
         except GivenUp:
             raise
         except BaseException as error:
@@ -247,14 +264,14 @@ def _foreign(request: Request, what: str) -> Response:
 
 
 async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwargs: Any) -> object:
-    """Call a user's function; a `Reject` that it raises, perhaps out of a nursery, is its answer."""
+    """Call a user's function; a `Reject` or `Accept` that it raises, perhaps in a group, is its answer."""
     try:
         return await function(*args, **kwargs)
-    except Exception as error:  # a Reject, or a group of nothing else
-        reject = unwrap_group(error)
-        if not isinstance(reject, Reject):
+    except Exception as error:  # one of these, or a group of nothing else
+        answer = unwrap_group(error)
+        if not isinstance(answer, Reject | Accept):
             raise
-        return reject
+        return answer
 
 
 def _read_answer(step: Step, answer: object, parameters: dict[str, Any]) -> Response | None:
@@ -264,7 +281,9 @@ def _read_answer(step: Step, answer: object, parameters: dict[str, Any]) -> Resp
     if step.gives is None:
         if answer is None or isinstance(answer, Response):
             return answer
-        raise TypeError(f"a guard returns None or a Response, not {type(answer).__name__}")
+        raise TypeError(
+            f"a guard returns None, an Accept without a value, or a Response, not {type(answer).__name__}"
+        )
     if isinstance(answer, Response):
         # A guard's way to refuse, so hardly meant for the handler; and who is refused must not get in.
         raise TypeError(
@@ -286,7 +305,9 @@ def _as_response(answer: object) -> Response:
             raise TypeError(f"an HTTP handler returns a Response, str or bytes, not {type(answer).__name__}")
 
 
-def _crashed(where: Literal["guard", "handler"], name: str, error: BaseException) -> CrashResponse:
+def _crashed(
+    where: Literal["guard", "handler"], name: str, error: BaseException, fields: _Fields = ()
+) -> CrashResponse:
     """Answer 500 to what a user's function raised, whatever it is, but raise what is about the program.
 
     It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
@@ -295,7 +316,7 @@ def _crashed(where: Literal["guard", "handler"], name: str, error: BaseException
     cancelled = split_cancelled(error)[0] is not None and trio.current_effective_deadline() == -math.inf
     if cancelled or interrupt_in(error) is not None:
         raise error
-    return CrashResponse(where, name, error)
+    return CrashResponse(where, name, error, fields)
 
 
 def _out_of_time(

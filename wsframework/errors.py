@@ -6,6 +6,7 @@
     ├── RoomUnavailable         what carries a room cannot take or give a message now
     ├── Close                   raised *by* a handler to end its connection with a code of its choice
     ├── Reject                  raised *by* a guard or given function to refuse a request
+    ├── Accept                  returned or raised *by* one to let a request through and say more
     ├── ConfigurationError      our caller: a mistake in set-up, found before anything is served
     │   ├── RouteError          a path, subprotocol or handler that cannot be registered
     │   ├── ListenError         an address that cannot be listened on
@@ -19,11 +20,14 @@ is made: at import or start-up, never while serving.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, overload
 
 import trio_websocket
 
 from wsframework.closes import Closed, CloseFrame, check_close
+from wsframework.tokens import is_token
 
 __all__ = [
     "WSFrameworkError",
@@ -32,6 +36,7 @@ __all__ = [
     "RoomUnavailable",
     "Close",
     "Reject",
+    "Accept",
     "ConfigurationError",
     "RouteError",
     "ListenError",
@@ -159,6 +164,87 @@ class Reject(WSFrameworkError):
         self.status = status
         self.headers = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
         self.body = body
+
+
+ValueT = TypeVar("ValueT")
+
+
+class Accept(WSFrameworkError, Generic[ValueT]):
+    """Return or raise in a guard or a given function to let the request through, and add to the answer.
+
+        async def find_user(request: Request) -> User | Accept[User]:
+            ...
+            return Accept(user, headers=[set_cookie_field("session", renewed)])
+
+    The guards and given functions after it are still called, and may refuse. The fields are added to the 101
+    or, on an HTTP route, to the handler's answer, in front of its own; not to a refusal.
+
+    Args:
+        value: the handler's argument; only for a given function.
+        headers: header fields, as a mapping or (name, value) pairs.
+
+    Attributes:
+        value: as given.
+        headers: the fields, as pairs.
+
+    Raises:
+        ValueError: a field is part of the handshake or of HTTP's framing, describes a body, is about a single
+            hop (RFC 9110 §7.6.1), or is no header field.
+        TypeError: `headers` is not made of pairs of `str`.
+    """
+
+    @overload
+    def __init__(
+        self: Accept[None], *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, value: ValueT, *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()
+    ) -> None: ...
+    def __init__(
+        self, value: Any = None, *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(value)
+        self.value: ValueT = value
+        self.headers = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
+        for field in self.headers:
+            _check_added(field)
+
+
+_NOT_TO_ADD = {
+    **dict.fromkeys(("upgrade", "connection"), "it is part of the handshake (RFC 6455 §4.2.2)"),
+    **dict.fromkeys(("content-length", "transfer-encoding"), "it says where the answer ends (RFC 9112 §6)"),
+    **dict.fromkeys(
+        ("keep-alive", "proxy-connection", "te", "trailer"), "it is about a single hop (RFC 9110 §7.6.1)"
+    ),
+    **dict.fromkeys(
+        ("content-type", "content-encoding", "content-range"), "it describes a body: set it on the Response"
+    ),
+}
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+
+
+def _check_added(field: object) -> None:
+    """Raise unless a field may be added to an answer. A value is not repeated: it may be a secret."""
+    match field:
+        case (str() as name, str() as value):
+            pass
+        case _:
+            raise TypeError(
+                f"headers are (name, value) pairs of str, or a mapping; {type(field).__name__} is none"
+            )
+    why = _NOT_TO_ADD.get(name.lower())
+    if name.lower().startswith("sec-websocket-"):
+        why = "it is part of the handshake (RFC 6455 §4.2.2); the route chooses the subprotocol"
+    if why is not None:
+        raise ValueError(f"Accept cannot add {name}: {why}")
+    if not is_token(name):
+        raise ValueError(f"{name!r} is not a header field name (RFC 9110 §5.1)")
+    if not _VALUE.fullmatch(value):
+        # With a line break in a value, its author could write header fields, or a second answer.
+        raise ValueError(
+            f"{name}: a header field value is Latin-1 without control characters (RFC 9110 §5.5)"
+        )
 
 
 class ConfigurationError(WSFrameworkError):

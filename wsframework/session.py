@@ -79,8 +79,14 @@ class CrashResponse(Response):
     name: str = attrs.field(init=False)
     exception: BaseException = attrs.field(init=False)
 
-    def __init__(self, where: Literal["guard", "handler"], name: str, exception: BaseException) -> None:
-        answer = Response.error(500, "the server made a mistake; it has been logged")
+    def __init__(
+        self,
+        where: Literal["guard", "handler"],
+        name: str,
+        exception: BaseException,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        answer = Response.error(500, "the server made a mistake; it has been logged", headers)
         super().__init__(answer.body, answer.status, answer.headers)
         object.__setattr__(self, "where", where)
         object.__setattr__(self, "name", name)

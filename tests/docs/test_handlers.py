@@ -100,6 +100,24 @@ async def test_given_functions_and_origins_refuse_and_let_in(follow: Follow, nur
             assert await ws.get_message() == "Good evening, Ada."
 
 
+@exercises("handlers.md", "session.py")
+async def test_each_visit_renews_the_cookie(follow: Follow) -> None:
+    app = follow("handlers.md").load("session.py").app
+    cookie = {"Cookie": "__Host-session=id-of-a-session"}
+    async with serve(app) as server:
+        async with server.connect("/club", headers=cookie) as client:
+            assert await client.receive() == "Hello, Ada."
+            [renewed] = [
+                value.decode()
+                for name, value in client.websocket.handshake_headers
+                if name.lower() == b"set-cookie"
+            ]
+        assert renewed.startswith("__Host-session=id-of-a-session; Max-Age=86400")
+        with pytest.raises(ConnectionRejected):
+            async with server.connect("/club"):
+                pass
+
+
 @exercises("handlers.md", "maintenance.py")
 async def test_a_guard_closes_everything_but_the_health_check(
     follow: Follow, monkeypatch: pytest.MonkeyPatch

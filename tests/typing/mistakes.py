@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsframework import App, Connection, Request, Response
+from wsframework import Accept, App, Connection, Request, Response
 
 app = App()
 
@@ -25,6 +25,18 @@ async def of_nothing() -> int:
 
 async def flag(request: Request) -> bool:
     return True
+
+
+async def accepts_with_a_value(request: Request) -> Accept[str]:
+    return Accept("Ada")
+
+
+async def says_none_and_gives_one(request: Request) -> Accept[None]:
+    return Accept("Ada")  # wrong
+
+
+async def promises_another_type(request: Request) -> Accept[int]:
+    return Accept("Ada")  # wrong
 
 
 async def of_a_path(request: Request, room: str) -> None: ...
@@ -69,5 +81,6 @@ app.http("/")(handler)  # wrong
 app.websocket("/", guards=[flag])  # wrong
 app.websocket("/", guards=[of_a_connection])  # wrong
 app.http("/", guards=[not_async])  # wrong
+app.http("/", guards=[accepts_with_a_value])  # wrong
 app.guard(flag)  # wrong
 app.guard(of_a_path)  # wrong

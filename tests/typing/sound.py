@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from wsframework import App, Connection, Reject, Request, Response
+from wsframework import Accept, App, Connection, Reject, Request, Response, set_cookie_field
 
 app = App()
 ValueT = TypeVar("ValueT")
@@ -32,6 +32,14 @@ class Store:
         return 1
 
     async def talk(self, ws: Connection, room: str) -> None: ...
+
+
+async def renewed(request: Request) -> User | Accept[User]:
+    return Accept(User(), headers=[set_cookie_field("session", "x")])
+
+
+async def with_a_field(request: Request) -> Response | Accept[None] | None:
+    return Accept(headers={"X-Extra": "yes"})
 
 
 def cached(function: Callable[[Request], Awaitable[ValueT]]) -> Callable[[Request], Awaitable[ValueT]]:
@@ -60,7 +68,7 @@ async def returns(ws: Connection) -> object:
     return 42
 
 
-@app.websocket("/{room}/{id:int}", guards=[of_a_room, never], given={"user": find_user, "other": member})
+@app.websocket("/{room}/{id:int}", guards=[of_a_room, never], given={"user": renewed, "other": member})
 async def talk(ws: Connection, room: str, id: int, *, user: User, other: User | None) -> None: ...
 
 
@@ -68,6 +76,7 @@ async def talk(ws: Connection, room: str, id: int, *, user: User, other: User | 
 async def anything(connection: Connection, **arguments: Any) -> None: ...
 
 
+app.guard(with_a_field)
 app.websocket("/method/{room}")(Store().talk)
 app.websocket("/partial")(functools.partial(anything, room="tea"))
 
@@ -77,7 +86,7 @@ async def text(request: Request, user: User) -> str:
     return "text"
 
 
-@app.http("/{name}/page", guards=[everywhere])
+@app.http("/{name}/page", guards=[everywhere, with_a_field])
 async def page(request: Request, name: str) -> Response | bytes:
     return b""
 
