@@ -85,6 +85,12 @@ def test_reserved_and_unassigned_codes_may_not_be_sent(code: int) -> None:
         Close(code)
 
 
+@pytest.mark.parametrize("code", ["4000", 4000.5, None, True])
+def test_a_close_code_is_a_whole_number(code: object) -> None:
+    with pytest.raises(ValueError, match=rf"close code {code!r} may not be sent"):
+        check_close(code, "")  # type: ignore[arg-type]
+
+
 def test_a_close_reason_is_measured_in_bytes_of_utf_8() -> None:
     assert Close(1000, "x" * 123).reason == "x" * 123
     check_close(1000, "é" * 61)

@@ -50,6 +50,33 @@ def test_an_exception_is_not_asked_what_it_is() -> None:
     assert interrupt_in(BaseExceptionGroup("g", [liar, INTERRUPT])) is INTERRUPT
 
 
+class OwnAttributes(BaseExceptionGroup):
+    @property
+    def exceptions(self) -> tuple[BaseException, ...]:
+        return (self,)
+
+    @property
+    def message(self) -> str:
+        raise SystemExit
+
+    def split(self, *_: object) -> object:  # type: ignore[override]
+        raise SystemExit
+
+    derive = split  # type: ignore[assignment]
+
+
+def test_a_group_is_not_asked_what_it_holds() -> None:
+    one = ValueError(1)
+    both = OwnAttributes("g", [one, INTERRUPT])
+    assert list(leaves(both)) == [one, INTERRUPT]
+    assert unwrap_group(both) is both
+    assert unwrap_group(OwnAttributes("g", [one])) is one
+    interrupts, others = split(both, KeyboardInterrupt)
+    assert interrupts is not None
+    assert others is not None
+    assert [list(leaves(interrupts)), list(leaves(others))] == [[INTERRUPT], [one]]
+
+
 @pytest.mark.parametrize(
     ("error", "found"),
     [

@@ -156,9 +156,10 @@ MAX_REASON_BYTES = 123
 
 def check_close(code: int, reason: str) -> None:
     """Raise ValueError unless `code` and `reason` may stand in a Close frame (RFC 6455 §7.4)."""
-    if not is_valid_close_code(code):
+    given: object = code
+    if not isinstance(given, int) or not is_valid_close_code(given):
         raise ValueError(
-            f"close code {code} may not be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999 "
+            f"close code {code!r} may not be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999 "
             "(RFC 6455 §7.4)"
         )
     size = len(reason.encode())

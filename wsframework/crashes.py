@@ -11,6 +11,10 @@ __all__ = ["interrupt_in", "is_a", "leaves", "split", "split_cancelled", "unwrap
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
+# A user's class may have attributes of these names, which raise or never end.
+_exceptions_of = vars(BaseExceptionGroup)["exceptions"].__get__
+_message_of = vars(BaseExceptionGroup)["message"].__get__
+
 
 def is_a(error: BaseException, kind: type[ErrorT]) -> TypeGuard[ErrorT]:
     """Whether an exception is of a kind.
@@ -27,7 +31,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
     while left:
         first = left.pop()
         if is_a(first, BaseExceptionGroup):
-            left.extend(reversed(first.exceptions))
+            left.extend(reversed(_exceptions_of(first)))
         else:
             yield first
 
@@ -44,7 +48,8 @@ def split(
 ) -> tuple[BaseException | None, BaseException | None]:
     """Split an exception, or a group, into what is of a kind and what is not.
 
-    The halves of a group have its shape; those of one that is nested too deep for Python to split are flat.
+    The halves of a group have its shape; those of one that Python cannot split, because it is nested too deep
+    or of a class that fails, are flat.
     """
     found = list(leaves(error))
     of_kind = [leaf for leaf in found if is_a(leaf, kind)]
@@ -53,12 +58,13 @@ def split(
         return None, error
     if len(of_kind) == len(found):
         return error, None
-    assert isinstance(error, BaseExceptionGroup)
+    assert is_a(error, BaseExceptionGroup)
     try:
-        return error.split(kind)
-    except RecursionError:
+        return BaseExceptionGroup.split(error, kind)
+    except BaseException:
         others = [leaf for leaf in found if not is_a(leaf, kind)]
-        return BaseExceptionGroup(error.message, of_kind), BaseExceptionGroup(error.message, others)
+        message = _message_of(error)
+        return BaseExceptionGroup(message, of_kind), BaseExceptionGroup(message, others)
 
 
 def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
@@ -69,6 +75,6 @@ def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseExc
 
 def unwrap_group(error: BaseException) -> BaseException:
     """Take an exception out of groups that hold nothing else: groups that our nurseries created."""
-    while is_a(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    while is_a(error, BaseExceptionGroup) and len(inner := _exceptions_of(error)) == 1:
+        error = inner[0]
     return error

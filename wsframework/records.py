@@ -79,9 +79,12 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
     extra = {"event": event, "fields": known, "stack": stack}
     try:
         logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=2)
-    except Exception as error:
-        # A handler or filter of the program's own, which must not end what it only hears of. Not the standard
-        # library's traceback, which may fail as the handler did: an exception can be a user's code too.
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # A handler or filter of the program's own, which must not end what it only hears of; SystemExit too.
+        # Not the standard library's traceback, which may fail as the handler did: an exception can be a
+        # user's code too.
         print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
         print(traceback_of(error), file=sys.__stderr__)
 
@@ -115,7 +118,9 @@ def traceback_of(error: BaseException) -> str:
         # Each piece is a frame, or the text of one exception, or one line of a note.
         pieces = list(traceback.TracebackException.from_exception(error).format())
         text = "\n".join([cut(piece.rstrip("\n")) for piece in pieces])
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # SystemExit too: the standard library asks a user's class
         text = f"{describe(error)}\n(its traceback cannot be formatted)"
     return bounded_lines(text)
 

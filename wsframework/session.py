@@ -31,7 +31,7 @@ from typing import Any, Literal
 import attrs
 import trio
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseFrame, check_close
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, is_a, leaves, split, unwrap_group
@@ -307,7 +307,7 @@ class Session:
                     return
                 error = unwrap_group(rest)
                 found = list(leaves(error))
-            closes = [leaf for leaf in found if is_a(leaf, Close)]
+            closes = [leaf for leaf in found if is_a(leaf, Close) and _may_be_sent(leaf)]
             # A ConnectionClosed that escapes while this connection is open is about another one: an error.
             ours = [leaf for leaf in found if is_a(leaf, ConnectionClosed) and self._ws.closed is not None]
             unavailable = [leaf for leaf in found if is_a(leaf, RoomUnavailable)]
@@ -348,3 +348,12 @@ class Session:
             handler=self._acceptance.name,
             **fields,
         )
+
+
+def _may_be_sent(close: Close) -> bool:
+    """Whether it still says what it may: a subclass need not have called ours, and attributes can be set."""
+    try:
+        check_close(close.code, close.reason)
+    except Exception:
+        return False
+    return True

@@ -337,15 +337,19 @@ class Server:
             try:
                 await wait()
             except KeyboardInterrupt as interrupt:
-                self.interrupt(interrupt)
+                self._interrupt = self._interrupt or interrupt
+                self.stop()
             else:
                 return
 
     def interrupt(self, interrupt: KeyboardInterrupt) -> None:
-        """Stop as for a signal, and raise this at the end: it is about the whole program."""
-        if self._interrupt is None:
-            self._interrupt = interrupt
-        self.stop()
+        """Stop as for one signal, and raise this at the end: it is about the whole program.
+
+        Code may raise it many times, once for each connection say. So it does not cut the drain short, as a
+        second signal does.
+        """
+        self._interrupt = self._interrupt or interrupt
+        self._stopping.set()
 
     # What all connections stand on
 
@@ -371,14 +375,11 @@ class Server:
         """
         if (interrupt := interrupt_in(error)) is not None:
             self.interrupt(interrupt)
-            return
-        if self._failure is None:
+        elif self._failure is None:
             self._failure = error
             self.observer.server_failed(error)
-        if self._stopping.is_set():
-            self._drain_limit.cancel(reason="the server has failed")
         self._stopping.set()
-        # Also when it has begun: what has failed may be needed to wake the waiting tasks.
+        # Without what has failed the drain cannot go on: it may be needed to wake the tasks that wait.
         self._drain_limit.cancel(reason="the server has failed")
 
     def _listen(

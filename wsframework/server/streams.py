@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from wsframework.config import Limits, Timeouts
-from wsframework.crashes import split_cancelled
+from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import HandshakeError
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
@@ -52,6 +52,9 @@ class Host(Protocol):
 
     def end_handshake(self, scope: trio.CancelScope) -> None:
         """The head was read, or will not be."""
+
+    def interrupt(self, interrupt: KeyboardInterrupt) -> None:
+        """Stop, and raise this at the end."""
 
     def head_complete(self, incoming: StreamIncoming, head: Head) -> None:
         """Go on with a request; `incoming` waits for `answer`, `hand_over` or `abort`."""
@@ -145,7 +148,9 @@ class StreamIncoming:
         except BaseException as error:
             # A bug here or in the stream's class; it must not affect other connections.
             cancelled, mistakes = split_cancelled(error)
-            if mistakes is not None:
+            if (interrupt := interrupt_in(mistakes)) is not None:
+                self._host.interrupt(interrupt)
+            elif mistakes is not None:
                 record(
                     logging.ERROR,
                     "connection.failed",

@@ -1,0 +1,286 @@
+"""Promise 11 against code that does what few programs do: in exceptions, in log handlers, in observers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+import trio
+
+from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame
+from tests.promises.stage import PATIENT, Stage, new_app, serve_by, until
+from wsframework import App, Close, Connection, Observer, Request
+from wsframework.crashes import interrupt_in
+from wsframework.server import Server
+
+
+class Own(BaseException):
+    """Of the application's own making."""
+
+
+def echoing(**settings: object) -> App:
+    app = new_app(**settings)  # type: ignore[arg-type]
+
+    @app.websocket("/")
+    async def echo(ws: Connection) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    return app
+
+
+async def serve_apart(stage: Stage, app: App) -> tuple[Server, list[BaseException]]:
+    """Serve in a task whose exception is kept."""
+    raised: list[BaseException] = []
+    ready: list[Server] = []
+
+    async def program() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                serve = functools.partial(serve_by, stage.transport, app, host="127.0.0.1", port=0)
+                ready.append(await nursery.start(serve))
+        except BaseException as error:
+            raised.append(error)
+
+    stage.nursery.start_soon(program)
+    await until(lambda: ready)
+    return ready[0], raised
+
+
+async def is_served(client: Client, text: str) -> None:
+    await client.send(frame(TEXT, text))
+    assert await client.next_text() == text
+
+
+async def close_code(client: Client) -> int:
+    """Wait for the server's Close, answer it, and wait for the end."""
+    while (found := await client.next_frame()).opcode != CLOSE:
+        pass
+    await client.send(close_frame(None))
+    assert await client.read_to_end() == []
+    client.vanish()
+    return found.close_code
+
+
+# Exceptions
+
+
+class Raises(BaseExceptionGroup):
+    """Has attributes of its own where Python's groups have theirs."""
+
+    @property
+    def exceptions(self) -> tuple[BaseException, ...]:
+        raise SystemExit(3)
+
+    @property
+    def message(self) -> str:
+        raise SystemExit(3)
+
+
+class HoldsNothing(ExceptionGroup):
+    @property
+    def exceptions(self) -> tuple[Exception, ...]:
+        return ()
+
+
+class Unsplittable(BaseExceptionGroup):
+    def split(self, *_: object) -> object:  # type: ignore[override]
+        return "neither half"
+
+    def derive(self, *_: object) -> object:  # type: ignore[override]
+        raise SystemExit(3)
+
+
+class NoClose(Close):
+    def __init__(self) -> None:
+        """Does not call ours, so it has neither code nor reason."""
+
+
+def changed(code: object, reason: object) -> Close:
+    close = Close(4000, "as it should be")
+    close.code, close.reason = code, reason  # type: ignore[assignment]
+    return close
+
+
+FIGHTING: dict[str, Callable[[], BaseException]] = {
+    "group, raises": lambda: Raises("g", [ValueError(1), Own(2)]),
+    "group, raises, in a group": lambda: BaseExceptionGroup("g", [Raises("g", [ValueError(1)]), Own(2)]),
+    "group, holds nothing": lambda: HoldsNothing("g", [ValueError(1)]),
+    "group, unsplittable": lambda: Unsplittable("g", [Close(4000), ValueError(1)]),
+    "no close": NoClose,
+    "close, no such code": lambda: changed(5, ""),
+    "close, no number": lambda: changed("4000", ""),
+    "close, half a code": lambda: changed(4000.5, ""),
+    "close, long reason": lambda: changed(4000, "x" * 500),
+    "close, no text": lambda: changed(4000, None),
+}
+
+
+@pytest.mark.parametrize("place", ["handler", "child", "page", "guard"])
+async def test_an_exception_that_is_not_what_it_seems_is_a_crash(stage: Stage, place: str) -> None:
+    app = echoing()
+    crashes: list[str] = []
+
+    class Crashes(Observer):
+        def handler_crashed(self, request: Request, handler: str, error: BaseException) -> None:
+            crashes.append(handler)
+
+        def guard_crashed(self, request: Request, guard: str, error: BaseException) -> None:
+            crashes.append(guard)
+
+    app.observe(Crashes())
+
+    @app.websocket("/handler/{kind}")
+    async def handler(ws: Connection, kind: str) -> None:
+        raise FIGHTING[kind.replace("_", " ")]()
+
+    @app.websocket("/child/{kind}")
+    async def parent(ws: Connection, kind: str) -> None:
+        ws.nursery.start_soon(child, kind)
+        await trio.sleep_forever()
+
+    async def child(kind: str) -> None:
+        raise FIGHTING[kind.replace("_", " ")]()
+
+    async def guard(request: Request) -> None:
+        raise FIGHTING[request.path.rpartition("/")[2].replace("_", " ")]()
+
+    @app.websocket("/guard/{kind}", guards=[guard])
+    async def guarded(ws: Connection, kind: str) -> None:
+        """Not reached."""
+
+    @app.http("/page/{kind}")
+    async def page(request: Request, kind: str) -> str:
+        raise FIGHTING[kind.replace("_", " ")]()
+
+    server = await stage.serve(app)
+    innocent = await stage.connect(server)
+    for kind in FIGHTING:
+        path = f"/{place}/{kind.replace(' ', '_')}"
+        if place == "page":
+            assert (await stage.ask(server, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).status == 500, kind
+        elif place == "guard":
+            assert (await (await stage.dial(server)).upgrade(path)).status == 500, kind
+        else:
+            culprit = await stage.connect(server, path)
+            assert await close_code(culprit) == 1011, kind
+        await is_served(innocent, kind)
+    assert len(crashes) == len(FIGHTING)
+
+
+# KeyboardInterrupt
+
+
+async def test_code_that_raises_keyboard_interrupt_many_times_does_not_cut_the_drain_short(
+    stage: Stage,
+) -> None:
+    app = echoing(timeouts=attrs.evolve(PATIENT, drain=15, disconnect_grace=10))
+    finished = trio.Event()
+
+    class Interrupts(Observer):
+        def connection_closed(self, connection: Connection, handler: str) -> None:
+            raise KeyboardInterrupt
+
+    app.observe(Interrupts())
+
+    @app.websocket("/busy")
+    async def busy(ws: Connection) -> None:
+        await ws.wait_draining()
+        await trio.sleep(0.5)
+        finished.set()
+
+    server, raised = await serve_apart(stage, app)
+    ends = [await stage.connect(server) for _ in range(3)]
+    working = await stage.connect(server, "/busy")
+    for client in ends:
+        await client.close_well()
+    assert await close_code(working) == 1001
+    await until(lambda: raised)
+    assert finished.is_set(), "the drain was cut short"
+    assert interrupt_in(raised[0]) is not None
+
+
+# Logging
+
+
+class Breaks(logging.Handler):
+    """A handler that raises, for one event or for all."""
+
+    def __init__(self, error: type[BaseException], event: str | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.event = event
+        self.broken = 0
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        if self.event in (None, entry.__dict__.get("event")):
+            self.broken += 1
+            raise self.error
+
+
+@pytest.fixture
+def breaking() -> Iterator[Callable[..., Breaks]]:
+    ours = logging.getLogger("wsframework")
+    handlers: list[Breaks] = []
+    level = ours.level
+
+    def begin(error: type[BaseException], event: str | None = None) -> Breaks:
+        handlers.append(Breaks(error, event))
+        ours.addHandler(handlers[-1])
+        ours.setLevel(logging.DEBUG)
+        return handlers[-1]
+
+    yield begin
+    ours.setLevel(level)
+    for handler in handlers:
+        ours.removeHandler(handler)
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError, Own, ValueError])
+async def test_a_log_handler_that_raises_ends_nothing(
+    stage: Stage,
+    breaking: Callable[..., Breaks],
+    error: type[BaseException],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    app = echoing()
+
+    @app.websocket("/crash")
+    async def crash(ws: Connection) -> None:
+        raise ValueError("a mistake")
+
+    server = await stage.serve(app)
+    innocent = await stage.connect(server)
+    broken = breaking(error)
+    for _ in range(2):
+        await is_served(innocent, "one")
+        newcomer = await stage.connect(server)
+        await is_served(newcomer, "two")
+        await newcomer.close_well()
+        culprit = await stage.connect(server, "/crash")
+        assert await close_code(culprit) == 1011
+    await until(lambda: server.statistics().connections == 1)
+    assert broken.broken > 20
+    stage.cancel(server)
+    assert await close_code(innocent) == 1001
+    await stage.wait_ended(server)
+
+
+async def test_a_log_handler_that_raises_keyboard_interrupt_stops_the_server_with_1001_for_everybody(
+    stage: Stage, breaking: Callable[..., Breaks]
+) -> None:
+    """Also where that ends what all connections stand on."""
+    app = echoing(timeouts=attrs.evolve(PATIENT, drain=15))
+    server, raised = await serve_apart(stage, app)
+    breaking(KeyboardInterrupt, "message.received")
+    clients = [await stage.connect(server) for _ in range(3)]
+    await clients[0].send(frame(TEXT, "logged"))
+    with trio.fail_after(10):
+        for client in clients[1:]:
+            assert await close_code(client) == 1001
+        await until(lambda: raised)
+    assert interrupt_in(raised[0]) is not None
