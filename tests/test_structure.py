@@ -20,11 +20,6 @@ LONGER: set[str] = {
 }
 """Modules above the limit that wait to be split. Take a name away with its split; add none."""
 
-LONG_BODIES = {
-    # The loop over all frames of a read. A call for each frame would cost more than a short frame.
-    "wsframework.wire.decoder feed",
-}
-
 FOREIGN_PRIVATE_NAMES = {
     # Each has its reason there.
     "wsframework.hosts.trio_websocket.internals": {
@@ -140,4 +135,4 @@ def test_no_body_is_longer_than_a_screen() -> None:
             count = sum(not re.match(r"\s*(#|$)", line) for line in code)
             if count > MOST_LINES_OF_A_BODY:
                 longer.add(f"{module} {node.name}")
-    assert longer == LONG_BODIES
+    assert longer == set()

@@ -174,39 +174,24 @@ class Decoder:
                 and second <= self._short_top
             ):
                 payload = apply_mask(data[6:], data[2:6])
-                if first == 0x82:
-                    return [payload]
                 try:
-                    return [payload.decode()]
+                    return [payload if first == 0x82 else payload.decode()]
                 except UnicodeDecodeError:
                     pass
         events: list[Event] = []
         if self._ended:
             return events
         try:
-            pos = 0
-            if self._assembly is not None and self._assembly.unread:
-                pos = self._read_payload(self._assembly, memoryview(data), 0, events)
-                if pos == len(data):
-                    if self.debt:
-                        self._pay(pos)
-                    return events
-            if self._buffer:
-                data, pos = self._rejoin(data)
-            elif type(data) is not bytes:
-                data = bytes(memoryview(data)[pos:] if pos else data)
-                self.debt -= pos  # below, only the bytes of what is left will pay
-                pos = 0
+            pos, frames, short_top = 0, 0, self._short_top
+            if self._buffer or self._assembly is not None or type(data) is not bytes:
+                data, pos = self._go_on(data, events)
             size = len(data)
             stop = size if size <= _SHORT_RUN_BYTES else self._run_end(pos, size)
-            frames = 0
-            short_top = self._short_top
             while pos < size:
                 if self._assembly is None:
                     # pos + 6: a short masked header, whole. Empty messages go the long way: they are counted.
                     while (start := pos + 6) <= stop:
-                        first = data[pos]
-                        if first != 0x81 and first != 0x82:
+                        if (first := data[pos]) != 0x81 and first != 0x82:
                             break
                         second = data[pos + 1]
                         if second <= 0x80 or second > short_top or (end := start + second - 0x80) > size:
@@ -238,15 +223,8 @@ class Decoder:
                         break
             if self.debt:
                 self._pay(pos)
-        except ProtocolViolation as violation:
-            self.end()
-            events.append(Failure(violation.code, violation.reason))
-        except UnicodeDecodeError as error:
-            # "fail the connection" with 1007, "not consistent with the type of the message" (§7.4.1, §8.1).
-            self.end()
-            octet = error.object[error.start]
-            reason = f"invalid UTF-8 in a text message: {error.reason} (0x{octet:02x})"
-            events.append(Failure(CloseCode.INVALID_PAYLOAD, reason))
+        except (ProtocolViolation, UnicodeDecodeError) as error:
+            events.append(self._fail(error))
         return events
 
     def end(self) -> None:
@@ -275,6 +253,25 @@ class Decoder:
         self.stopped = True
         self._buffer = data
         self._start = pos
+
+    def _fail(self, error: ProtocolViolation | UnicodeDecodeError) -> Failure:
+        self.end()
+        if isinstance(error, ProtocolViolation):
+            return Failure(error.code, error.reason)
+        # "fail the connection" with 1007, "not consistent with the type of the message" (§7.4.1, §8.1).
+        octet = error.object[error.start]
+        reason = f"invalid UTF-8 in a text message: {error.reason} (0x{octet:02x})"
+        return Failure(CloseCode.INVALID_PAYLOAD, reason)
+
+    def _go_on(self, data: bytes | bytearray | memoryview, events: list[Event]) -> tuple[bytes, int]:
+        """Go on with what is in progress; return what is to be read then, and where in it."""
+        if self._assembly is not None and self._assembly.unread:
+            end = self._read_payload(self._assembly, memoryview(data), 0, events)
+            self.debt -= end  # `feed` pays with the rest only
+            if end == len(data):
+                return b"", 0
+            data = memoryview(data)[end:]
+        return self._rejoin(data) if self._buffer else (bytes(data), 0)
 
     def _rejoin(self, data: bytes | bytearray | memoryview) -> tuple[bytes, int]:
         """Return what was left, with `data` behind it, and where in it to go on."""
