@@ -21,9 +21,9 @@ from tests.promises.rawclient import Client, close_frame, upgrade_request
 from tests.promises.stage import Journal, Stage, new_app, serve_by, tasks_alive, until
 from wsframework import App, Connection, Keepalive, Request, Timeouts
 from wsframework.server import Server
-from wsframework.server.accepting import Acceptor, StreamListener
+from wsframework.server.accepting import Acceptor, HubListener, StreamListener
 from wsframework.server.admission import Admission
-from wsframework.server.incoming import ListenerPollee
+from wsframework.server.draining import Drain
 from wsframework.timers import Timers
 
 
@@ -418,7 +418,7 @@ def break_the_keepalive(patch: pytest.MonkeyPatch) -> None:
 
 
 def break_the_listener(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ListenerPollee, "_take", fail)
+    patch.setattr(HubListener, "_take", fail)
     patch.setattr(StreamListener, "_take", fail)
 
 
@@ -485,8 +485,8 @@ async def serve_on(stage: Stage, app: App, *, task_status: trio.TaskStatus[Serve
 
 LAST_MISTAKES = {
     "the last accepts": (Acceptor, "_accept_last"),
-    "the wait for handshakes": (Server, "_settle"),
-    "the drain": (Server, "_drain"),
+    "the wait for handshakes": (Drain, "_settle"),
+    "the drain": (Drain, "_begin"),
     "the wait for connections": (Admission, "wait_empty"),
 }
 

@@ -14,8 +14,9 @@ import trustme
 from tests.promises.rawclient import TEXT, close_frame, frame, upgrade_request
 from tests.promises.stage import SILENT, Stage, new_app, until
 from wsframework import App, Closed, CloseFrame, Connection, Limits, Request, Timeouts
+from wsframework.server import Server
 from wsframework.server.listeners import open_tcp_listeners
-from wsframework.server.native import Server, TransportChoice
+from wsframework.server.native import NativeServer, TransportChoice
 
 PATIENT = Timeouts(disconnect_grace=2, last_words=2, drain=0.1)
 
@@ -49,7 +50,7 @@ async def test_a_unix_client_that_closes_behind_a_full_inbox_keeps_nobody_busy(
     await trio.sleep(0.05)
     # Its end cannot be unasked: the poll reports it as long as the socket is open.
     assert await busy_share() < 0.5
-    assert len(server.timers._heap) < 20
+    assert len(server._core.timers._heap) < 20
 
 
 async def test_a_unix_client_that_closes_behind_its_close_frame_keeps_nobody_busy(
@@ -61,7 +62,7 @@ async def test_a_unix_client_that_closes_behind_its_close_frame_keeps_nobody_bus
     client.vanish()
     await trio.sleep(0.05)
     assert await busy_share() < 0.5
-    assert len(server.timers._heap) < 20
+    assert len(server._core.timers._heap) < 20
 
 
 async def test_a_tls_client_that_is_slow_to_take_a_long_certificate_keeps_nobody_busy(stage: Stage) -> None:
@@ -69,7 +70,7 @@ async def test_a_tls_client_that_is_slow_to_take_a_long_certificate_keeps_nobody
     tls = ssl_module.create_default_context(ssl_module.Purpose.CLIENT_AUTH)
     authority.issue_cert(*(f"host-{number}.example.org" for number in range(2000))).configure_cert(tls)
     app = sleeping_app()
-    server = Server(
+    native = NativeServer(
         app.decide,
         limits=app.limits,
         timeouts=app.timeouts,
@@ -81,9 +82,9 @@ async def test_a_tls_client_that_is_slow_to_take_a_long_certificate_keeps_nobody
     listeners[0].setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, 1)
 
     async def run(*, task_status: trio.TaskStatus[Server]) -> None:
-        await server.run(listeners, tls, task_status)
+        await native.run(listeners, tls, task_status)
 
-    await stage.nursery.start(run)
+    server = await stage.nursery.start(run)
     client = await stage.dial(server, receive_buffer=4096)
     hello, said = ssl_module.MemoryBIO(), ssl_module.MemoryBIO()
     context = ssl_module.create_default_context()

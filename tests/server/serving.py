@@ -11,7 +11,7 @@ import trio
 from wsframework import App, Connection, Keepalive, Limits, Request, Timeouts
 from wsframework.server import Server
 from wsframework.server.listeners import open_tcp_listeners
-from wsframework.server.native import TransportChoice
+from wsframework.server.native import NativeServer, TransportChoice
 from wsframework.server.pollers import Poller
 
 QUICK = Timeouts(handshake=1.0, guard=1.0, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1.0)
@@ -40,7 +40,7 @@ async def serving(
     poller: Callable[[], Poller] | None = None,
     **options: Any,
 ) -> AsyncIterator[Server]:
-    server = Server(
+    native = NativeServer(
         app.decide,
         limits=app.limits,
         timeouts=app.timeouts,
@@ -54,10 +54,9 @@ async def serving(
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[Server]) -> None:
-                await server.run(listeners, options.get("ssl"), task_status)
+                await native.run(listeners, options.get("ssl"), task_status)
 
-            await nursery.start(run)
-            yield server
+            yield await nursery.start(run)
             nursery.cancel_scope.cancel()
 
 

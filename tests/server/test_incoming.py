@@ -21,64 +21,58 @@ from tests.server.serving import echo_app, serving, until
 from wsframework.config import Limits, Timeouts
 from wsframework.request import Address, Response
 from wsframework.server import Server
-from wsframework.server.admission import Admission
+from wsframework.server.accepting import HubListener
+from wsframework.server.core import Core
 from wsframework.server.http import Head
 from wsframework.server.hub import Hub
-from wsframework.server.incoming import Incoming, ListenerPollee
-from wsframework.server.observers import Observers
+from wsframework.server.incoming import Incoming
 from wsframework.server.pollers import READ, WRITE
-from wsframework.timers import Timers
 
 REQUEST = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Host:
-    """A server that decides nothing by itself."""
-
-    def __init__(self) -> None:
-        self.timers = Timers()
-        self.limits = Limits(head_bytes=1000)
-        self.timeouts = Timeouts(handshake=0.1, close=0.1)
-        self.observer = Observers((), self.timers, self.fail)
-        self.admission = Admission(self.limits, self.timers, self.observer)
-        self.heads: list[tuple[Incoming, Head]] = []
-
-    def head_complete(self, incoming: Incoming, head: Head) -> None:
-        self.heads.append((incoming, head))
-
-    def fail(self, error: BaseException) -> None:
-        raise error
-
-
 class Desk:
-    """A listener in a hub, and clients for it."""
+    """A listener in a hub, clients for it, and a server that decides nothing by itself."""
 
-    def __init__(self, host: Host, hub: Hub, tls: ssl.SSLContext | None = None) -> None:
-        self.host = host
-        self.waiting: set[Incoming] = set()
+    def __init__(self, core: Core, hub: Hub, tls: ssl.SSLContext | None = None) -> None:
+        self.core = core
+        self.heads: list[tuple[Incoming, Head]] = []
         self.listener = stdlib_socket.create_server(("127.0.0.1", 0))
-        self.pollee = ListenerPollee(self.listener, hub, host, tls, self.waiting, shared=False)
+        self.pollee = HubListener(self.listener, hub, core, self.take, tls, shared=False)
         self.address = self.listener.getsockname()
+
+    @property
+    def waiting(self) -> set[Incoming]:
+        return {incoming for incoming in self.core.waiting if isinstance(incoming, Incoming)}
+
+    def take(self, incoming: Incoming, head: Head) -> None:
+        self.heads.append((incoming, head))
 
     async def connect(self) -> trio.SocketStream:
         return await trio.open_tcp_stream(*self.address[:2])
 
 
 @pytest.fixture
-async def host_and_hub() -> AsyncIterator[tuple[Host, Hub]]:
-    host, hub = Host(), Hub()
+async def core_and_hub() -> AsyncIterator[tuple[Core, Hub]]:
+    core = Core(
+        limits=Limits(head_bytes=1000),
+        timeouts=Timeouts(handshake=0.1, close=0.1),
+        secure=False,
+        observers=(),
+    )
+    hub = Hub()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hub.run)
-        nursery.start_soon(host.timers.run)
+        nursery.start_soon(core.timers.run)
         with trio.fail_after(15):
-            yield host, hub
+            yield core, hub
         nursery.cancel_scope.cancel()
     hub.close()
 
 
 @pytest.fixture
-async def desk(host_and_hub: tuple[Host, Hub]) -> AsyncIterator[Desk]:
-    desk = Desk(*host_and_hub)
+async def desk(core_and_hub: tuple[Core, Hub]) -> AsyncIterator[Desk]:
+    desk = Desk(*core_and_hub)
     yield desk
     if desk.listener.fileno() >= 0:
         desk.pollee.close()
@@ -99,8 +93,8 @@ async def test_a_whole_head_goes_to_the_host_and_its_answer_to_the_client(desk: 
         await client.send_all(REQUEST[:10])
         await until(lambda: desk.waiting)
         await client.send_all(REQUEST[10:] + b"behind")
-        await until(lambda: desk.host.heads)
-        ((incoming, head),) = desk.host.heads
+        await until(lambda: desk.heads)
+        ((incoming, head),) = desk.heads
         assert (head.target, head.trailing) == ("/page", b"behind")
         assert incoming.remote == Address(*client.socket.getsockname())
         assert incoming.local == Address(*desk.address)
@@ -110,15 +104,15 @@ async def test_a_whole_head_goes_to_the_host_and_its_answer_to_the_client(desk: 
         answer = await receive_all(client)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"hello")
-        assert desk.host.admission.open == 1
-    await until(lambda: not desk.host.admission.open)
+        assert desk.core.admission.open == 1
+    await until(lambda: not desk.core.admission.open)
 
 
 async def test_head_is_answered_without_a_body(desk: Desk) -> None:
     async with await desk.connect() as client:
         await client.send_all(REQUEST.replace(b"GET", b"HEAD"))
-        await until(lambda: desk.host.heads)
-        desk.host.heads[0][0].answer(Response("hello"))
+        await until(lambda: desk.heads)
+        desk.heads[0][0].answer(Response("hello"))
         answer = await receive_all(client)
     assert b"Content-Length: 5\r\n" in answer
     assert answer.endswith(b"\r\n\r\n")
@@ -127,8 +121,8 @@ async def test_head_is_answered_without_a_body(desk: Desk) -> None:
 async def test_what_a_client_sends_while_it_waits_stays_in_the_kernel(desk: Desk) -> None:
     async with await desk.connect() as client:
         await client.send_all(REQUEST)
-        await until(lambda: desk.host.heads)
-        incoming, head = desk.host.heads[0]
+        await until(lambda: desk.heads)
+        incoming, head = desk.heads[0]
         await client.send_all(b"more and more")
         await trio.sleep(0.02)
         assert head.trailing == b""
@@ -140,16 +134,16 @@ async def test_what_a_client_sends_while_it_waits_stays_in_the_kernel(desk: Desk
 async def test_a_client_that_resets_while_it_waits_is_gone(desk: Desk) -> None:
     client = await desk.connect()
     await client.send_all(REQUEST)
-    await until(lambda: desk.host.heads)
-    incoming, _ = desk.host.heads[0]
+    await until(lambda: desk.heads)
+    incoming, _ = desk.heads[0]
     await client.send_all(b"unread, so that closing is a reset on their side too")
     client.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.socket.close()
     await until(lambda: incoming.gone)
-    assert desk.host.admission.open == 1, "its request is still being decided about"
+    assert desk.core.admission.open == 1, "its request is still being decided about"
     for _ in range(2):  # whatever the host does now, it departs once
         incoming.abort()
-        assert desk.host.admission.open == 0
+        assert desk.core.admission.open == 0
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT"])
@@ -159,8 +153,8 @@ async def test_a_client_that_leaves_is_counted_out_and_not_logged(
     caplog.set_level(logging.INFO)
     async with await desk.connect() as client:
         await client.send_all(said)
-        await until(lambda: desk.host.admission.open)
-    await until(lambda: not desk.host.admission.open)
+        await until(lambda: desk.core.admission.open)
+    await until(lambda: not desk.core.admission.open)
     assert not desk.waiting
     assert caplog.records == []
 
@@ -169,7 +163,7 @@ async def test_a_head_that_is_none_is_refused(desk: Desk) -> None:
     async with await desk.connect() as client:
         await client.send_all(b"what?\r\n\r\n")
         assert (await receive_all(client)).startswith(b"HTTP/1.1 400 ")
-    assert desk.host.heads == []
+    assert desk.heads == []
 
 
 async def test_time_is_up_for_a_silent_client_and_for_a_slow_one(desk: Desk) -> None:
@@ -177,7 +171,7 @@ async def test_time_is_up_for_a_silent_client_and_for_a_slow_one(desk: Desk) -> 
         await slow.send_all(b"GET")
         assert await receive_all(silent) == b""
         assert (await receive_all(slow)).startswith(b"HTTP/1.1 408 ")
-    await until(lambda: not desk.host.admission.open)
+    await until(lambda: not desk.core.admission.open)
 
 
 async def test_draining_answers_who_has_begun_and_leaves_the_others(desk: Desk) -> None:
@@ -196,20 +190,20 @@ async def test_who_is_not_admitted_is_told_so_while_there_are_few_of_them(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wsframework.server.admission._REFUSALS_AT_ONCE", 1)
-    monkeypatch.setattr(desk.host.admission, "admit", lambda remote: False)
+    monkeypatch.setattr(desk.core.admission, "admit", lambda remote: False)
     async with await desk.connect() as told:
         assert (await receive_all(told)).startswith(b"HTTP/1.1 503 ")
         async with await desk.connect() as left:
             assert await receive_all(left) == b""
-    assert desk.host.admission.open == 0
+    assert desk.core.admission.open == 0
 
 
 async def test_it_accepts_a_crowd(desk: Desk) -> None:
     sockets = [stdlib_socket.create_connection(desk.address) for _ in range(100)]
-    await until(lambda: desk.host.admission.open == 100)
+    await until(lambda: desk.core.admission.open == 100)
     for socket in sockets:
         socket.close()
-    await until(lambda: not desk.host.admission.open)
+    await until(lambda: not desk.core.admission.open)
 
 
 # A system that has run out
@@ -241,8 +235,8 @@ async def test_where_accepting_fails_it_pauses_says_so_and_goes_on(
     desk.pollee._listener = poor = Poor(desk.listener, number, number)  # type: ignore[assignment]
     async with await desk.connect():
         await until(lambda: caplog.records)
-        assert desk.host.admission.open == 0
-        await until(lambda: desk.host.admission.open == 1)
+        assert desk.core.admission.open == 0
+        await until(lambda: desk.core.admission.open == 1)
         assert poor.calls < 10
     (entry,) = caplog.records
     assert entry.levelno == logging.ERROR
@@ -266,7 +260,7 @@ async def test_a_connection_that_is_gone_before_it_is_accepted_is_passed_over(
 ) -> None:
     desk.pollee._listener = Poor(desk.listener, number)  # type: ignore[assignment]
     async with await desk.connect():
-        await until(lambda: desk.host.admission.open == 1)
+        await until(lambda: desk.core.admission.open == 1)
     assert caplog.records == []
 
 
@@ -286,7 +280,7 @@ async def test_it_pauses_without_a_descriptor_and_without_a_spare_one(
     errors = [errno.EMFILE] * 5
     desk.pollee._listener = poor = Poor(desk.listener, *errors)  # type: ignore[assignment]
     async with await desk.connect():
-        await until(lambda: desk.host.admission.open == 1)
+        await until(lambda: desk.core.admission.open == 1)
         assert len(desk.pollee._spare._kept) == 4
     assert poor.calls < 10
     assert len(caplog.records) == 1
@@ -305,28 +299,28 @@ async def test_a_socket_that_the_hub_cannot_watch_is_closed_and_counted_out(
         raise OSError(number, "as the system says")
 
     if full:
-        monkeypatch.setattr(desk.host.admission, "admit", lambda remote: False)
+        monkeypatch.setattr(desk.core.admission, "admit", lambda remote: False)
     with monkeypatch.context() as patch:
         patch.setattr(desk.pollee._hub, "add", fail)
         for _ in range(3):
             async with await desk.connect() as client:
                 assert await receive_all(client) == b""
-    assert (desk.host.admission.open, desk.host.admission._refusing) == (0, 0)
+    assert (desk.core.admission.open, desk.core.admission._refusing) == (0, 0)
     assert not desk.waiting
     events = [entry.__dict__["event"] for entry in caplog.records]
     assert events == ["connection.refused"] * full + ["server.out_of_resources"]
     async with await desk.connect() as client:
         await client.send_all(REQUEST)
-        await until(lambda: desk.host.heads or full)
+        await until(lambda: desk.heads or full)
 
 
 async def test_who_has_connected_before_the_listener_closes_is_served(desk: Desk) -> None:
     sockets = [stdlib_socket.create_connection(desk.address) for _ in range(100)]
     desk.pollee.close()
-    await until(lambda: desk.host.admission.open == 100)
+    await until(lambda: desk.core.admission.open == 100)
     for socket in sockets:
         socket.send(REQUEST)
-    await until(lambda: len(desk.host.heads) == 100)
+    await until(lambda: len(desk.heads) == 100)
     for socket in sockets:
         socket.close()
 
@@ -417,12 +411,12 @@ async def test_what_came_in_time_and_waits_in_the_kernel_counts(desk: Desk) -> N
         await until(lambda: desk.waiting)
         await client.send_all(REQUEST)
         time.sleep(0.2)  # noqa: ASYNC251 - twice the time for a handshake
-        await until(lambda: desk.host.heads)
+        await until(lambda: desk.heads)
 
 
 async def begun(desk: Desk) -> tuple[stdlib_socket.socket, Incoming]:
     """Return a client whose bytes are in the kernel before the hub runs again."""
-    desk.host.timeouts = Timeouts(handshake=10)
+    desk.core.timeouts = Timeouts(handshake=10)
     client = stdlib_socket.create_connection(desk.address, timeout=5)
     await until(lambda: desk.waiting)
     (incoming,) = desk.waiting
@@ -437,7 +431,7 @@ async def test_the_rest_of_a_head_that_waited_for_us_gets_its_time(desk: Desk) -
         assert desk.waiting
         client.send(REQUEST[10:])
         incoming._read_what_waits()
-        assert desk.host.heads
+        assert desk.heads
 
 
 async def test_time_is_extended_once(desk: Desk) -> None:
@@ -458,7 +452,7 @@ async def test_a_head_that_waits_in_the_kernel_is_read_before_draining(desk: Des
     with client:
         client.send(REQUEST)
         incoming.drain()
-        assert desk.host.heads
+        assert desk.heads
 
 
 # Leaving while the application decides
@@ -466,8 +460,8 @@ async def test_a_head_that_waits_in_the_kernel_is_read_before_draining(desk: Des
 
 async def deciding(desk: Desk, client: trio.SocketStream, request: bytes) -> tuple[Incoming, list[Incoming]]:
     await client.send_all(request)
-    await until(lambda: desk.host.heads)
-    incoming, _ = desk.host.heads[0]
+    await until(lambda: desk.heads)
+    incoming, _ = desk.heads[0]
     left: list[Incoming] = []
     incoming.on_left = lambda: left.append(incoming)
     return incoming, left
@@ -492,9 +486,9 @@ async def test_who_leaves_during_a_get_is_reported_once(
     await trio.sleep(0.02)
     assert left == [incoming]
     assert incoming.gone
-    assert desk.host.admission.open == 1, "its request is still being decided about"
+    assert desk.core.admission.open == 1, "its request is still being decided about"
     incoming.abort()
-    assert desk.host.admission.open == 0
+    assert desk.core.admission.open == 0
 
 
 @pytest.mark.parametrize("leave", [lambda client: client.socket.close(), reset], ids=["FIN", "RST"])
@@ -519,7 +513,7 @@ async def test_who_leaves_during_a_post_is_not_reported_and_costs_no_time(
     assert left == []
     assert not incoming.gone
     incoming.answer(Response("done"))
-    await until(lambda: not desk.host.admission.open)
+    await until(lambda: not desk.core.admission.open)
 
 
 async def test_a_client_that_closed_one_direction_gets_the_answer_to_its_post(desk: Desk) -> None:
@@ -584,10 +578,10 @@ async def test_handshakes_that_are_held_open_are_bounded_and_shut_nobody_out(
 
 
 async def test_a_handshake_that_has_what_it_needs_is_not_given_up(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], host_and_hub: tuple[Host, Hub]
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], core_and_hub: tuple[Core, Hub]
 ) -> None:
-    host, hub = host_and_hub
-    desk = Desk(host, hub, contexts[0])
+    core, hub = core_and_hub
+    desk = Desk(core, hub, contexts[0])
     async with await desk.connect() as tcp:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -605,16 +599,16 @@ async def test_a_handshake_that_has_what_it_needs_is_not_given_up(
         client.write(REQUEST)
         await tcp.send_all(outgoing.read())
         waiting.make_room()
-        assert desk.host.heads
+        assert desk.heads
         waiting.make_room()
         assert not waiting.gone
     desk.pollee.close()
 
 
 async def test_a_silent_tls_client_costs_no_tls(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], host_and_hub: tuple[Host, Hub]
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], core_and_hub: tuple[Core, Hub]
 ) -> None:
-    host, hub = host_and_hub
+    core, hub = core_and_hub
     wrapped: list[object] = []
 
     class Context:
@@ -622,7 +616,7 @@ async def test_a_silent_tls_client_costs_no_tls(
             wrapped.append(socket)
             return contexts[0].wrap_socket(socket, **options)
 
-    desk = Desk(host, hub, Context())  # type: ignore[arg-type]
+    desk = Desk(core, hub, Context())  # type: ignore[arg-type]
     async with await desk.connect() as client:
         await until(lambda: desk.waiting)
     await until(lambda: not desk.waiting)
@@ -631,17 +625,17 @@ async def test_a_silent_tls_client_costs_no_tls(
         await client.send_all(b"\x16")
         await until(lambda: wrapped)
     await until(lambda: not desk.waiting)
-    assert not host.admission._handshakes
-    assert host.admission.open == 0
+    assert not core.admission._handshakes
+    assert core.admission.open == 0
     desk.pollee.close()
 
 
 @pytest.mark.parametrize("end", ["timeout", "close", "nonsense"])
 async def test_a_handshake_that_fails_leaves_nothing_to_the_collector(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], host_and_hub: tuple[Host, Hub], end: str
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], core_and_hub: tuple[Core, Hub], end: str
 ) -> None:
-    host, hub = host_and_hub
-    desk = Desk(host, hub, contexts[0])
+    core, hub = core_and_hub
+    desk = Desk(core, hub, contexts[0])
     first = hello(contexts[1])
     gc.collect()
     gc.disable()
@@ -659,7 +653,7 @@ async def test_a_handshake_that_fails_leaves_nothing_to_the_collector(
     finally:
         gc.enable()
     assert after == before
-    assert not host.admission._handshakes
+    assert not core.admission._handshakes
     desk.pollee.close()
 
 
@@ -710,7 +704,7 @@ async def test_a_socket_that_is_dead_on_arrival_is_closed(
     desk.pollee._tls = Context()  # type: ignore[assignment]
     async with await desk.connect() as client:
         assert await receive_all(client) == b""
-    assert desk.host.admission.open == 0
+    assert desk.core.admission.open == 0
 
 
 async def test_a_tls_socket_that_was_reset_before_it_is_accepted_is_closed_by_us(desk: Desk) -> None:
@@ -729,4 +723,4 @@ async def test_a_tls_socket_that_was_reset_before_it_is_accepted_is_closed_by_us
     client.close()
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert wrapped == []
-    assert desk.host.admission.open == 0
+    assert desk.core.admission.open == 0

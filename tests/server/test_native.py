@@ -18,10 +18,12 @@ from wsframework import App, ListenError, Timeouts
 from wsframework.config import Keepalive, Limits
 from wsframework.request import Address, Request, Response
 from wsframework.server import Server, TransportChoice, serve, serve_streams
-from wsframework.server.blocking import LoopWatch
+from wsframework.server.blocking import BlockedLoop, LoopWatch
+from wsframework.server.logged import LogObserver
 from wsframework.server.pollers import Poller, SelectorPoller
 from wsframework.server.stacks import Standing
 from wsframework.session import Acceptance
+from wsframework.timers import Timers
 from wsframework.wire import Opcode, build_request, encode_frame
 
 UPGRADE = build_request("x", "/", "dGhlIHNhbXBsZSBub25jZQ==")
@@ -33,13 +35,6 @@ WAYS: list[tuple[TransportChoice, Callable[[], Poller] | None]] = [
     ("hub", SelectorPoller),  # what macOS and BSD get
 ]
 every_way = pytest.mark.parametrize(("transport", "poller"), WAYS, ids=["auto", "stream", "selector"])
-
-
-def plain_server(*, secure: bool = False) -> Server:
-    async def decide(request: Request) -> Acceptance | Response:
-        return Response("here")
-
-    return Server(decide, limits=Limits(), timeouts=QUICK, keepalive=Keepalive(), secure=secure)
 
 
 async def exchange(server: Server, data: bytes, *, end: bool = True) -> bytes:
@@ -56,27 +51,6 @@ async def exchange(server: Server, data: bytes, *, end: bool = True) -> bytes:
         except trio.BrokenResourceError:
             pass
         return bytes(received)
-
-
-# What it says about itself
-
-
-def test_its_port_and_urls_are_those_of_its_addresses() -> None:
-    server = plain_server()
-    server.addresses = (Address("127.0.0.1", 80), Address("::1", 80))
-    assert server.port == 80
-    assert server.urls == ("ws://127.0.0.1:80", "ws://[::1]:80")
-    secure = plain_server(secure=True)
-    secure.addresses = (Address("127.0.0.1", 443),)
-    assert secure.urls == ("wss://127.0.0.1:443",)
-
-
-def test_a_unix_socket_has_no_port_and_no_url() -> None:
-    server = plain_server()
-    server.addresses = (Address("/run/socket"),)
-    assert server.urls == ()
-    with pytest.raises(RuntimeError, match="unix socket"):
-        _ = server.port
 
 
 @every_way
@@ -243,12 +217,6 @@ async def test_a_server_without_listeners_serves_the_streams_it_is_given(nursery
     await ours.aclose()
 
 
-def test_a_server_that_does_not_run_serves_no_streams() -> None:
-    stream, _ = trio.testing.memory_stream_pair()
-    with pytest.raises(RuntimeError, match="does not run"):
-        plain_server().serve_soon(stream, Address(""), Address(""))
-
-
 # Fuzz
 
 
@@ -319,7 +287,7 @@ async def test_a_clock_of_a_test_that_jumps_is_no_blocked_loop(caplog: pytest.Lo
             clock.jump(60)
             for _ in range(20):
                 await trio.lowlevel.checkpoint()
-            assert server.timers.forgiven == 0
+            assert server._core.timers.forgiven == 0
             nursery.cancel_scope.cancel()
 
     await trio.to_thread.run_sync(program)
@@ -355,7 +323,6 @@ async def test_a_handshake_is_not_late_because_a_handler_blocked_the_loop(
 async def test_who_blocked_the_loop_for_a_moment_is_not_named_for_the_next_standstill(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = Server(echo_app().decide, limits=Limits(), timeouts=QUICK, keepalive=Keepalive())
     standings = [Standing("a_moment", ""), None]
 
     class Watch(LoopWatch):
@@ -365,10 +332,11 @@ async def test_who_blocked_the_loop_for_a_moment_is_not_named_for_the_next_stand
         def take(self) -> Standing | None:
             return standings.pop(0)
 
-    server._loop_watch = Watch()
+    timers = Timers()
+    blocked_loop = BlockedLoop(timers, LogObserver(timers))
+    blocked_loop.watch(Watch())
     for seconds in (0.2, 4.0):
-        assert server.timers._on_blocked is not None
-        server.timers._on_blocked(seconds)
+        blocked_loop.report(seconds)
     (entry,) = [entry for entry in caplog.records if entry.__dict__.get("event") == "loop.blocked"]
     assert 4 <= entry.__dict__["fields"]["seconds"] <= 4.25
     assert entry.__dict__["fields"].get("handler") is None

@@ -31,9 +31,8 @@ from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.observer import Observer
 from wsframework.records import describe, record
 from wsframework.request import Address, Request, Response
-from wsframework.server import Server
+from wsframework.server.native import NativeServer
 from wsframework.server.opening import draining_response
-from wsframework.server.streams import StreamIncoming
 from wsframework.session import Acceptance, Decide
 from wsframework.tasks import GivenUp, giving_up
 from wsframework.timers import Timers
@@ -111,9 +110,9 @@ async def serve_guest(app: Application, take_over: TakeOver) -> None:
         await home.raise_failure()
 
 
-def make_server(app: Application, decide: Decide, *, secure: bool = False) -> Server:
+def make_server(app: Application, decide: Decide, *, secure: bool = False) -> NativeServer:
     """Make a native server for connections that another server accepts."""
-    server = Server(
+    server = NativeServer(
         decide,
         limits=app.limits,
         timeouts=app.timeouts,
@@ -122,7 +121,7 @@ def make_server(app: Application, decide: Decide, *, secure: bool = False) -> Se
         observers=app.observers,
     )
     # Its peers are real, though it does not listen itself.
-    server.timers.beating = True
+    server.core.timers.beating = True
     return server
 
 
@@ -138,7 +137,7 @@ class _Guest:
         self._ws: Connection | None = None
         self._handler_ended = trio.Event()
 
-    async def serve(self, server: Server) -> None:
+    async def serve(self, server: NativeServer) -> None:
         """Serve it, and wait for its handler too. Nothing is raised but cancellation."""
         _current_guest.set(self)
         try:
@@ -148,7 +147,7 @@ class _Guest:
         finally:
             self.over.set()
 
-    async def _serve(self, server: Server) -> None:
+    async def _serve(self, server: NativeServer) -> None:
         # Dropped here, so that an idle connection does not keep what its listener made for it.
         take_over, self._take_over = self._take_over, None
         assert take_over is not None
@@ -158,7 +157,7 @@ class _Guest:
             record(logging.DEBUG, "handshake.lost", error=str(error))
             return
         del take_over
-        await StreamIncoming(taken.stream, taken.remote, taken.local, server, taken.received).serve()
+        await server.requests.over_stream(taken.stream, taken.remote, taken.local, taken.received).serve()
         if self._ws is not None:
             await self._handler_ended.wait()
 
@@ -219,7 +218,7 @@ class _Home:
     @property
     def timers(self) -> Timers:
         """The server's deadlines."""
-        return self._server.timers
+        return self._server.core.timers
 
     async def run(self) -> None:
         """Serve guests until the end of the run; a failure is kept for `raise_failure`."""
@@ -248,7 +247,7 @@ class _Home:
 
     async def raise_failure(self) -> None:
         """Raise what ended the server, in the task of one of its guests."""
-        if not self._server.draining:
+        if not self._server.core.lifetime.stopping.is_set():
             return
         with trio.CancelScope(shield=True):
             await self.ended.wait()

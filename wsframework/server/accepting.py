@@ -17,18 +17,23 @@ import trio
 
 from wsframework.request import Address
 from wsframework.server.admission import Admission
+from wsframework.server.core import Core
 from wsframework.server.descriptors import (
     ABOUT_THE_PEER,
     OUT_OF_DESCRIPTORS,
     OUT_OF_RESOURCES,
     SpareDescriptors,
 )
-from wsframework.server.hub import hang_up
+from wsframework.server.http import Head
+from wsframework.server.hub import Hub, hang_up, tune
+from wsframework.server.incoming import Incoming
 from wsframework.server.listeners import address_of
+from wsframework.server.pollers import READ
+from wsframework.server.socket import SocketTransport
 
-__all__ = ["PAUSE_SECONDS", "Accepted", "Acceptor", "StreamListener"]
+__all__ = ["Accepted", "Acceptor", "HubListener", "StreamListener"]
 
-PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.1
 """How long to stop accepting when it cannot work; Trio's own loop waits as long."""
 
 _ACCEPTS_PER_TURN = 64
@@ -130,6 +135,92 @@ class Acceptor(Generic[ToldT]):
         self._spare.close()
 
 
+class HubListener(Acceptor[SocketTransport]):
+    """A listening socket in the hub."""
+
+    dirty = False
+
+    def __init__(
+        self,
+        listener: stdlib_socket.socket,
+        hub: Hub,
+        core: Core,
+        on_head: Callable[[Incoming, Head], None],
+        tls: ssl_module.SSLContext | None,
+        *,
+        shared: bool,
+    ) -> None:
+        super().__init__(listener, core.admission, shared=shared)
+        self._hub = hub
+        self._core = core
+        self._on_head = on_head
+        self._tls = tls
+        self._closed = False
+        self._local = _common_address(listener)
+        self._is_tcp = listener.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
+        if self._is_tcp:
+            listener.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        self._must_tune: bool | None = None
+        hub.add(listener.fileno(), self, READ)
+
+    def on_ready(self, events: int, now: float) -> None:
+        """Accept what is there, a bounded number a turn."""
+        try:
+            if not self._accept():
+                # A listener whose connections cannot be accepted stays ready for ever.
+                self._hub.ask(self._listener.fileno(), 0)
+                self._core.timers.after(_PAUSE_SECONDS, self._ask_again)
+        except Exception as error:
+            # A mistake of ours, and not in one connection: a server that cannot accept is none.
+            self._core.lifetime.fail(error)
+
+    def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:
+        if self._must_tune is None:
+            # Linux, macOS and BSD hand the option down, which saves every connection a system call.
+            self._must_tune = self._is_tcp and not socket.getsockopt(
+                stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY
+            )
+        if self._must_tune:
+            tune(socket)
+        else:
+            socket.setblocking(False)
+        local = self._local or address_of(socket.getsockname())
+        incoming = Incoming(socket, remote, local, self._hub, self._core, self._on_head, self._tls)
+        if short:
+            self._admission.turn_away()
+            incoming.refuse(self._told, self._spare.refill)
+        elif self._admission.admit(remote):
+            incoming.begin()
+        else:
+            incoming.refuse()
+
+    def _ask_again(self) -> None:
+        if not self._closed:
+            self._spare.refill()
+            self._hub.ask(self._listener.fileno(), READ)
+
+    def close(self) -> None:
+        """Stop listening; take those that have connected by now."""
+        self._closed = True
+        try:
+            self._accept_last()
+        finally:
+            self._hub.remove(self._listener.fileno())
+            self._close()
+
+    def flush(self) -> None:
+        """Nothing is written to a listener."""
+
+    def abort(self, cause: str) -> None:
+        """Go on: a connection that could not be accepted is no reason to stop listening."""
+
+
+def _common_address(listener: stdlib_socket.socket) -> Address | None:
+    """Return our address in all of a listener's connections; None when it listens on every interface."""
+    address = address_of(listener.getsockname())
+    return None if address.host in ("0.0.0.0", "::") else address
+
+
 @attrs.define(eq=False)
 class Accepted:
     """A connection over a Trio stream that is to be served.
@@ -174,7 +265,7 @@ class StreamListener(Acceptor[Accepted]):
             await trio.lowlevel.wait_readable(self._listener)
             # Few at a time: each is a task, whose time for the handshake begins now.
             if not self._accept(_STREAMS_PER_TURN):
-                await trio.sleep(PAUSE_SECONDS)
+                await trio.sleep(_PAUSE_SECONDS)
                 self._spare.refill()
 
     def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:

@@ -12,10 +12,14 @@ import sys
 import threading
 import time
 
+from wsframework.observer import Observer
 from wsframework.server.stacks import Standing, of_running
 from wsframework.timers import BEAT_SECONDS, Timers
 
-__all__ = ["LoopWatch"]
+__all__ = ["BlockedLoop", "LoopWatch"]
+
+_BLOCKED_SECONDS = 0.5
+"""A standstill of the event loop that is worth a record: a person notices it, and so does a ping."""
 
 _LATE_SECONDS = 0.2
 """How late a beat is when the stack is looked at."""
@@ -50,3 +54,36 @@ class LoopWatch:
                 if frame is not None:
                     self._seen = of_running(frame)
                 del frame  # it keeps everything alive that the handler holds
+
+
+class BlockedLoop:
+    """Tells of an event loop that stood still, and of who did it, if that was seen."""
+
+    def __init__(self, timers: Timers, observer: Observer) -> None:
+        self._timers = timers
+        self._observer = observer
+        self._watch: LoopWatch | None = None
+
+    def watch(self, watch: LoopWatch | None = None) -> None:
+        """From now on see who does it, until `stop`; the timers must be beating."""
+        self._watch = watch or LoopWatch(self._timers)
+
+    def stop(self) -> None:
+        """End the watch, if there is one."""
+        if self._watch is not None:
+            self._watch.stop()
+
+    def report(self, seconds: float) -> None:
+        """Tell the observers of a standstill that ends now.
+
+        Args:
+            seconds: from the last beat that was in time.
+        """
+        # Always, so that who did a shorter one is not named for the next.
+        seen = None if self._watch is None else self._watch.take()
+        # It began between the last beat and the one that is late, so on the average half a beat earlier.
+        seconds += BEAT_SECONDS / 2
+        if seconds < _BLOCKED_SECONDS:
+            return
+        function, stack = (None, None) if seen is None else (seen.function, seen.stack)
+        self._observer.loop_blocked(seconds, function, stack)

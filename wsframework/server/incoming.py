@@ -1,4 +1,4 @@
-"""Sockets before they are connections: listeners, TLS handshakes and request heads, in the hub.
+"""Sockets before they are connections: TLS handshakes and request heads, in the hub.
 
 No task belongs to a socket until its request's head is whole; a port scan or a health probe costs one object
 and no line in the log. One timer bounds TLS and head together. What OpenSSL needs for a connection is made
@@ -11,26 +11,21 @@ import logging
 import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol
 
-from wsframework.config import Limits, Timeouts
 from wsframework.errors import HandshakeError
 from wsframework.records import record
 from wsframework.request import Address, Response
-from wsframework.server.accepting import PAUSE_SECONDS, Acceptor
-from wsframework.server.admission import Admission
+from wsframework.server.core import Core
 from wsframework.server.http import Head, HeadReader, encode_response
-from wsframework.server.hub import Hub, hang_up, tune
-from wsframework.server.listeners import address_of
+from wsframework.server.hub import Hub, hang_up
 from wsframework.server.observed import socket_transport
-from wsframework.server.observers import Observers
 from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
 from wsframework.server.socket import NOT_NOW, SocketTransport
-from wsframework.timers import Timer, Timers
+from wsframework.timers import Timer
 from wsframework.wire import Deflater, Inflater
 
-__all__ = ["Incoming", "ListenerPollee"]
+__all__ = ["Incoming"]
 
 _HEAD_READ_BYTES = 16 * 1024
 
@@ -43,110 +38,17 @@ _LATE_SECONDS = 1.0
 _READ_ONLY_METHODS = frozenset({"GET", "HEAD"})
 
 
-class Host(Protocol):
-    """The server, as far as its incoming sockets know it."""
-
-    admission: Admission
-    timers: Timers
-    limits: Limits
-    timeouts: Timeouts
-    observer: Observers
-
-    def head_complete(self, incoming: Incoming, head: Head) -> None:
-        """Go on with a request; `incoming` waits for `answer` or `upgrade`."""
-
-    def fail(self, error: BaseException) -> None:
-        """End the server with a mistake of ours that is not about a single connection."""
-
-
-class ListenerPollee(Acceptor[SocketTransport]):
-    """A listening socket in the hub."""
-
-    dirty = False
-
-    def __init__(
-        self,
-        listener: stdlib_socket.socket,
-        hub: Hub,
-        host: Host,
-        tls: ssl.SSLContext | None,
-        waiting: set[Incoming],
-        *,
-        shared: bool,
-    ) -> None:
-        super().__init__(listener, host.admission, shared=shared)
-        self._hub = hub
-        self._host = host
-        self._tls = tls
-        self._waiting = waiting
-        self._closed = False
-        self._local = _common_address(listener)
-        self._is_tcp = listener.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
-        if self._is_tcp:
-            listener.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-        self._must_tune: bool | None = None
-        hub.add(listener.fileno(), self, READ)
-
-    def on_ready(self, events: int, now: float) -> None:
-        """Accept what is there, a bounded number a turn."""
-        try:
-            if not self._accept():
-                # A listener whose connections cannot be accepted stays ready for ever.
-                self._hub.ask(self._listener.fileno(), 0)
-                self._host.timers.after(PAUSE_SECONDS, self._ask_again)
-        except Exception as error:
-            # A mistake of ours, and not in one connection: a server that cannot accept is none.
-            self._host.fail(error)
-
-    def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:
-        if self._must_tune is None:
-            # Linux, macOS and BSD hand the option down, which saves every connection a system call.
-            self._must_tune = self._is_tcp and not socket.getsockopt(
-                stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY
-            )
-        if self._must_tune:
-            tune(socket)
-        else:
-            socket.setblocking(False)
-        local = self._local or address_of(socket.getsockname())
-        incoming = Incoming(socket, remote, local, self._hub, self._host, self._tls, self._waiting)
-        if short:
-            self._admission.turn_away()
-            incoming.refuse(self._told, self._spare.refill)
-        elif self._admission.admit(remote):
-            incoming.begin()
-        else:
-            incoming.refuse()
-
-    def _ask_again(self) -> None:
-        if not self._closed:
-            self._spare.refill()
-            self._hub.ask(self._listener.fileno(), READ)
-
-    def close(self) -> None:
-        """Stop listening; take those that have connected by now."""
-        self._closed = True
-        try:
-            self._accept_last()
-        finally:
-            self._hub.remove(self._listener.fileno())
-            self._close()
-
-    def flush(self) -> None:
-        """Nothing is written to a listener."""
-
-    def abort(self, cause: str) -> None:
-        """Go on: a connection that could not be accepted is no reason to stop listening."""
-
-
-def _common_address(listener: stdlib_socket.socket) -> Address | None:
-    """Return our address in all of a listener's connections; None when it listens on every interface."""
-    address = address_of(listener.getsockname())
-    return None if address.host in ("0.0.0.0", "::") else address
-
-
 class Incoming:
     """A socket whose opening handshake is not complete.
+
+    Args:
+        socket: as it was accepted, non-blocking.
+        remote: the client's address.
+        local: ours.
+        hub: where it is watched.
+        core: the server's.
+        on_head: called with a complete head; this then waits for `answer`, `upgrade` or `abort`.
+        tls: the context for a TLS handshake.
 
     Attributes:
         remote: the client's address.
@@ -160,18 +62,18 @@ class Incoming:
     __slots__ = (
         "_admitted",
         "_asked",
+        "_core",
         "_early",
         "_extended",
         "_handshaking",
         "_head",
-        "_host",
         "_hub",
+        "_on_head",
         "_reader",
         "_socket",
         "_timer",
         "_tls",
         "_upgraded",
-        "_waiting",
         "dirty",
         "local",
         "on_left",
@@ -185,9 +87,9 @@ class Incoming:
         remote: Address,
         local: Address,
         hub: Hub,
-        host: Host,
+        core: Core,
+        on_head: Callable[[Incoming, Head], None],
         tls: ssl.SSLContext | None,
-        waiting: set[Incoming],
     ) -> None:
         self.remote = remote
         self.local = local
@@ -196,10 +98,10 @@ class Incoming:
         self.dirty = False
         self._socket = socket
         self._hub = hub
-        self._host = host
+        self._core = core
+        self._on_head = on_head
         self._tls = tls
-        self._waiting = waiting
-        self._reader = HeadReader(host.limits.head_bytes, host.limits.head_fields)
+        self._reader = HeadReader(core.limits.head_bytes, core.limits.head_fields)
         self._handshaking = self.secure
         self._admitted = False
         self._head: Head | None = None
@@ -216,8 +118,8 @@ class Incoming:
             OSError: the hub cannot watch the socket; it is closed, and counted out.
         """
         self._admitted = True
-        self._waiting.add(self)
-        self._timer = self._host.timers.after(self._host.timeouts.handshake, self._time_out)
+        self._core.waiting.add(self)
+        self._timer = self._core.timers.after(self._core.timeouts.handshake, self._time_out)
         try:
             self._hub.add(self._socket.fileno(), self, READ)
         except BaseException:
@@ -236,7 +138,7 @@ class Incoming:
         Raises:
             OSError: the hub cannot watch the socket; it is closed.
         """
-        admission = self._host.admission
+        admission = self._core.admission
         may_tell = admission.begin_refusal(self.remote)
 
         def end() -> None:
@@ -292,7 +194,7 @@ class Incoming:
             self.abort()  # port probe: not logged
             return
         if not self.secure and not self._reader.started:
-            self._host.observer.connection_accepted(self.remote, self.local, None)
+            self._core.observer.connection_accepted(self.remote, self.local, None)
         try:
             head = self._reader.feed(data)
         except HandshakeError as error:
@@ -301,7 +203,7 @@ class Incoming:
         if head is not None:
             self._head = head
             self._stop_waiting()
-            self._host.head_complete(self, head)
+            self._on_head(self, head)
 
     def _go_on_with_tls(self) -> bool:
         socket = self._socket
@@ -312,8 +214,8 @@ class Incoming:
             socket = self._begin_tls(socket)
         socket.do_handshake()
         self._handshaking = False
-        self._host.admission.end_handshake(self)
-        self._host.observer.connection_accepted(self.remote, self.local, socket.version())
+        self._core.admission.end_handshake(self)
+        self._core.observer.connection_accepted(self.remote, self.local, socket.version())
         self._ask(READ)
         return True
 
@@ -321,7 +223,7 @@ class Incoming:
         assert self._tls is not None
         # Python forgets to close a socket that it finds reset while it wraps it.
         socket.getpeername()
-        self._host.admission.begin_handshake(self)
+        self._core.admission.begin_handshake(self)
         self._socket = wrapped = self._tls.wrap_socket(
             socket, server_side=True, do_handshake_on_connect=False
         )
@@ -350,7 +252,7 @@ class Incoming:
         """Read what came while something else held us up; return whether there was anything."""
         anything = False
         for _ in range(_LATE_READS):
-            if self not in self._waiting or not self._unread():
+            if self not in self._core.waiting or not self._unread():
                 break
             anything = True
             self._go_on()
@@ -358,13 +260,13 @@ class Incoming:
 
     def _time_out(self) -> None:
         late = self._read_what_waits()
-        if self not in self._waiting:
+        if self not in self._core.waiting:
             return
-        limit = self._host.timeouts.handshake
+        limit = self._core.timeouts.handshake
         if late and not self._extended:
             # We read nothing for a while, or an answer of ours came late. Once: it may be on purpose.
             self._extended = True
-            self._timer = self._host.timers.after(min(limit, _LATE_SECONDS), self._time_out)
+            self._timer = self._core.timers.after(min(limit, _LATE_SECONDS), self._time_out)
         elif self._reader.started:
             self.answer(Response.error(408, f"the request's head was not complete within {limit:g} s"))
         else:
@@ -373,7 +275,7 @@ class Incoming:
     def drain(self) -> None:
         """The server is stopping: do not wait for the rest."""
         self._read_what_waits()
-        if self not in self._waiting:
+        if self not in self._core.waiting:
             return
         if self._reader.started:
             self.answer(draining_response())
@@ -420,7 +322,7 @@ class Incoming:
 
     def answer(self, response: Response) -> None:
         """Answer in HTTP and end the connection."""
-        admission, remote = self._host.admission, self.remote
+        admission, remote = self._core.admission, self.remote
         self._answer(response, lambda: admission.depart(remote))
         self._admitted = False
 
@@ -464,23 +366,23 @@ class Incoming:
     def _transport(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
     ) -> SocketTransport:
-        host = self._host
-        make = socket_transport(host.observer, secure=self.secure)
+        core = self._core
+        make = socket_transport(core.observer, secure=self.secure)
         self._ask(READ)
         return make(
             self._socket,
             self._hub,
-            limits=host.limits,
-            timeouts=host.timeouts,
-            timers=host.timers,
+            limits=core.limits,
+            timeouts=core.timeouts,
+            timers=core.timers,
             codecs=codecs,
             on_release=on_release,
         )
 
     def _stop_waiting(self) -> None:
-        self._waiting.discard(self)
+        self._core.waiting.discard(self)
         if self._handshaking:
-            self._host.admission.end_handshake(self)
+            self._core.admission.end_handshake(self)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -497,7 +399,7 @@ class Incoming:
         self._close()
         if self._admitted:
             self._admitted = False
-            self._host.admission.depart(self.remote)
+            self._core.admission.depart(self.remote)
 
     def _close(self) -> None:
         self._stop_waiting()

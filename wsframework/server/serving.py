@@ -12,7 +12,8 @@ from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.errors import ConfigurationError
 from wsframework.observer import Observer
 from wsframework.server.listeners import listen_on, open_tcp_listeners, open_unix_listener
-from wsframework.server.native import Server, TransportChoice
+from wsframework.server.native import NativeServer, TransportChoice
+from wsframework.server.server import Server
 from wsframework.session import Decide
 
 __all__ = ["serve", "serve_streams"]
@@ -60,7 +61,7 @@ async def serve(
         listeners = [open_unix_listener(unix_path, unix_mode)]
     else:
         listeners = await open_tcp_listeners(host, port)
-    server = Server(
+    server = NativeServer(
         decide,
         limits=limits,
         timeouts=timeouts,
@@ -91,7 +92,7 @@ async def serve_streams(
     Cancellation:
         Starts the drain, which is over by `Timeouts.drain`.
     """
-    server = Server(
+    server = NativeServer(
         decide,
         limits=limits,
         timeouts=timeouts,

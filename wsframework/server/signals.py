@@ -22,7 +22,7 @@ from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.records import record
 from wsframework.server.descriptors import raise_descriptor_limit
 from wsframework.server.leaving import LastResort
-from wsframework.server.native import Server
+from wsframework.server.server import Server
 
 __all__ = ["run_server"]
 

@@ -9,55 +9,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 import trio
 
-from wsframework.config import Limits, Timeouts
 from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import HandshakeError
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
-from wsframework.server.admission import Admission
+from wsframework.server.core import Core
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
 from wsframework.server.observed import stream_transport
-from wsframework.server.observers import Observers
 from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.stream import BROKEN, StreamTransport, close_stream
-from wsframework.timers import Timers
 from wsframework.wire import Deflater, Inflater
 
 __all__ = ["StreamIncoming"]
 
 _READ_AHEAD_BYTES = 16 * 1024
 """What is read of a client that does not wait for our answer, only to notice when it leaves."""
-
-
-class Host(Protocol):
-    """The server, as far as its streams know it."""
-
-    admission: Admission
-    timers: Timers
-    limits: Limits
-    timeouts: Timeouts
-    observer: Observers
-    secure: bool
-
-    @property
-    def draining(self) -> bool:
-        """Whether the server has begun to stop."""
-
-    def begin_handshake(self) -> trio.CancelScope:
-        """Return a scope for reading the head; the drain cancels it."""
-
-    def end_handshake(self, scope: trio.CancelScope) -> None:
-        """The head was read, or will not be."""
-
-    def interrupt(self, interrupt: KeyboardInterrupt) -> None:
-        """Stop, and raise this at the end."""
-
-    def head_complete(self, incoming: StreamIncoming, head: Head) -> None:
-        """Go on with a request; `incoming` waits for `answer`, `hand_over` or `abort`."""
 
 
 class StreamIncoming:
@@ -67,7 +36,8 @@ class StreamIncoming:
         stream: both directions of its bytes.
         remote: what the application shall see as the peer's address.
         local: what it shall see as ours.
-        host: the server.
+        core: the server's.
+        on_head: called with a complete head; this then waits for `answer`, `hand_over` or `abort`.
         received: what was read from the stream already.
 
     Attributes:
@@ -79,15 +49,22 @@ class StreamIncoming:
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, remote: Address, local: Address, host: Host, received: bytes = b""
+        self,
+        stream: trio.abc.Stream,
+        remote: Address,
+        local: Address,
+        core: Core,
+        on_head: Callable[[StreamIncoming, Head], None],
+        received: bytes = b"",
     ) -> None:
         self.remote = remote
         self.local = local
-        self.secure = host.secure or isinstance(stream, trio.SSLStream)
+        self.secure = core.secure or isinstance(stream, trio.SSLStream)
         self.gone = False
         self.on_left: Callable[[], None] | None = None
         self._stream = stream
-        self._host = host
+        self._core = core
+        self._on_head = on_head
         self._admitted = False
         self._method = ""
         self._trailing = received
@@ -138,7 +115,7 @@ class StreamIncoming:
         Args:
             refuse: only tell the client that there are too many.
         """
-        admission = self._host.admission
+        admission = self._core.admission
         self._admitted = admission.admit(self.remote) if not refuse else admission.turn_away()
         try:
             if self._admitted:
@@ -149,7 +126,7 @@ class StreamIncoming:
             # A bug here or in the stream's class; it must not affect other connections.
             cancelled, mistakes = split_cancelled(error)
             if (interrupt := interrupt_in(mistakes)) is not None:
-                self._host.interrupt(interrupt)
+                self._core.lifetime.interrupt(interrupt)
             elif mistakes is not None:
                 record(
                     logging.ERROR,
@@ -165,10 +142,10 @@ class StreamIncoming:
             self._give_up()
             self._on_release()
             if self._admitted:
-                self._host.admission.depart(self.remote)
+                self._core.admission.depart(self.remote)
 
     async def _refuse(self) -> None:
-        admission = self._host.admission
+        admission = self._core.admission
         if not admission.begin_refusal(self.remote):
             return
         try:
@@ -188,12 +165,12 @@ class StreamIncoming:
         if head is None:
             return  # a probe: it connected and left
         tls = self._stream.version() if isinstance(self._stream, trio.SSLStream) else None
-        self._host.observer.connection_accepted(self.remote, self.local, tls)
+        self._core.observer.connection_accepted(self.remote, self.local, tls)
         if isinstance(head, Response):
             self.answer(head)
         else:
             self._method, self._trailing = head.method, head.trailing
-            self._host.head_complete(self, head)
+            self._on_head(self, head)
             del head  # an idle connection keeps what its task refers to
             # Nearly always it is decided when the user task has taken its first step.
             for _ in range(2):
@@ -207,14 +184,16 @@ class StreamIncoming:
 
     async def _read_head(self) -> Head | Response | None:
         """Read a request's head; a Response when it is none, None when the peer left or said nothing."""
-        host = self._host
-        reader = HeadReader(host.limits.head_bytes, host.limits.head_fields)
+        core = self._core
+        reader = HeadReader(core.limits.head_bytes, core.limits.head_fields)
         received = self._trailing
-        scope = host.begin_handshake()
+        scope = trio.CancelScope()
+        # Not the scope's own deadline: time in which this process did not run is forgiven.
+        core.handshakes[scope] = core.timers.after(core.timeouts.handshake, scope.cancel)
         try:
             with scope:
                 if isinstance(self._stream, trio.SSLStream):
-                    with host.admission.handshaking(scope):
+                    with core.admission.handshaking(scope):
                         await self._stream.do_handshake()
                 if received and (head := reader.feed(received)) is not None:
                     return head
@@ -222,12 +201,12 @@ class StreamIncoming:
         except HandshakeError as error:
             return Response.error(error.status, str(error), error.headers)
         finally:
-            host.end_handshake(scope)
+            core.handshakes.pop(scope).cancel()
         if not reader.started:
             return None
-        if host.draining:
+        if core.lifetime.stopping.is_set():
             return draining_response()
-        limit = host.timeouts.handshake
+        limit = core.timeouts.handshake
         return Response.error(408, f"the request's head was not complete within {limit:g} s")
 
     async def _watch(self) -> None:
@@ -262,9 +241,9 @@ class StreamIncoming:
             self._transport.discard("the connection was lost before it began")
 
     def _make_transport(self, codecs: tuple[Deflater, Inflater] | None) -> StreamTransport:
-        host = self._host
-        return stream_transport(host.observer)(
-            self._stream, limits=host.limits, timeouts=host.timeouts, timers=host.timers, codecs=codecs
+        core = self._core
+        return stream_transport(core.observer)(
+            self._stream, limits=core.limits, timeouts=core.timeouts, timers=core.timers, codecs=codecs
         )
 
 

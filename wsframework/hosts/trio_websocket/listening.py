@@ -13,9 +13,8 @@ from wsframework.hosts.guests import Application, make_server
 from wsframework.hosts.trio_websocket.handover import socket_of
 from wsframework.hosts.trio_websocket.internals import AcceptingServer, Listener
 from wsframework.hosts.trio_websocket.requests import serve_request
-from wsframework.server import Server
 from wsframework.server.listeners import address_of, open_tcp_listeners
-from wsframework.server.streams import StreamIncoming
+from wsframework.server.requests import Requests
 
 __all__ = ["serve_websocket"]
 
@@ -62,7 +61,7 @@ async def serve_websocket(
                 await nursery.start(native.run, (), None)
                 # Its handler is what the server reports; it is not called.
                 handler = functools.partial(serve_request, app=app)
-                server = AcceptingServer(functools.partial(_serve, native), handler, listeners)
+                server = AcceptingServer(functools.partial(_serve, native.requests), handler, listeners)
                 task_status.started(await nursery.start(server.run))
         except BaseExceptionGroup as group:
             # Made by our nursery.
@@ -72,7 +71,7 @@ async def serve_websocket(
                 socket.close()
 
 
-async def _serve(server: Server, stream: trio.abc.Stream) -> None:
+async def _serve(requests: Requests, stream: trio.abc.Stream) -> None:
     # Cancelled, the native server drains its connections; trio's own would cut them off.
     with trio.CancelScope(shield=True):
         socket = socket_of(stream)
@@ -80,4 +79,4 @@ async def _serve(server: Server, stream: trio.abc.Stream) -> None:
             remote, local = address_of(socket.getpeername()), address_of(socket.getsockname())
         except OSError:
             return  # it has left already
-        await StreamIncoming(stream, remote, local, server).serve()
+        await requests.over_stream(stream, remote, local).serve()

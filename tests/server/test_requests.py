@@ -1,0 +1,85 @@
+"""Requests over streams and their mistakes; what users see of both is in the contract and the promises."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from tests.server.serving import QUICK, echo_app
+from wsframework.config import Limits
+from wsframework.request import Address
+from wsframework.server.core import Core
+from wsframework.server.requests import Requests
+from wsframework.session import Decide
+
+PAGE = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+REMOTE, LOCAL = Address("192.0.2.1", 1), Address("192.0.2.2", 2)
+
+
+def new_core() -> Core:
+    return Core(limits=Limits(), timeouts=QUICK, secure=False, observers=())
+
+
+@asynccontextmanager
+async def running(core: Core, decide: Decide) -> AsyncIterator[Requests]:
+    requests = Requests(core, decide)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(requests.tasks.run)
+        try:
+            with trio.fail_after(5):
+                yield requests
+        finally:
+            requests.tasks.close()
+
+
+async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
+    data = bytearray()
+    while piece := await stream.receive_some():
+        data += piece
+    return bytes(data)
+
+
+async def exchange(requests: Requests, received: bytes = b"") -> bytes:
+    """Serve one stream, of which something was read before, and return all of the answer."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery, ours:
+        nursery.start_soon(requests.over_stream(theirs, REMOTE, LOCAL, received).serve)
+        await ours.send_all(PAGE[len(received) :])
+        return await receive_all(ours)
+
+
+async def test_a_stream_is_served_from_what_was_read_of_it() -> None:
+    core = new_core()
+    async with running(core, echo_app().decide) as requests:
+        assert (await exchange(requests, PAGE[:10])).endswith(b"a page")
+    assert (core.admission.open, core.admission.accepted, core.deciding) == (0, 1, set())
+
+
+async def test_a_decision_that_fails_by_our_mistake_ends_its_connection_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a mistake of ours")
+
+    core = new_core()
+    async with running(core, echo_app().decide) as requests:
+        with monkeypatch.context() as patch:
+            patch.setattr("wsframework.server.requests.consider", fail)
+            assert await exchange(requests) == b""
+        (entry,) = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
+        assert entry.__dict__["event"] == "connection.failed"
+        assert (await exchange(requests)).endswith(b"a page")
+    assert not core.lifetime.stopping.is_set()
+
+
+async def test_where_no_request_can_be_served_the_server_fails() -> None:
+    core = new_core()
+    requests = Requests(core, echo_app().decide)  # nothing runs its tasks
+    assert await exchange(requests) == b""
+    assert core.lifetime.failure is not None
+    assert core.lifetime.stopping.is_set()

@@ -1,0 +1,70 @@
+"""What the parts of one server share: its settings, its clocks, its observers and its connections.
+
+Listeners and incoming connections count themselves in here, requests add their sessions, and the drain goes
+through all of them. This module decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import trio
+
+from wsframework.config import Limits, Timeouts
+from wsframework.observer import Observer
+from wsframework.server.admission import Admission
+from wsframework.server.blocking import BlockedLoop
+from wsframework.server.framing import FrameTransport
+from wsframework.server.lifetime import Lifetime
+from wsframework.server.observers import Observers
+from wsframework.session import Session
+from wsframework.timers import Timer, Timers
+
+__all__ = ["Core"]
+
+
+class _Waiting(Protocol):
+    def drain(self) -> None:
+        """The server is stopping: do not wait for the rest of the head."""
+
+
+class _Deciding(Protocol):
+    on_left: Callable[[], None] | None
+
+
+class Core:
+    """The shared state of one server.
+
+    Attributes:
+        limits: as given, like `timeouts` and `secure`.
+        lifetime: from its start to its end.
+        timers: the deadlines of all connections.
+        observer: the log and the user's observers.
+        admission: counts connections, and refuses those that are too many.
+        blocked_loop: tells of an event loop that stood still.
+        transports: of all WebSocket connections.
+        sessions: of all handlers that have not ended.
+        waiting: sockets in the hub whose head is not complete.
+        handshakes: scopes in which heads are read from streams, and their deadlines.
+        deciding: requests about which the application decides.
+        draining: whether the drain has begun: no request is upgraded any more.
+    """
+
+    def __init__(
+        self, *, limits: Limits, timeouts: Timeouts, secure: bool, observers: Iterable[Observer]
+    ) -> None:
+        self.limits = limits
+        self.timeouts = timeouts
+        self.secure = secure
+        self.lifetime = Lifetime(lambda error: self.observer.server_failed(error))
+        self.timers = Timers(on_blocked=lambda seconds: self.blocked_loop.report(seconds))
+        self.observer = Observers(observers, self.timers, self.lifetime.interrupt)
+        self.admission = Admission(limits, self.timers, self.observer)
+        self.blocked_loop = BlockedLoop(self.timers, self.observer)
+        self.transports: set[FrameTransport] = set()
+        self.sessions: set[Session] = set()
+        self.waiting: set[_Waiting] = set()
+        self.handshakes: dict[trio.CancelScope, Timer] = {}
+        self.deciding: set[_Deciding] = set()
+        self.draining = False

@@ -1,0 +1,164 @@
+"""One request, from its complete head to the end of its handler, in a task of its own.
+
+The task decides, then answers, or upgrades and runs the `Session`. It runs the user's code, so whatever comes
+out of it ends this connection and no other.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from wsframework.connection import Connection
+from wsframework.crashes import interrupt_in
+from wsframework.records import describe, record
+from wsframework.request import Address, Response
+from wsframework.server.core import Core
+from wsframework.server.draining import contained
+from wsframework.server.http import Head
+from wsframework.server.incoming import Incoming
+from wsframework.server.opening import Opening, consider, draining_response
+from wsframework.server.streams import StreamIncoming
+from wsframework.session import Decide, Session
+from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding
+
+__all__ = ["Requests"]
+
+
+class Requests:
+    """Serves the requests of one server.
+
+    Args:
+        core: the server's.
+        decide: what every request gets.
+
+    Attributes:
+        tasks: runs the tasks of requests.
+    """
+
+    def __init__(self, core: Core, decide: Decide) -> None:
+        self.tasks = UserTasks()
+        self._core = core
+        self._decide = decide
+
+    def over_stream(
+        self, stream: trio.abc.Stream, remote: Address, local: Address, received: bytes = b""
+    ) -> StreamIncoming:
+        """Return a connection over a Trio stream; `serve` serves it.
+
+        Args:
+            stream: both directions of bytes, whatever carries them; it is closed at the end.
+            remote: what the application shall see as the peer's address.
+            local: what it shall see as ours.
+            received: what was read from the stream already.
+        """
+        return StreamIncoming(stream, remote, local, self._core, self.start, received)
+
+    def start(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
+        """Decide about a request, and serve it, in a task of its own."""
+        # Before the task runs: from here on the drain waits for it, and ends it when its time has come.
+        self._core.deciding.add(incoming)
+        try:
+            self.tasks.start(self._serve, incoming, head)
+        except BaseException as error:
+            self._core.lifetime.fail(error)  # no request could be served any more
+            raise
+
+    async def _serve(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
+        """Decide about a request; answer it, or upgrade and run the handler. Nothing is raised."""
+        try:
+            session = await self._open(incoming, head)
+            if session is not None:
+                # So the client knows that the connection is open even if the handler blocks the event loop.
+                await incoming.answered()
+            # An idle connection keeps what its task refers to.
+            del incoming, head
+            if session is not None:
+                # Not through a helper: every coroutine on the way to the handler costs each connection 200
+                # bytes.
+                await session.run()
+        except KeyboardInterrupt as interrupt:
+            self._core.lifetime.interrupt(interrupt)
+        except BaseException as error:
+            # A mistake of ours in the session. Its client must not wait for what will never come.
+            assert session is not None  # `_open` has reported its own
+            _record_failure(error, session.remote)
+            contained(session.give_up)
+
+    async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | None:
+        incoming.on_left = begin_deciding()
+        try:
+            opening: Opening | Response | None
+            try:
+                opening = await consider(
+                    head,
+                    self._decide,
+                    secure=incoming.secure,
+                    remote=incoming.remote,
+                    local=incoming.local,
+                    observer=self._core.observer,
+                )
+            except GivenUp:
+                opening = None
+            return self._proceed(incoming, head, opening)
+        except BaseException as error:
+            # A mistake of ours, or the program's end; it must not take the other connections along.
+            interrupt = interrupt_in(error)
+            if interrupt is None:
+                _record_failure(error, incoming.remote)
+            incoming.abort()
+            if interrupt is not None:
+                raise interrupt from None
+            return None
+        finally:
+            end_deciding()
+            self._core.deciding.discard(incoming)
+            incoming.on_left = None
+
+    @trio.lowlevel.enable_ki_protection
+    def _proceed(
+        self, incoming: Incoming | StreamIncoming, head: Head, opening: Opening | Response | None
+    ) -> Session | None:
+        """Do what was decided; None is no decision: the client has left, or the server's time is over."""
+        core, remote = self._core, incoming.remote
+        if incoming.gone or opening is None:
+            record(logging.DEBUG, "handshake.lost", remote=remote, error="the client has left")
+            incoming.abort()
+            return None
+        if core.draining and isinstance(opening, Opening):
+            opening = draining_response()
+        if isinstance(opening, Response):
+            core.observer.http_answered(remote, opening.status)
+            incoming.answer(opening)
+            return None
+        transport = incoming.upgrade(opening.codecs, lambda: core.transports.discard(transport))
+        try:
+            ws = Connection(
+                transport, opening.request, subprotocol=opening.acceptance.subprotocol, limits=core.limits
+            )
+            transport.endpoint = ws.endpoint
+            transport.write_raw(opening.answer)
+            core.transports.add(transport)
+            session = Session(
+                ws,
+                opening.acceptance,
+                timers=core.timers,
+                timeouts=core.timeouts,
+                observer=core.observer,
+                on_over=self._over,
+            )
+            core.sessions.add(session)
+            incoming.hand_over()
+        except BaseException:
+            core.admission.depart(remote)
+            raise
+        return session
+
+    def _over(self, session: Session) -> None:
+        self._core.sessions.discard(session)
+        self._core.admission.depart(session.remote)
+
+
+def _record_failure(error: BaseException, remote: Address) -> None:
+    record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=describe(error))

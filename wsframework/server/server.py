@@ -1,0 +1,141 @@
+"""A running server, as its users see it."""
+
+from __future__ import annotations
+
+from threading import get_ident
+
+import attrs
+import trio
+
+from wsframework.errors import WrongThread
+from wsframework.request import Address
+from wsframework.server.core import Core
+from wsframework.server.requests import Requests
+
+__all__ = ["Server", "ServerStatistics"]
+
+
+@attrs.frozen
+class ServerStatistics:
+    """A server's counters at one moment.
+
+    Attributes:
+        connections: open now, in their handshake, or with a handler in its grace.
+        websockets: open now and upgraded.
+        accepted: TCP (or unix) connections accepted since the start.
+        refused: of those, closed because there were too many.
+    """
+
+    connections: int
+    websockets: int
+    accepted: int
+    refused: int
+
+
+class Server:
+    """A server that listens; what `await nursery.start(app.serve)` returns.
+
+    Attributes:
+        addresses: where it listens.
+        secure: whether it speaks TLS.
+        trio_token: of the Trio run that it serves in: `trio.from_thread.run_sync(…,
+            trio_token=server.trio_token)` is how other threads call `room.broadcast`, `ws.send_nowait` and
+            `stop`.
+    """
+
+    def __init__(
+        self, core: Core, requests: Requests, addresses: tuple[Address, ...], nursery: trio.Nursery
+    ) -> None:
+        self.addresses = addresses
+        self.secure = core.secure
+        self.trio_token = trio.lowlevel.current_trio_token()
+        self._core = core
+        self._requests = requests
+        self._nursery = nursery
+        self._thread = get_ident()
+
+    @property
+    def port(self) -> int:
+        """The TCP port; the one that the system chose when it was asked for port 0.
+
+        Raises:
+            RuntimeError: the server listens on a unix socket.
+        """
+        for address in self.addresses:
+            if address.port is not None:
+                return address.port
+        raise RuntimeError("this server listens on a unix socket, which has no port")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """A ws:// or wss:// URL for each address that has one."""
+        scheme = "wss" if self.secure else "ws"
+        return tuple(f"{scheme}://{address}" for address in self.addresses if address.port is not None)
+
+    def statistics(self) -> ServerStatistics:
+        """Return the server's counters."""
+        counted = self._core.admission
+        return ServerStatistics(counted.open, len(self._core.transports), counted.accepted, counted.refused)
+
+    def stop(self) -> None:
+        """Begin to stop, as cancelling the server's task does; a second call cuts the drain short.
+
+        Raises:
+            WrongThread: this is not the server's thread.
+        """
+        self._check_thread("server.stop")
+        self._core.lifetime.stop()
+
+    @property
+    def draining(self) -> bool:
+        """True once the server has begun to stop."""
+        return self._core.lifetime.stopping.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        """True once every connection is closed and every handler has ended."""
+        return self._core.lifetime.stopped.is_set()
+
+    async def wait_stopping(self) -> None:
+        """Wait until the server begins to stop.
+
+        Raises:
+            WrongThread: this is not the server's thread.
+
+        Cancellation: nothing is left behind.
+        """
+        self._check_thread("server.wait_stopping")
+        await self._core.lifetime.stopping.wait()
+
+    async def wait_stopped(self) -> None:
+        """Wait until every connection is closed and every handler has ended.
+
+        Raises:
+            WrongThread: this is not the server's thread.
+
+        Cancellation: nothing is left behind.
+        """
+        self._check_thread("server.wait_stopped")
+        await self._core.lifetime.stopped.wait()
+
+    def serve_soon(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
+        """Serve one more connection, beside those that are accepted, in a task of the server's; do not wait.
+
+        Args:
+            stream: both directions of bytes, whatever carries them; the server closes it.
+            remote: what handlers shall see as the peer's address.
+            local: what they shall see as ours.
+
+        Raises:
+            RuntimeError: the server has begun to stop.
+            WrongThread: this is not the server's thread.
+        """
+        self._check_thread("server.serve_soon")
+        if self.draining:
+            raise RuntimeError("this server has begun to stop, so it can serve no stream")
+        serve = self._requests.over_stream(stream, remote, local).serve
+        self._nursery.start_soon(self._core.lifetime.run_vital, serve)
+
+    def _check_thread(self, verb: str) -> None:
+        if get_ident() != self._thread:
+            raise WrongThread(verb)
