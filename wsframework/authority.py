@@ -17,6 +17,7 @@ import idna
 from wsframework.errors import ConfigurationError
 
 __all__ = [
+    "DEFAULT_PORTS",
     "LOOPBACK_HOSTS",
     "AllowedHosts",
     "Authority",
@@ -26,6 +27,9 @@ __all__ = [
     "parse_authority",
     "to_ascii",
 ]
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+"""The port of a URL that names none, by its scheme (RFC 9110 §4.2, RFC 6455 §3)."""
 
 LOOPBACK_HOSTS = ("localhost", "*.localhost", "127.0.0.0/8", "[::1]")
 """What stands for this machine in any browser (RFC 6761 §6.3, RFC 1122 §3.2.1.3, RFC 4291 §2.5.3)."""

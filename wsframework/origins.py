@@ -20,13 +20,12 @@ from collections.abc import Iterable
 
 import attrs
 
-from wsframework.authority import is_host_field, parse_authority, to_ascii
+from wsframework.authority import DEFAULT_PORTS, is_host_field, parse_authority, to_ascii
 from wsframework.errors import ConfigurationError
 from wsframework.request import Request
 
 __all__ = ["Origins"]
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """They change nothing (RFC 9110 §9.2.1), and links, images and preflight requests need them."""
 
@@ -129,7 +128,7 @@ def _read(text: str) -> _Origin | str | None:
     # A ":" without a port is for URLs only.
     if authority is None or rest.endswith(":"):
         return None
-    port = None if authority.port == _DEFAULT_PORTS.get(scheme) else authority.port
+    port = None if authority.port == DEFAULT_PORTS.get(scheme) else authority.port
     return _Origin(scheme, authority.host, port)
 
 
@@ -145,5 +144,5 @@ def _is_own(origin: _Origin, request: Request) -> bool:
     own = parse_authority(request.host)
     if own is None:
         return False
-    port = None if own.port == _DEFAULT_PORTS[origin.scheme] else own.port
+    port = None if own.port == DEFAULT_PORTS[origin.scheme] else own.port
     return (origin.host, origin.port) == (own.host, port)

@@ -17,9 +17,10 @@ from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
 from wsframework.connection import Connection
 from wsframework.request import Request
+from wsframework.server.framing import READ_BYTES
 from wsframework.server.hub import Hub, tune
 from wsframework.server.pollers import READ, Poller, SelectorPoller
-from wsframework.server.socket import LARGE_READ_BYTES, READ_BYTES, SocketTransport
+from wsframework.server.socket import LARGE_READ_BYTES, SocketTransport
 from wsframework.timers import Timers
 from wsframework.wire import Opcode, encode_close, encode_frame
 

@@ -10,12 +10,25 @@ from urllib.parse import quote, urlsplit
 
 import attrs
 
+from wsframework.authority import DEFAULT_PORTS
 from wsframework.errors import ConfigurationError
 from wsframework.tokens import is_token
 
-__all__ = ["Opening", "Target", "parse_headers", "parse_subprotocols", "parse_target", "tls_context"]
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "Opening",
+    "Target",
+    "parse_headers",
+    "parse_subprotocols",
+    "parse_target",
+    "tls_context",
+]
 
-_PORTS = {"ws": 80, "wss": 443}
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""The longest message that `trace` and `connect` take: enough for any server, and not too much for any
+machine."""
+
+
 _HTTP = {"http": "ws", "https": "wss"}
 
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -46,7 +59,7 @@ class Target:
     def host_header(self) -> str:
         """The value of Host: without the port when it is the scheme's own (RFC 6455 §4.1, item 4)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS["wss" if self.secure else "ws"] else f"{host}:{self.port}"
+        return host if self.port == DEFAULT_PORTS["wss" if self.secure else "ws"] else f"{host}:{self.port}"
 
     @property
     def is_address(self) -> bool:
@@ -89,7 +102,7 @@ def parse_target(url: str) -> Target:
         port = parts.port
     except ValueError as error:
         raise ConfigurationError(f"{url!r} is no URL: {error}") from None
-    if parts.scheme not in _PORTS:
+    if parts.scheme not in _HTTP.values():
         better = _HTTP.get(parts.scheme)
         hint = (
             f"; write {better}{url[len(parts.scheme) :]}" if better else ", such as ws://127.0.0.1:8000/chat"
@@ -107,7 +120,7 @@ def parse_target(url: str) -> Target:
     path = quote(parts.path or "/", safe=_SAFE)
     query = f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
     secure = parts.scheme == "wss"
-    return Target(url, secure, _ascii(parts.hostname), port or _PORTS[parts.scheme], path + query)
+    return Target(url, secure, _ascii(parts.hostname), port or DEFAULT_PORTS[parts.scheme], path + query)
 
 
 def parse_headers(lines: Sequence[str], origin: str | None = None) -> tuple[tuple[str, str], ...]:

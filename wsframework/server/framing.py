@@ -42,7 +42,10 @@ from wsframework.wire import (
     encode_pong,
 )
 
-__all__ = ["FrameTransport"]
+__all__ = ["READ_BYTES", "FrameTransport"]
+
+READ_BYTES = 64 * 1024
+"""The most that is read from one connection per turn, so that a flood does not starve the others."""
 
 _INFLATED_BYTES = 64 * 1024
 """What one step of decoding may inflate before the endpoint is asked: as much as any other read brings."""

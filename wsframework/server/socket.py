@@ -9,17 +9,14 @@ from collections.abc import Callable
 import trio
 
 from wsframework.config import Limits, Timeouts
-from wsframework.server.framing import FrameTransport
+from wsframework.server.framing import READ_BYTES, FrameTransport
 from wsframework.server.hub import Hub, hang_up, unsent_bytes
 from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
 from wsframework.timers import Timers
 from wsframework.transport import EncodedMessage
 from wsframework.wire import BINARY, Deflater, Inflater, encode_message, frame_header
 
-__all__ = ["NOT_NOW", "READ_BYTES", "SocketTransport"]
-
-READ_BYTES = 64 * 1024
-"""The most that is read from one connection per turn, so that a flood does not starve the others."""
+__all__ = ["NOT_NOW", "SocketTransport"]
 
 LARGE_READ_BYTES = 256 * 1024
 """The same inside one large frame, whose rest is then read with a quarter of the calls."""

@@ -13,15 +13,12 @@ import ssl
 import trio
 
 from wsframework.config import Limits, Timeouts
-from wsframework.server.framing import FrameTransport
+from wsframework.server.framing import READ_BYTES, FrameTransport
 from wsframework.server.hub import unsent_bytes
 from wsframework.timers import Timers
 from wsframework.wire import Deflater, Inflater
 
 __all__ = ["BROKEN", "StreamTransport", "close_stream", "end_stream"]
-
-_READ_BYTES = 64 * 1024
-"""The most that one connection brings in per turn, so that a flood does not starve the others."""
 
 _WRITE_BYTES = 16 * 1024
 """The most that is written at once: by these it is seen that a slow peer takes some of a long message."""
@@ -103,7 +100,7 @@ class StreamTransport(FrameTransport):
                     self._decode_on()
                 continue
             try:
-                data = await self._stream.receive_some(_READ_BYTES)
+                data = await self._stream.receive_some(READ_BYTES)
             except BROKEN as error:
                 self._broken(_describe(error))
                 return
@@ -203,7 +200,7 @@ async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
     if isinstance(stream, trio.abc.HalfCloseableStream):
         await stream.send_eof()
         while not saw_fin:
-            saw_fin = not await stream.receive_some(_READ_BYTES)
+            saw_fin = not await stream.receive_some(READ_BYTES)
 
 
 async def close_stream(stream: trio.abc.Stream) -> None:

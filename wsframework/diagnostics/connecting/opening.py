@@ -26,11 +26,10 @@ from wsframework.diagnostics.problems import (
 )
 from wsframework.diagnostics.reaching import Clock, reach
 from wsframework.diagnostics.response import read_body, read_response
-from wsframework.diagnostics.target import Opening
+from wsframework.diagnostics.target import MAX_MESSAGE_BYTES, Opening
 
 __all__ = ["connected"]
 
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OVERHEARD_BYTES = 128 * 1024
 """More than the head of an answer may have."""
 
@@ -103,7 +102,7 @@ async def _open(nursery: trio.Nursery, stream: _Overheard, opening: Opening) -> 
             opening.target.resource,
             subprotocols=opening.subprotocols,
             extra_headers=[(name.encode(), value.encode("latin-1")) for name, value in opening.headers],
-            max_message_size=_MAX_MESSAGE_BYTES,
+            max_message_size=MAX_MESSAGE_BYTES,
         )
     raise Unreachable(*stream.explain(opening, None))
 

@@ -22,6 +22,7 @@ import trio
 from wsframework.closes import CloseCode, CloseFrame
 from wsframework.diagnostics.problems import Problem
 from wsframework.diagnostics.reaching import Clock, Tell
+from wsframework.diagnostics.target import MAX_MESSAGE_BYTES
 from wsframework.diagnostics.tracing.channel import Channel, Ending
 from wsframework.diagnostics.tracing.frames import Frame, FrameSplitter, preview
 from wsframework.diagnostics.tracing.judging import FrameJudge
@@ -42,9 +43,6 @@ from wsframework.wire import (
 )
 
 __all__ = ["Conversation", "Script"]
-
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Enough to see what a server sends, and few enough for any machine."""
 
 
 @attrs.frozen
@@ -87,7 +85,7 @@ class Conversation:
         self._diagnose = diagnose
         self._deflater = None if codecs is None else codecs[0]
         inflater = None if codecs is None else codecs[1]
-        self._decoder = Decoder(masked=False, max_message_bytes=_MAX_MESSAGE_BYTES, inflater=inflater)
+        self._decoder = Decoder(masked=False, max_message_bytes=MAX_MESSAGE_BYTES, inflater=inflater)
         self._splitter = FrameSplitter()
         self._judge = FrameJudge(compression=codecs is not None)
         self._closing = ClosingHandshake()
