@@ -110,6 +110,38 @@ def test_a_handshake_error_carries_its_http_answer() -> None:
     assert (HandshakeError("bad").status, HandshakeError("bad").headers) == (400, ())
 
 
+# Reject
+
+
+def test_a_reject_closes_a_websocket_only_if_it_has_a_code() -> None:
+    assert Reject(401, "no").close is None
+    assert Reject(401, close=4401).close == CloseFrame(4401, "")
+    copied = copy.copy(Reject(401, "no", {"A": "b"}, close=4401))
+    assert (copied.status, copied.body, copied.headers) == (401, "no", (("A", "b"),))
+    assert copied.close == CloseFrame(4401, "no")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("please sign in\n", "please sign in"),
+        (b'{"error": "signed out"}', '{"error": "signed out"}'),
+        ("x" * 123, "x" * 123),
+        ("x" * 124, "x" * 123),
+        ("é" * 70, "é" * 61),
+        (b"\xff\xfe", ""),
+    ],
+)
+def test_the_reason_of_a_rejects_close_is_what_fits_of_its_body(body: str | bytes, reason: str) -> None:
+    assert Reject(401, body, close=4401).close == CloseFrame(4401, reason)
+
+
+@pytest.mark.parametrize("code", [0, 401, 1005, 1006, 1015, 2999, 5000])
+def test_a_reject_with_a_code_that_may_not_be_sent_is_refused(code: int) -> None:
+    with pytest.raises(ValueError, match=f"close code {code} may not be sent"):
+        Reject(401, close=code)
+
+
 # Accept
 
 

@@ -12,11 +12,12 @@ from trio.testing import MockClock
 from tests.asking import Wrapper, accepted, answered, events, plain, upgrade
 from tests.fake_transport import connect
 from wsframework.app import App
-from wsframework.config import Timeouts
+from wsframework.closes import CloseFrame
+from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Accept, Reject, RouteError
+from wsframework.errors import Accept, Close, Reject, RouteError
 from wsframework.request import Request, Response
-from wsframework.session import CrashResponse
+from wsframework.session import CrashResponse, Refusal
 
 
 async def user(request: Request) -> str:
@@ -282,6 +283,62 @@ async def test_a_guard_that_accepts_with_a_value_is_a_mistake() -> None:
 async def test_a_refusal_inside_an_accept_is_one(ask: Any) -> None:
     app, _ = site({"user": accepting(value=Reject(401))})
     assert (await answered(app, ask(ROOM))).status == 401
+
+
+# Reject with a close code
+
+
+@pytest.mark.parametrize("where", ["app", "guards", "given"])
+@pytest.mark.parametrize("how", ["raised", "grouped", "returned"])
+async def test_a_reject_with_a_code_is_a_close_for_a_websocket_and_a_status_for_a_page(
+    where: str, how: str
+) -> None:
+    async def refuse(request: Request) -> Any:
+        reject = Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"}, close=4401)
+        if how == "returned":
+            return reject
+        raise ExceptionGroup("of its nursery", [reject]) if how == "grouped" else reject
+
+    app, calls = site(
+        {"user": refuse} if where == "given" else {}, guards=[refuse] if where == "guards" else []
+    )
+    if where == "app":
+        app.guard(refuse)
+    log: list[str] = []
+    app.wrap(Wrapper("never", log))
+    refusal = await accepted(app, upgrade(ROOM))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.frame) == (401, CloseFrame(4401, "who are you?"))
+    assert (refusal.subprotocol, refusal.headers, refusal.compression) == (None, (), None)
+    with pytest.raises(Close) as closed:
+        await refusal.handler(connect().connection)
+    assert (closed.value.code, closed.value.reason) == (4401, "who are you?")
+    response = await answered(app, plain(ROOM))
+    assert (response.status, response.body) == (401, b"who are you?")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert calls == []
+    assert log == []
+
+
+async def test_a_reject_with_a_code_and_a_wrong_field_is_a_mistake_for_both() -> None:
+    app, _ = site({"user": accepting(value=Reject(401, headers={"X-Bad": "a\r\nb"}, close=4401))})
+    for ask in (upgrade, plain):
+        assert isinstance(await app.decide(ask(ROOM)), CrashResponse)
+
+
+async def test_a_refused_websocket_has_the_subprotocol_of_its_route() -> None:
+    async def refuse(request: Request) -> None:
+        raise Reject(401, close=4401)
+
+    app = App(compression=Deflate())
+
+    @app.websocket("/", subprotocols=["chat"], guards=[refuse])
+    async def talk(ws: Connection) -> None: ...
+
+    refusal = await accepted(app, upgrade("/", "soap", "chat"))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.subprotocol, refusal.compression) == ("chat", None)
+    assert (await answered(app, upgrade("/", "soap"))).status == 400
 
 
 # Registration

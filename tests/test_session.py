@@ -17,7 +17,7 @@ from wsframework.config import Timeouts
 from wsframework.connection import Connection
 from wsframework.errors import Close, ConnectionClosed
 from wsframework.server.logged import LogObserver
-from wsframework.session import Acceptance, Session
+from wsframework.session import Acceptance, Refusal, Session
 from wsframework.timers import Timers
 
 Handler = Callable[[Connection], Awaitable[object]]
@@ -371,6 +371,20 @@ async def test_a_value_returned_by_a_handler_is_told_of_once(
             nursery.cancel_scope.cancel()
         assert served.transport.closes == [CloseFrame(1000)]
     assert events(caplog).count("handler.returned") == 1
+
+
+async def test_a_refusal_closes_with_its_frame_and_observers_see_no_connection(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Served(returning(None), Timeouts())
+    served.accept(Refusal.by(401, CloseFrame(4401, "who are you?")))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served.timers.run)
+        await served.run()
+        await served.over.wait()
+        nursery.cancel_scope.cancel()
+    assert served.transport.closes == [CloseFrame(4401, "who are you?")]
+    assert caplog.records == []
 
 
 def returning(value: object) -> Handler:

@@ -130,12 +130,13 @@ class SentCode:
         code: the code.
         when: when it is sent.
         reconnect: what a client should do: come back `"at once"` (after a random moment, because all others
-            come too), `"later"` (with growing pauses), or `"never"`, because the same would happen again.
+            come too), `"later"` (with growing pauses), `"with a fresh token"`, or `"never"`, because the same
+            would happen again.
     """
 
     code: int
     when: str
-    reconnect: Literal["at once", "later", "never"]
+    reconnect: Literal["at once", "later", "with a fresh token", "never"]
 
 
 SENT_CODES = (
@@ -147,8 +148,9 @@ SENT_CODES = (
     SentCode(1009, "a message is larger than `Limits.message_bytes`", "never"),
     SentCode(1011, "the handler crashed, or the server failed", "later"),
     SentCode(1013, "the client is too slow for its room", "later"),
+    SentCode(4401, "`Reject(401, close=4401)`: the client is not signed in", "with a fresh token"),
 )
-"""Every code that the server sends unless a program chooses one."""
+"""Every code that the server sends unless a program chooses one, and 4401, which programs choose for this."""
 
 MAX_REASON_BYTES = 123
 """A control frame's payload is at most 125 bytes (RFC 6455 §5.5), and the code takes two of them."""

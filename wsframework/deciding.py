@@ -31,7 +31,7 @@ from wsframework.origins import Origins
 from wsframework.records import record
 from wsframework.request import Request, Response
 from wsframework.routing import Match, NoPath, NoSubprotocol, Route, Router
-from wsframework.session import Acceptance, CrashResponse
+from wsframework.session import Acceptance, CrashResponse, Refusal
 from wsframework.tasks import GivenUp, Limit
 
 __all__ = ["Decider", "RouteOptions", "Settings", "Wrapper"]
@@ -136,6 +136,9 @@ class Decider:
                 fields: _Fields = ()
                 if self.guards or options.steps:
                     asked = await self._ask((*self.guards, *options.steps), request, parameters)
+                    if isinstance(asked, Refusal):
+                        # Browsers want a subprotocol of those that they offered, or do not read the Close.
+                        return attrs.evolve(asked, subprotocol=subprotocol, name=route.name)
                     if isinstance(asked, Response):
                         return asked
                     fields = asked
@@ -163,7 +166,7 @@ class Decider:
 
         return wrapped
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Acceptance | Response:
         match self.pages.resolve(request.path, (request.method,)):
             case Match(route, _, parameters):
                 options = route.options
@@ -173,7 +176,7 @@ class Decider:
                 fields: _Fields = ()
                 if steps:
                     asked = await self._ask(steps, request, parameters)
-                    if isinstance(asked, Response):
+                    if not isinstance(asked, tuple):
                         return asked
                     fields = asked
                 return await self._render(route, request, parameters, fields)
@@ -216,7 +219,7 @@ class Decider:
 
     async def _ask(
         self, steps: Sequence[Step], request: Request, parameters: dict[str, Any]
-    ) -> Response | _Fields:
+    ) -> Response | Refusal | _Fields:
         """Take steps in order.
 
         Returns:
@@ -236,7 +239,7 @@ class Decider:
                     if isinstance(answer, Accept):
                         fields += answer.headers
                         answer = answer.value
-                    refusal = _read_answer(step, answer, parameters)
+                    refusal = _read_answer(step, answer, request, parameters)
                     if refusal is not None:
                         return refusal
                 return tuple(fields)
@@ -274,10 +277,15 @@ async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwa
         return answer
 
 
-def _read_answer(step: Step, answer: object, parameters: dict[str, Any]) -> Response | None:
+def _read_answer(
+    step: Step, answer: object, request: Request, parameters: dict[str, Any]
+) -> Response | Refusal | None:
     """Return the answer of a step that refuses, or keep what a given function has returned."""
     if isinstance(answer, Reject):
-        return _as_response(answer)
+        response = _as_response(answer)
+        if answer.close is None or not request.is_websocket:
+            return response
+        return Refusal.by(answer.status, answer.close)
     if step.gives is None:
         if answer is None or isinstance(answer, Response):
             return answer

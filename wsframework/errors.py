@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import trio_websocket
 
-from wsframework.closes import Closed, CloseFrame, check_close
+from wsframework.closes import MAX_REASON_BYTES, Closed, CloseFrame, check_close
 from wsframework.tokens import is_token
 
 __all__ = [
@@ -138,13 +138,23 @@ class Reject(WSFrameworkError):
 
     The order is that of `Response.error`: `Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})`.
 
+    A browser's page cannot read the status of a refused WebSocket: it sees code 1006, as for a server that is
+    down. With `close=4401` it sees 4401: the WebSocket is opened and closed at once, before its handler.
+
     Args:
         status: the HTTP status, 300 to 599.
         body: `str` is sent as UTF-8 text, bytes as they are.
         headers: extra header fields, as a mapping or (name, value) pairs.
+        close: a close code, such as 4401, to refuse a WebSocket with in place of the HTTP answer. The reason
+            is the body's beginning, and `headers` are not sent. An HTTP route answers with the status.
+
+    Attributes:
+        status: as given, like `body`.
+        headers: the fields, as pairs.
+        close: the Close frame for a WebSocket, or None. Its reason is what fits: 123 bytes (RFC 6455 §5.5).
 
     Raises:
-        ValueError: the status cannot refuse anything.
+        ValueError: the status cannot refuse anything, or the code may not be sent (RFC 6455 §7.4).
         TypeError: the body is neither text nor bytes.
     """
 
@@ -153,6 +163,8 @@ class Reject(WSFrameworkError):
         status: int,
         body: str | bytes = b"",
         headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        *,
+        close: int | None = None,
     ) -> None:
         if not 300 <= status <= 599:
             raise ValueError(f"Reject needs an HTTP status from 300 to 599, not {status}")
@@ -164,6 +176,15 @@ class Reject(WSFrameworkError):
         self.status = status
         self.headers = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
         self.body = body
+        self.close = None if close is None else _close_frame(close, body)
+
+
+def _close_frame(code: int, body: str | bytes) -> CloseFrame:
+    data = body.encode(errors="ignore") if isinstance(body, str) else bytes(body)
+    # What is cut in the middle of a character loses it, and bytes that are no text say nothing.
+    reason = data.strip()[:MAX_REASON_BYTES].decode(errors="ignore")
+    check_close(code, reason)
+    return CloseFrame(code, reason)
 
 
 ValueT = TypeVar("ValueT")

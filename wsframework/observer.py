@@ -109,12 +109,13 @@ class Observer:
         """A connection was not let in because there are too many, or no file descriptors are left."""
 
     def handshake_refused(self, remote: Address, status: int, reason: str, request: Request | None) -> None:
-        """An opening handshake got an HTTP answer in place of the upgrade.
+        """An opening handshake was refused, by an HTTP answer in place of the upgrade, or a Close after it.
 
         Args:
             remote: the client's address.
-            status: the HTTP status.
-            reason: what is wrong with the handshake itself; empty when the application refused.
+            status: the HTTP status; with a Close, that of the `Reject`.
+            reason: what is wrong with the handshake itself, or the Close frame; empty when the application
+                refused with the HTTP answer.
             request: the request; None when the handshake is not valid.
         """
 

@@ -41,7 +41,7 @@ from wsframework.records import record
 from wsframework.request import Address, Request, Response
 from wsframework.timers import Timer, Timers
 
-__all__ = ["Acceptance", "CrashResponse", "Decide", "Session"]
+__all__ = ["Acceptance", "CrashResponse", "Decide", "Refusal", "Session"]
 
 
 @attrs.frozen(eq=False)
@@ -63,6 +63,30 @@ class Acceptance:
     compression: Deflate | None = None
     name: str = ""
     told: set[str] = attrs.field(factory=set, repr=False)
+
+
+@attrs.frozen(eq=False)
+class Refusal(Acceptance):
+    """The decision to refuse with a Close frame, which a browser's page can read: upgrade, and close at once.
+
+    Observers are told of a refused handshake, and of no connection.
+
+    Attributes:
+        status: the HTTP status that the frame stands for.
+        frame: what the handler closes with.
+    """
+
+    status: int = attrs.field(kw_only=True)
+    frame: CloseFrame = attrs.field(kw_only=True)
+
+    @classmethod
+    def by(cls, status: int, frame: CloseFrame) -> Refusal:
+        """Make one whose handler does nothing but close."""
+
+        async def close(ws: Connection) -> None:
+            raise Close(frame.code, frame.reason)
+
+        return cls(close, status=status, frame=frame)
 
 
 @attrs.frozen(eq=False, init=False)
@@ -140,7 +164,7 @@ class Session:
         self._acceptance = acceptance
         self._timers = timers
         self._timeouts = timeouts
-        self._observer = observer
+        self._observer = Observer() if isinstance(acceptance, Refusal) else observer
         self._on_over: Callable[[Session], None] | None = on_over
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)

@@ -1,8 +1,9 @@
-"""A site that changes on POST, and a page that any host can show: the programs of `test_foreign_pages`."""
+"""A site that changes on POST, with members, and a page that any host can show: the programs of
+`test_foreign_pages`."""
 
 from __future__ import annotations
 
-from wsframework import App, Request, Response
+from wsframework import App, Connection, Reject, Request, Response
 
 app = App()
 changes: list[str] = []
@@ -46,6 +47,18 @@ async def change(request: Request) -> Response:
     changes.append(request.method)
     allow = {"Origin": request.origin or "*", "Credentials": "true", "Methods": "DELETE"}
     return Response("changed", headers={f"Access-Control-Allow-{name}": text for name, text in allow.items()})
+
+
+async def member(request: Request) -> str:
+    """Refuse every client, with a close code if the query has one."""
+    code = request.query.get("close")
+    raise Reject(401, "please sign in", close=None if code is None else int(code))
+
+
+@app.websocket("/members", given={"user": member})
+@app.websocket("/members", subprotocols=["chat"], given={"user": member})
+async def club(ws: Connection, user: str) -> None:
+    """Never run."""
 
 
 @app.http("/changes")

@@ -110,3 +110,28 @@ def test_cookies_are_kept_sent_hidden_from_scripts_and_deleted(page: Page, own: 
     assert sent == {"session": "s3cret", "theme": "dark", "name": "José", "a[b]": '{"c":1}'}
     page.goto(f"{own}/logout")
     assert {cookie["name"] for cookie in page.context.cookies()} == {"name", "a[b]"}
+
+
+WHY_CLOSED = """([url, subprotocols]) => new Promise(resolve => {
+    const ws = new WebSocket(url, subprotocols);
+    ws.onclose = ({code, reason, wasClean}) => resolve([ws.protocol, code, reason, wasClean]);
+})"""
+
+
+@pytest.mark.parametrize("offered", [[], ["chat"]])
+def test_a_page_reads_why_it_was_refused_if_the_refusal_has_a_close_code(
+    page: Page, own: str, other: str, offered: list[str]
+) -> None:
+    url = f"{own.replace('http://', 'ws://')}/members"
+    page.goto(f"{own}/page")
+    assert page.evaluate(WHY_CLOSED, [url, offered]) == ["", 1006, "", False]
+    protocol = "".join(offered)
+    assert page.evaluate(WHY_CLOSED, [f"{url}?close=4401", offered]) == [
+        protocol,
+        4401,
+        "please sign in",
+        True,
+    ]
+    # The origin is checked first: a foreign page must not learn who is signed in.
+    page.goto(f"{other}/page")
+    assert page.evaluate(WHY_CLOSED, [f"{url}?close=4401", offered]) == ["", 1006, "", False]

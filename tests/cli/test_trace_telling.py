@@ -234,6 +234,7 @@ def test_close_codes_have_a_meaning(code: int, words: str) -> None:
         (1008, "a client should not reconnect by itself: the same would happen again"),
         (1013, "a client should reconnect later, with growing pauses"),
         (4000, None),
+        (4401, "a client should get a fresh token, and then reconnect"),
     ],
 )
 def test_close_codes_say_whether_to_reconnect(code: int, words: str | None) -> None:

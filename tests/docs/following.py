@@ -68,9 +68,14 @@ async def refusal(
     return answer.status_code
 
 
-async def close_of(url: str, *messages: str) -> tuple[int, str]:
+async def close_of(
+    url: str,
+    *messages: str,
+    subprotocols: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
     """Send messages, and return the code and the reason with which the server then closes."""
-    async with connect(url) as ws:
+    async with connect(url, subprotocols=subprotocols or None, headers=headers) as ws:
         for message in messages:
             await ws.send_message(message)
         with trio.fail_after(10):

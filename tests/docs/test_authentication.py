@@ -7,9 +7,10 @@ import pytest
 import trio
 
 from tests.docs.conftest import Follow
-from tests.docs.following import exercises, refusal
+from tests.docs.following import close_of, exercises, refusal
 from tests.docs.snippets import DOCS, snippets
 from tests.examples.conftest import connect
+from wsframework import CloseFrame
 from wsframework.testing import serve
 
 PAGE = "howto/authentication.md"
@@ -45,8 +46,8 @@ async def test_a_token_among_the_subprotocols_opens_the_connection_and_is_not_se
         async with connect(f"{url}/club", subprotocols=names) as ws:
             assert ws.subprotocol == "club"
             assert await ws.get_message() == "Hello, Ada."
-    assert await refusal(f"{url}/club", ["club", "bearer.another"]) == 401
-    assert await refusal(f"{url}/club", ["club"]) == 401
+    for names in (["club", "bearer.another"], ["club"]):
+        assert await close_of(f"{url}/club", subprotocols=names) == (4401, "a valid token is required")
     foreign = {"Origin": "https://evil.example"}
     assert await refusal(f"{url}/club", offered, headers=foreign) == 403
 
@@ -69,7 +70,7 @@ async def test_a_session_in_a_cookie_opens_the_connection_from_the_servers_own_p
     async with connect(f"{url}/club", headers={"Cookie": f"theme=dark; {session}", "Origin": own}) as ws:
         assert await ws.get_message() == "Hello, Ada."
     for cookie in ("", "__Host-session=another", "theme=dark", '__Host-session="', "session=id-of-a-session"):
-        assert await refusal(f"{url}/club", headers={"Cookie": cookie}) == 401
+        assert await close_of(f"{url}/club", headers={"Cookie": cookie}) == (4401, "please log in")
     foreign = {"Cookie": session, "Origin": "https://evil.example"}
     assert await refusal(f"{url}/club", headers=foreign) == 403
 
@@ -91,3 +92,5 @@ async def test_a_connection_ends_with_its_token(
         assert (await client.wait_closed()).code == 4401
         assert trio.current_time() - started < 3710
         assert (await server.request("GET", "/club")).status == 426
+        async with server.connect("/club") as client:
+            assert await client.wait_closed() == CloseFrame(4401, "the token is not valid")

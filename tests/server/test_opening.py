@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
+from wsframework.closes import CloseFrame
 from wsframework.config import Deflate
 from wsframework.connection import Connection
 from wsframework.observer import Observer
 from wsframework.request import Address, Request, Response
 from wsframework.server.http import Head
 from wsframework.server.opening import Opening, consider, crowded_response, draining_response
-from wsframework.session import Acceptance
+from wsframework.session import Acceptance, Refusal
 
 HERE, THERE = Address("127.0.0.1", 8000), Address("192.0.2.1", 50000)
 
@@ -47,6 +49,27 @@ class App:
 
 async def ask(app: App, asked: Head, *, secure: bool = False) -> Opening | Response:
     return await consider(asked, app.decide, secure=secure, remote=THERE, local=HERE, observer=Observer())
+
+
+async def test_a_refusal_by_a_close_opens_the_websocket_and_is_told_as_a_refusal() -> None:
+    told: list[object] = []
+
+    class Refusals(Observer):
+        def handshake_refused(
+            self, remote: Address, status: int, reason: str, request: Request | None
+        ) -> None:
+            told.append((remote, status, reason, request))
+
+    refusal = attrs.evolve(Refusal.by(401, CloseFrame(4401, "who are you?")), subprotocol="chat")
+    app = App(refusal)
+    opening = await consider(
+        head(*UPGRADE, *OFFERS), app.decide, secure=False, remote=THERE, local=HERE, observer=Refusals()
+    )
+    assert isinstance(opening, Opening)
+    assert opening.acceptance is refusal
+    assert opening.answer.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSec-WebSocket-Protocol: chat\r\n" in opening.answer
+    assert told == [(THERE, 401, "Close 4401 (who are you?)", app.requests[0])]
 
 
 async def test_the_application_sees_the_whole_request() -> None:

@@ -17,7 +17,7 @@ class User:
 
 
 async def find_user(request: Request) -> User:
-    raise Reject(401)
+    raise Reject(401, "please sign in", close=4401)
 
 
 async def member(request: Request, room: str, *, role: str = "any") -> User | None:

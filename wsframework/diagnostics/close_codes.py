@@ -10,6 +10,7 @@ __all__ = ["advice", "describe_close", "meaning"]
 _ADVICE = {
     "at once": "a client should reconnect at once, after a short random pause",
     "later": "a client should reconnect later, with growing pauses",
+    "with a fresh token": "a client should get a fresh token, and then reconnect",
     "never": "a client should not reconnect by itself: the same would happen again",
 }
 

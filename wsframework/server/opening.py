@@ -15,7 +15,7 @@ from wsframework.observer import Observer
 from wsframework.records import logger, record
 from wsframework.request import Address, Headers, Request, Response
 from wsframework.server.http import Head
-from wsframework.session import Acceptance, CrashResponse, Decide
+from wsframework.session import Acceptance, CrashResponse, Decide, Refusal
 from wsframework.wire import (
     Deflater,
     Inflater,
@@ -95,7 +95,9 @@ async def consider(
         if agreed is not None:
             extensions, parameters = agreed
             codecs = server_codecs(parameters, decision.compression)
-    if debug:
+    if isinstance(decision, Refusal):
+        observer.handshake_refused(remote, decision.status, f"Close {decision.frame}", request)
+    elif debug:
         record(
             logging.DEBUG,
             "handshake.accepted",
