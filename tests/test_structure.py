@@ -22,6 +22,7 @@ FOREIGN_PRIVATE_NAMES = {
     # Public in all but name: documented in `enum`, `sys` and `os`.
     "wsframework.closes": {"_value_"},
     "wsframework.server.blocking": {"_current_frames"},
+    "wsframework.server.forks": {"_exit"},
     "wsframework.server.leaving": {"_current_frames", "_exit"},
     # The types of zlib's objects have no other name; they stand in annotations.
     "wsframework.wire.compression": {"_Compress", "_Decompress"},

@@ -146,6 +146,44 @@ async def come_and_go(ws: Connection, action: str, count: int) -> None:
     await trio.sleep_forever()
 
 
+@app.websocket("/fork/{how}")
+async def fork(ws: Connection, how: str) -> None:
+    """Fork, and let the child do what only the server may; say that the parent is here, then echo."""
+    if how == "child":
+        ws.nursery.start_soon(fork_and, "return", ws)
+        await trio.sleep(0.1)
+    elif how == "thread":
+        await trio.to_thread.run_sync(os.fork)
+    elif await fork_and(how, ws):
+        return
+    await ws.send("the parent")
+    async for message in ws:
+        await ws.send(message)
+
+
+@app.http("/fork-page/{how}")
+async def fork_page(request: Request, how: str) -> str:
+    return "the child" if await fork_and(how) else "the parent"
+
+
+async def fork_and(how: str, ws: Connection | None = None) -> bool:
+    """Return True in the child, unless it is to do something else."""
+    if os.fork() != 0:
+        return False
+    match how:
+        case "exit":
+            sys.exit(0)
+        case "raise":
+            raise ValueError("in the child")
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "wait":
+            await trio.sleep(0.1)
+        case "send" if ws is not None:
+            await ws.send("from the child")
+    return True
+
+
 @app.websocket("/from-thread/{verb}")
 async def from_thread(ws: Connection, verb: str) -> None:
     """Call a synchronous verb from a thread; say what came of it, then echo."""

@@ -33,6 +33,7 @@ from wsframework.observer import Observer
 from wsframework.server.accepting import Accepted, HubListener, StreamListener
 from wsframework.server.core import Core
 from wsframework.server.draining import Drain
+from wsframework.server.forks import serving_here
 from wsframework.server.hub import Hub
 from wsframework.server.listeners import address_of, unix_socket_file
 from wsframework.server.pollers import Poller, hub_is_possible
@@ -106,7 +107,7 @@ class NativeServer:
         core, lifetime, tasks = self.core, self.core.lifetime, self.requests.tasks
         try:
             async with trio.open_nursery() as watching:
-                with trio.CancelScope(shield=True):
+                with serving_here(), trio.CancelScope(shield=True):
                     async with trio.open_nursery() as holding:
                         try:
                             await holding.start(lifetime.run_vital, tasks.run)
