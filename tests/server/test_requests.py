@@ -30,11 +30,13 @@ async def running(core: Core, decide: Decide) -> AsyncIterator[Requests]:
     requests = Requests(core, decide)
     async with trio.open_nursery() as nursery:
         await nursery.start(requests.tasks.run)
+        nursery.start_soon(core.timers.run)
         try:
             with trio.fail_after(5):
                 yield requests
         finally:
             requests.tasks.close()
+            nursery.cancel_scope.cancel()
 
 
 async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
@@ -83,3 +85,40 @@ async def test_where_no_request_can_be_served_the_server_fails() -> None:
     assert await exchange(requests) == b""
     assert core.lifetime.failure is not None
     assert core.lifetime.stopping.is_set()
+
+
+class Late(trio.abc.ReceiveStream):
+    """Has bytes when its reader's time is just over, as a socket has that the event loop came to too late."""
+
+    def __init__(self) -> None:
+        self._pieces = [PAGE]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if not self._pieces:
+            return b""
+        await trio.sleep(QUICK.handshake + 0.01)
+        return self._pieces.pop()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_head_that_waited_for_us_is_read_though_its_time_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    answer = trio.testing.MemorySendStream()
+    async with running(new_core(), echo_app().decide) as requests:
+        await requests.over_stream(trio.StapledStream(answer, Late()), REMOTE, LOCAL).serve()
+    assert answer.get_data_nowait().endswith(b"a page")
+
+
+async def test_a_client_that_sends_nothing_gets_little_more_than_its_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    core = new_core()
+    async with running(core, echo_app().decide) as requests:
+        _, theirs = trio.testing.memory_stream_pair()
+        started = trio.current_time()
+        await requests.over_stream(theirs, REMOTE, LOCAL).serve()
+    assert QUICK.handshake <= trio.current_time() - started < QUICK.handshake + 0.1
+    assert core.handshakes == {}

@@ -29,6 +29,11 @@ _READ_AHEAD_BYTES = 16 * 1024
 """What is read of a client that does not wait for our answer, only to notice when it leaves."""
 
 
+_LATE_SECONDS = 0.05
+"""What a client gets in addition to `Timeouts.handshake`: at least one turn of the event loop, in which bytes
+that came in time and waited for us reach its task."""
+
+
 class StreamIncoming:
     """One connection over a Trio stream: its opening handshake, and then its bytes.
 
@@ -188,8 +193,12 @@ class StreamIncoming:
         reader = HeadReader(core.limits.head_bytes, core.limits.head_fields)
         received = self._trailing
         scope = trio.CancelScope()
+
+        def time_out() -> None:
+            core.handshakes[scope] = core.timers.after(_LATE_SECONDS, scope.cancel)
+
         # Not the scope's own deadline: time in which this process did not run is forgiven.
-        core.handshakes[scope] = core.timers.after(core.timeouts.handshake, scope.cancel)
+        core.handshakes[scope] = core.timers.after(core.timeouts.handshake, time_out)
         try:
             with scope:
                 if isinstance(self._stream, trio.SSLStream):
