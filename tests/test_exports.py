@@ -46,7 +46,6 @@ TESTED_BY = {
     "wsframework/rooms/engine.py": "tests/testing/test_engines.py",
     "wsframework/rooms/policy.py": "tests/rooms/test_room.py",
     "wsframework/rooms/seats.py": "tests/rooms/test_room.py",
-    "wsframework/server/forks.py": "tests/hostile/test_forks.py",
     "wsframework/server/serving.py": "tests/server/test_native.py",
     "wsframework/server/streams.py": "tests/server/test_native.py",
     "wsframework/cli/keyboard.py": "tests/cli/test_connect.py",
