@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.broken import Talk, answer_close, drain, raw_server, read_frame, read_request, upgrade
 from tests.cli.process import PATIENCE_SECONDS, ROOT, running
+from tests.diagnostics.broken import Talk, answer_close, drain, raw_server, read_frame, read_request, upgrade
 
 SERVER = """\
 import trio

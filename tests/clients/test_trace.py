@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.broken import every, only, problems, tell_story
 from tests.cli.process import ROOT, Program
+from tests.diagnostics.broken import every, only, problems, tell_story
 
 pytestmark = pytest.mark.node
 

@@ -8,11 +8,13 @@ import re
 import socket
 import ssl
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import trio
 
 from wsframework.diagnostics.steps import as_json
@@ -21,6 +23,8 @@ from wsframework.diagnostics.tracing.tracer import Plan, trace
 from wsframework.wire import accept_key
 
 PATIENCE_SECONDS = 10.0
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has TCP_INFO")
 
 Talk = Callable[[socket.socket], None]
 Story = list[dict[str, Any]]

@@ -9,7 +9,8 @@ import zlib
 
 import pytest
 
-from tests.cli.broken import (
+from tests.cli.conftest import Command
+from tests.diagnostics.broken import (
     Talk,
     answer,
     answer_close,
@@ -24,7 +25,6 @@ from tests.cli.broken import (
     tell_story,
     upgrade,
 )
-from tests.cli.conftest import Command
 
 CHUNKED = ("Transfer-Encoding: chunked",)
 

@@ -6,7 +6,6 @@ import attrs
 import pytest
 
 from wsframework.cli.story import lay_out
-from wsframework.diagnostics.close_codes import advice, describe_close, meaning
 from wsframework.diagnostics.steps import ConnectFailed, Connecting, Resolved, Step
 from wsframework.diagnostics.tracing.steps import (
     Agreement,
@@ -212,47 +211,5 @@ def test_a_step_without_words_is_a_mistake_of_ours() -> None:
         list(lay_out(Step(at=0)))
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (1000, "normal closure: done"),
-        (1011, "internal error"),
-        (3001, "registered for a library or framework"),
-        (4999, "the application's own"),
-        (999, "no code that RFC 6455 knows"),
-    ],
-)
-def test_close_codes_have_a_meaning(code: int, words: str) -> None:
-    assert meaning(code) == words
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (1000, None),
-        (1001, "a client should reconnect at once, after a short random pause"),
-        (1008, "a client should not reconnect by itself: the same would happen again"),
-        (1013, "a client should reconnect later, with growing pauses"),
-        (4000, None),
-        (4401, "a client should get a fresh token, and then reconnect"),
-    ],
-)
-def test_close_codes_say_whether_to_reconnect(code: int, words: str | None) -> None:
-    assert advice(code) == words
-
-
 def test_a_client_that_closed_gets_no_advice() -> None:
     assert "reconnect" not in words(attrs.evolve(CLOSING, sent_code=1001, received_code=1001))
-
-
-@pytest.mark.parametrize(
-    ("by", "code", "reason", "line"),
-    [
-        ("client", 1000, "", "closed by us, 1000 (normal closure: done)"),
-        ("server", 1005, "", "closed by the server, without a code"),
-        ("server", 1006, "", "the server ended the connection without a Close frame (1006)"),
-        ("server", 4000, "a\x1b[1A", r"closed by the server, 4000 (the application's own): a\u001b[1A"),
-    ],
-)
-def test_a_close_is_one_line(by: str, code: int, reason: str, line: str) -> None:
-    assert describe_close(by, code, reason) == line
