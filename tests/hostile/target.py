@@ -70,6 +70,16 @@ async def wrapper(ws: Connection) -> AsyncIterator[None]:
     raise_if_asked(ws.request, "leave")
 
 
+async def user(request: Request) -> str:
+    raise_if_asked(request, "given")
+    return "Ada"
+
+
+@app.websocket("/given", given={"user": user})
+async def given(ws: Connection, user: str) -> None:
+    await ws.send(user)
+
+
 @app.websocket("/echo")
 async def echo(ws: Connection) -> None:
     async for message in ws:

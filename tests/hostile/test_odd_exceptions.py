@@ -17,6 +17,7 @@ PLACES: dict[str, str] = {
     "wrapper, before": "/echo?enter={kind}",
     "wrapper, after": "/raise?leave={kind}",
     "guard": "/echo?guard={kind}",
+    "given": "/given?given={kind}",
     "page": "/raise-page?page={kind}",
 }
 
@@ -48,8 +49,8 @@ def status(answer: str) -> int:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_whatever_is_raised_ends_its_own_connection_and_is_logged_once(place: str) -> None:
-    expected = 500 if place in ("guard", "page") else 1011
-    event = "guard.crashed" if place == "guard" else "handler.crashed"
+    expected = 500 if place in ("guard", "given", "page") else 1011
+    event = "guard.crashed" if place in ("guard", "given") else "handler.crashed"
     with serving() as target:
         innocent = target.connect()
         raised = 0
@@ -70,7 +71,7 @@ def test_whatever_is_raised_ends_its_own_connection_and_is_logged_once(place: st
         assert target.stop() == 0
 
 
-@pytest.mark.parametrize("place", ["handler", "guard", "page"])
+@pytest.mark.parametrize("place", ["handler", "guard", "given", "page"])
 def test_keyboard_interrupt_drains_the_server_and_ends_the_program(place: str) -> None:
     with serving(timeouts={"drain": 1}) as target:
         innocent = target.connect()

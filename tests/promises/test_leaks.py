@@ -21,7 +21,7 @@ from tests.promises.rawclient import (
     upgrade_request,
 )
 from tests.promises.stage import QUICK, SILENT, Stage, tasks_alive, tasks_at_rest, until
-from wsframework import App, Close, Connection, Deflate, Limits, Reject, Request
+from wsframework import Accept, App, Close, Connection, Deflate, Limits, Reject, Request
 from wsframework.server import Server
 
 CONNECTIONS = 2000
@@ -59,6 +59,15 @@ def app_with_everything() -> App:
     async def echo(ws: Connection) -> None:
         async for message in ws:
             await ws.send(message)
+
+    async def user(request: Request) -> object:
+        if "name" not in request.query:
+            raise Reject(401, "no", close=4401)
+        return Accept(object(), headers=[("X-Name", request.query["name"])])
+
+    @app.websocket("/found", given={"user": user})
+    async def found(ws: Connection, user: object) -> None:
+        await ws.send("bye")
 
     @app.websocket("/returns")
     async def returns(ws: Connection) -> None:
@@ -192,6 +201,9 @@ WAYS: list[Callable[[Client], Awaitable[None]]] = [
     by_http(b"nonsense\r\n\r\n"),
     by_http(b"GET /" + b"x" * 20_000),
     by_http(upgrade_request("/refused")),
+    by_the_server("/found"),
+    by_the_server("/found?name=Ada"),
+    by_leaving("/found", 3, Client.reset),
     compressed,
     unread_and_deferred,
     probe,
