@@ -42,6 +42,7 @@ from wsframework.rooms import (
     Subscriber,
 )
 from wsframework.server import Server, ServerStatistics
+from wsframework.wire import DeflateParameters
 
 __all__ = [
     "App",
@@ -55,6 +56,7 @@ __all__ = [
     "Timeouts",
     "Keepalive",
     "Deflate",
+    "DeflateParameters",
     "Close",
     "Reject",
     "Accept",

@@ -23,7 +23,7 @@ from wsframework.errors import ConnectionClosed, WrongThread
 from wsframework.pings import Pings
 from wsframework.request import Request
 from wsframework.transport import BytesLike, Transport, to_bytes, to_payload
-from wsframework.wire import PING, TEXT
+from wsframework.wire import PING, TEXT, DeflateParameters
 
 __all__ = ["Connection"]
 
@@ -36,19 +36,27 @@ class Connection:
 
     All methods may be called from any number of tasks of the connection, except that only one task at a
     time may receive. In any other thread than the server's they raise `WrongThread` and change nothing;
-    only reading `request`, `subprotocol`, `closed`, `draining` and `statistics()` is allowed there.
+    only reading `request`, `subprotocol`, `compression`, `closed`, `draining` and `statistics()` is allowed
+    there.
 
     Attributes:
         endpoint: the connection's state, for hosts, rooms and engines; handlers do not need it.
     """
 
-    __slots__ = ("__weakref__", "_subprotocol", "endpoint")
+    __slots__ = ("__weakref__", "_compression", "_subprotocol", "endpoint")
 
     def __init__(
-        self, transport: Transport, request: Request, *, subprotocol: str | None = None, limits: Limits
+        self,
+        transport: Transport,
+        request: Request,
+        *,
+        subprotocol: str | None = None,
+        compression: DeflateParameters | None = None,
+        limits: Limits,
     ) -> None:
         self.endpoint = Endpoint(transport, request, limits)
         self._subprotocol = subprotocol
+        self._compression = compression
 
     def __repr__(self) -> str:
         endpoint = self.endpoint
@@ -64,6 +72,11 @@ class Connection:
     def subprotocol(self) -> str | None:
         """The subprotocol that both sides agreed on, or None."""
         return self._subprotocol
+
+    @property
+    def compression(self) -> DeflateParameters | None:
+        """The parameters of permessage-deflate (RFC 7692) that both sides agreed on, or None without it."""
+        return self._compression
 
     @property
     def nursery(self) -> trio.Nursery:

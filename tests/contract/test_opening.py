@@ -10,7 +10,7 @@ import trio_websocket
 
 from tests.contract.differences import Difference
 from tests.contract.hosts import TIMEOUTS, Host, Served, new_app
-from wsframework import App, Connection, Deflate, Limits, Reject, Request, Response
+from wsframework import App, Connection, Deflate, DeflateParameters, Limits, Reject, Request, Response
 
 
 def named(name: str, app: App, path: str, subprotocols: tuple[str, ...] = ()) -> None:
@@ -282,14 +282,42 @@ async def test_the_limit_of_a_head_may_be_raised(host: Host) -> None:
             assert (await served.exchange(opening)).startswith(b"HTTP/1.1 101 ")
 
 
-async def test_compression_is_agreed_to_when_the_app_wants_it(host: Host) -> None:
-    app = App(compression=Deflate(), timeouts=TIMEOUTS)
-    named("any", app, "/")
+@pytest.mark.parametrize(
+    ("offer", "wanted", "agreed"),
+    [
+        (
+            "permessage-deflate; server_max_window_bits=10; client_no_context_takeover",
+            Deflate(),
+            DeflateParameters(False, True, 10, 15),
+        ),
+        ("permessage-deflate", None, None),
+        ("x-other", Deflate(), None),
+    ],
+)
+async def test_compression_is_agreed_to_when_both_want_it_and_the_handler_sees_what_was_agreed(
+    host: Host, offer: str, wanted: Deflate | None, agreed: DeflateParameters | None
+) -> None:
+    app = App(compression=wanted, timeouts=TIMEOUTS)
+    seen: list[DeflateParameters | None] = []
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        seen.append(ws.compression)
+        await ws.send("hi")
+        async for _ in ws:
+            pass
+        seen.append(ws.compression)
+
     async with host.serve(app) as served, await served.open_stream() as stream:
-        offer = "Sec-WebSocket-Extensions: permessage-deflate"
-        await stream.send_all(handshake(served, "/", offer))
+        await stream.send_all(handshake(served, "/", f"Sec-WebSocket-Extensions: {offer}"))
         answer = b""
         with trio.fail_after(5):
-            while b"\r\n\r\n" not in answer:
+            while b"\r\n\r\n\x81\x02hi" not in answer:
                 answer += await stream.receive_some()
-    assert b"permessage-deflate" in answer
+        assert (b"permessage-deflate" in answer) is (agreed is not None)
+        assert seen == [agreed]
+        await stream.aclose()
+        with trio.fail_after(5):
+            while len(seen) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    assert seen == [agreed, agreed]

@@ -13,6 +13,7 @@ from wsframework.request import Address, Request, Response
 from wsframework.server.http import Head
 from wsframework.server.opening import Opening, consider, crowded_response, draining_response
 from wsframework.session import Acceptance, Refusal
+from wsframework.wire import DeflateParameters
 
 HERE, THERE = Address("127.0.0.1", 8000), Address("192.0.2.1", 50000)
 
@@ -152,6 +153,7 @@ async def test_compression_is_agreed_on_when_both_want_it() -> None:
     opening = await ask(App(Acceptance(handler, compression=Deflate())), head(*UPGRADE, *OFFERS))
     assert isinstance(opening, Opening)
     assert opening.codecs is not None
+    assert opening.compression == DeflateParameters(server_max_window_bits=12)
     assert b"Sec-WebSocket-Extensions: permessage-deflate" in opening.answer
 
 
@@ -163,6 +165,7 @@ async def test_compression_is_left_out_when_the_client_offers_none_that_we_know(
     opening = await ask(App(Acceptance(handler, compression=Deflate())), head(*UPGRADE, *offer))
     assert isinstance(opening, Opening)
     assert opening.codecs is None
+    assert opening.compression is None
     assert b"Extensions" not in opening.answer
 
 

@@ -121,6 +121,13 @@ def test_the_first_good_offer_wins() -> None:
     )
 
 
+def test_connections_that_agreed_on_the_same_share_one_object() -> None:
+    first, second = (negotiate("permessage-deflate; server_max_window_bits=9") for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first[1] is second[1]
+
+
 def test_no_offer_means_no_compression() -> None:
     assert negotiate_deflate(WIDE, []) is None
 

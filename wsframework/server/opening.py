@@ -17,6 +17,7 @@ from wsframework.request import Address, Headers, Request, Response
 from wsframework.server.http import Head
 from wsframework.session import Acceptance, CrashResponse, Decide, Refusal
 from wsframework.wire import (
+    DeflateParameters,
     Deflater,
     Inflater,
     Upgrade,
@@ -40,12 +41,14 @@ class Opening:
         acceptance: what the application decided.
         answer: the encoded 101.
         codecs: permessage-deflate's two ends, if it was agreed on.
+        compression: its parameters then.
     """
 
     request: Request
     acceptance: Acceptance
     answer: bytes
     codecs: tuple[Deflater, Inflater] | None
+    compression: DeflateParameters | None
 
 
 async def consider(
@@ -89,7 +92,7 @@ async def consider(
         return decision
     if upgrade is None:
         raise TypeError(f"decide() accepted {request!r}, which is no opening handshake")
-    codecs = extensions = None
+    codecs = extensions = parameters = None
     if decision.compression is not None and upgrade.extensions:
         agreed = negotiate_deflate(decision.compression, upgrade.extensions)
         if agreed is not None:
@@ -110,7 +113,7 @@ async def consider(
     # The request stays as long as the connection.
     request.headers.pack()
     answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
-    return Opening(request, decision, answer, codecs)
+    return Opening(request, decision, answer, codecs, parameters)
 
 
 def _log_request(head: Head, remote: Address) -> None:

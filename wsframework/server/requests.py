@@ -135,7 +135,11 @@ class Requests:
         transport = incoming.upgrade(opening.codecs, lambda: core.transports.discard(transport))
         try:
             ws = Connection(
-                transport, opening.request, subprotocol=opening.acceptance.subprotocol, limits=core.limits
+                transport,
+                opening.request,
+                subprotocol=opening.acceptance.subprotocol,
+                compression=opening.compression,
+                limits=core.limits,
             )
             transport.endpoint = ws.endpoint
             transport.write_raw(opening.answer)

@@ -7,6 +7,7 @@ that break a rule. What was agreed is made into the two streams of `compression`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import attrs
@@ -162,7 +163,7 @@ def _answer(config: Deflate, offer: _Offer) -> tuple[str, DeflateParameters] | N
     client_bits = MAX_WINDOW_BITS
     if "client_max_window_bits" in offer.named:
         client_bits = min(offer.client_max_window_bits or MAX_WINDOW_BITS, config.client_max_window_bits)
-    agreed = DeflateParameters(
+    agreed = _parameters(
         offer.server_no_context_takeover or config.server_no_context_takeover,
         offer.client_no_context_takeover or config.client_no_context_takeover,
         server_bits,
@@ -182,5 +183,7 @@ def _answer(config: Deflate, offer: _Offer) -> tuple[str, DeflateParameters] | N
     return value, agreed
 
 
+# Every connection with compression keeps its parameters, and there are 256 different ones.
+_parameters = functools.cache(DeflateParameters)
 _PARAMETERS = frozenset(attrs.fields_dict(DeflateParameters))
 _WINDOW_BITS = frozenset(str(bits) for bits in range(8, MAX_WINDOW_BITS + 1))
