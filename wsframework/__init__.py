@@ -1,6 +1,7 @@
 """A structured-concurrency WebSocket server framework on Trio."""
 
 from wsframework.app import App
+from wsframework.certificates import Certificate
 from wsframework.closes import SENT_CODES, Closed, CloseFrame, SentCode
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
@@ -51,6 +52,7 @@ __all__ = [
     "Response",
     "Headers",
     "Address",
+    "Certificate",
     "set_cookie_field",
     "Limits",
     "Timeouts",

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
+from wsframework.certificates import Certificate, TLSEnd, read_certificate
 from wsframework.cookies import SameSite, parse_cookies, set_cookie_field
 
 __all__ = ["Address", "HeaderFields", "Headers", "Request", "Response", "reason_phrase"]
@@ -125,6 +126,24 @@ class Request:
     secure: bool = False
     remote: Address = Address("")
     local: Address = Address("")
+    _certificate: Certificate | TLSEnd | None = attrs.field(default=None, alias="peer_certificate")
+
+    @property
+    def peer_certificate(self) -> Certificate | None:
+        """The client's TLS certificate, if this server ends TLS and its `ssl.SSLContext` asks for one.
+
+        None where `verify_mode` is `ssl.CERT_NONE` (the default), and where it is `ssl.CERT_OPTIONAL` and the
+        client has none. It is read from the connection at the first use, and kept.
+
+        Raises:
+            RuntimeError: this is the first use, and the connection has ended.
+        """
+        certificate = self._certificate
+        if certificate is None or isinstance(certificate, Certificate):
+            return certificate
+        found = read_certificate(certificate)
+        object.__setattr__(self, "_certificate", found)
+        return found
 
     @property
     def subprotocols(self) -> tuple[str, ...]:

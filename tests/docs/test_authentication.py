@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import functools
 import json
 import re
+import ssl
+from pathlib import Path
 
 import pytest
 import trio
+import trustme
+from trio_websocket import ConnectionRejected
 
 from tests.docs.conftest import Follow
 from tests.docs.following import close_of, exercises, refusal
 from tests.docs.snippets import DOCS, snippets
 from tests.examples.conftest import connect
 from wsframework import CloseFrame
-from wsframework.testing import serve
+from wsframework.testing import open_client, serve
 
 PAGE = "howto/authentication.md"
 
@@ -73,6 +78,35 @@ async def test_a_session_in_a_cookie_opens_the_connection_from_the_servers_own_p
         assert await close_of(f"{url}/club", headers={"Cookie": cookie}) == (4401, "please log in")
     foreign = {"Cookie": session, "Origin": "https://evil.example"}
     assert await refusal(f"{url}/club", headers=foreign) == 403
+
+
+@exercises(PAGE, "certificate.py")
+async def test_a_certificate_opens_the_connection(
+    follow: Follow, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    own, devices = authority.issue_cert("127.0.0.1"), tmp_path / "devices.pem"
+    chain, key = tmp_path / "fullchain.pem", tmp_path / "privkey.pem"
+    authority.cert_pem.write_to_path(devices)
+    key.write_bytes(own.private_key_pem.bytes())
+    chain.write_bytes(b"".join(pem.bytes() for pem in own.cert_chain_pems))
+    module = follow(PAGE).load("certificate.py")
+    tls = module.context(str(chain), str(key), str(devices))
+    server = await nursery.start(functools.partial(module.app.serve, "127.0.0.1", 0, ssl=tls))
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    authority.issue_cert("device", common_name="thermometer 7").configure_cert(client)
+    stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port, ssl_context=client)
+    async with open_client(stream, "127.0.0.1", "/telemetry") as device:
+        assert await device.receive() == "Hello, thermometer 7."
+
+
+async def test_without_tls_there_is_no_certificate(follow: Follow) -> None:
+    async with serve(follow(PAGE).load("certificate.py").app) as server:
+        with pytest.raises(ConnectionRejected) as caught:
+            async with server.connect("/telemetry"):
+                pass
+    assert caught.value.status_code == 403
 
 
 @exercises(PAGE, "expiry.py")

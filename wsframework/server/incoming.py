@@ -12,6 +12,7 @@ import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
 
+from wsframework.certificates import TLSEnd
 from wsframework.errors import HandshakeError
 from wsframework.records import record
 from wsframework.request import Address, Response
@@ -110,6 +111,14 @@ class Incoming:
         self._asked = READ
         self._extended = False
         self._timer: Timer | None = None
+
+    @property
+    def tls(self) -> TLSEnd | None:
+        """What knows the client's certificate, if the client was asked for one."""
+        socket = self._socket
+        if isinstance(socket, ssl.SSLSocket) and socket.context.verify_mode is not ssl.CERT_NONE:
+            return socket
+        return None
 
     def begin(self) -> None:
         """Wait for the head.

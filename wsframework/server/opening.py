@@ -10,6 +10,7 @@ import logging
 import attrs
 
 from wsframework.authority import is_host_field
+from wsframework.certificates import TLSEnd
 from wsframework.errors import HandshakeError
 from wsframework.observer import Observer
 from wsframework.records import logger, record
@@ -52,9 +53,25 @@ class Opening:
 
 
 async def consider(
-    head: Head, decide: Decide, *, secure: bool, remote: Address, local: Address, observer: Observer
+    head: Head,
+    decide: Decide,
+    *,
+    secure: bool,
+    remote: Address,
+    local: Address,
+    observer: Observer,
+    tls: TLSEnd | None = None,
 ) -> Opening | Response:
     """Check a head, have the application decide, and prepare the answer.
+
+    Args:
+        head: the request's head.
+        decide: the application's decision.
+        secure: whether the request came over TLS.
+        remote: the client's address.
+        local: ours.
+        observer: is told of what is refused.
+        tls: what knows the client's certificate, if it was asked for one.
 
     Cancellation: nothing is left behind.
     """
@@ -81,6 +98,7 @@ async def consider(
         secure=secure,
         remote=remote,
         local=local,
+        peer_certificate=tls,
     )
     decision = await decide(request)
     if isinstance(decision, Response):

@@ -98,6 +98,7 @@ class Requests:
                     remote=incoming.remote,
                     local=incoming.local,
                     observer=self._core.observer,
+                    tls=incoming.tls,
                 )
             except GivenUp:
                 opening = None

@@ -8,10 +8,13 @@ connection properly.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable
+from typing import cast
 
 import trio
 
+from wsframework.certificates import TLSEnd
 from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import HandshakeError
 from wsframework.records import describe, record
@@ -76,6 +79,14 @@ class StreamIncoming:
         self._transport: StreamTransport | None = None
         self._on_release: Callable[[], None] = _nothing
         self._decided = trio.Event()
+
+    @property
+    def tls(self) -> TLSEnd | None:
+        """What knows the client's certificate, if the client was asked for one."""
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream) and stream.context.verify_mode is not ssl.CERT_NONE:
+            return cast(TLSEnd, stream)  # it has the methods of its `ssl.SSLObject`
+        return None
 
     # For the code that decides about the request
 
