@@ -77,6 +77,15 @@ def steps(journal: Journal) -> list[str]:
     return [event for event in journal.events() if not event.startswith(("server.", "connection.failed"))]
 
 
+async def test_a_token_among_the_subprotocols_is_not_logged(stage: Stage, journal: Journal) -> None:
+    server = await stage.serve(echoing())
+    client = await stage.connect(server, subprotocols=["chat", "bearer.s3cret.t0ken"])
+    await client.close_well()
+    await until(lambda: "connection.closed" in steps(journal))
+    assert journal.fields("handshake.received")["subprotocols"] == "chat, <19 characters>"
+    assert not [entry for entry in journal.caplog.records if "t0ken" in str(entry.__dict__)]
+
+
 async def test_each_step_is_one_record_with_the_peers_address(stage: Stage, journal: Journal) -> None:
     server = await stage.serve(echoing())
     client = await stage.connect(server, subprotocols=["chat"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.wire.decoding import repeatable
 from wsframework.errors import HandshakeError
-from wsframework.wire import parse_extensions, parse_subprotocols, parse_token_list
+from wsframework.wire import loggable_subprotocols, parse_extensions, parse_subprotocols, parse_token_list
 from wsframework.wire.fields import Extension
 
 
@@ -91,6 +91,14 @@ def test_malformed_extensions_are_refused(value: str) -> None:
     with pytest.raises(HandshakeError, match="Sec-WebSocket-Extensions") as caught:
         parse_extensions(value)
     assert caught.value.status == 400
+
+
+def test_a_log_gets_short_names_of_subprotocols_and_of_longer_ones_the_length() -> None:
+    assert (
+        loggable_subprotocols("chat, superchat,bearer.s3cret.t0ken")
+        == "chat, <9 characters>, <19 characters>"
+    )
+    assert loggable_subprotocols("") == ""
 
 
 names = st.text(st.sampled_from("abcXYZ019-_.!"), min_size=1, max_size=8)

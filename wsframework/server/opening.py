@@ -25,6 +25,7 @@ from wsframework.wire import (
     accept_key,
     encode_101,
     is_upgrade,
+    loggable_subprotocols,
     negotiate_deflate,
     read_upgrade,
     server_codecs,
@@ -145,7 +146,7 @@ def _log_request(head: Head, remote: Address) -> None:
         host=headers.get("host"),
         origin=headers.get("origin"),
         version=headers.get("sec-websocket-version"),
-        subprotocols=headers.get("sec-websocket-protocol"),
+        subprotocols=loggable_subprotocols(headers.get("sec-websocket-protocol", "")) or None,
         extensions=headers.get("sec-websocket-extensions"),
         user_agent=headers.get("user-agent"),
     )

@@ -17,6 +17,7 @@ from wsframework.wire.deflate import (
     server_codecs,
 )
 from wsframework.wire.events import CloseReceived, Event, Failure, Ping, Pong, ProtocolViolation
+from wsframework.wire.fields import loggable_subprotocols
 from wsframework.wire.frames import (
     MAX_CONTROL_PAYLOAD,
     close_payload,
@@ -81,6 +82,7 @@ __all__ = [
     "is_upgrade",
     "judge_response",
     "negotiate_deflate",
+    "loggable_subprotocols",
     "parse_extensions",
     "parse_subprotocols",
     "parse_token_list",

@@ -16,7 +16,14 @@ import re
 from wsframework.errors import HandshakeError
 from wsframework.tokens import TOKEN, is_token
 
-__all__ = ["Extension", "Parameter", "parse_extensions", "parse_subprotocols", "parse_token_list"]
+__all__ = [
+    "Extension",
+    "Parameter",
+    "loggable_subprotocols",
+    "parse_extensions",
+    "parse_subprotocols",
+    "parse_token_list",
+]
 
 Parameter = tuple[str, str | None]
 Extension = tuple[str, list[Parameter]]
@@ -80,6 +87,14 @@ def _shown(element: str) -> str:
     up in consoles and logs. Subprotocols have short names, and secrets are long.
     """
     return repr(element) if len(element) <= _SHORT_CHARS else f"an element of {len(element)} characters"
+
+
+def loggable_subprotocols(value: str) -> str:
+    """Return Sec-WebSocket-Protocol as a log may have it: without the elements that may be secrets."""
+    elements = [element.strip(" \t") for element in value.split(",")]
+    return ", ".join(
+        element if len(element) <= _SHORT_CHARS else f"<{len(element)} characters>" for element in elements
+    )
 
 
 def parse_extensions(value: str) -> list[Extension]:
