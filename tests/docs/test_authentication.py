@@ -80,6 +80,27 @@ async def test_a_session_in_a_cookie_opens_the_connection_from_the_servers_own_p
     assert await refusal(f"{url}/club", headers=foreign) == 403
 
 
+@exercises(PAGE, "first_message.py")
+async def test_a_token_in_the_first_message_is_as_good_as_one_before(
+    follow: Follow, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serve(follow(PAGE).load("first_message.py").app) as server:
+        async with server.connect("/club") as client:
+            await client.send("token-of-ada")
+            assert await client.receive() == "Hello, Ada."
+            await trio.sleep(60)
+            await client.send("hello")
+            assert await client.receive() == "Ada: hello"
+        for wrong in ("token-of-eve", b"token-of-ada", ""):
+            async with server.connect("/club") as client:
+                await client.send(wrong)
+                assert await client.wait_closed() == CloseFrame(4401, "the token is not valid")
+        async with server.connect("/club", deadline=20) as client:
+            started = trio.current_time()
+            assert await client.wait_closed() == CloseFrame(4401, "no token came")
+            assert 9 < trio.current_time() - started < 12
+
+
 @exercises(PAGE, "certificate.py")
 async def test_a_certificate_opens_the_connection(
     follow: Follow, nursery: trio.Nursery, tmp_path: Path
