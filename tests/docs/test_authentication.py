@@ -58,26 +58,31 @@ async def test_a_token_among_the_subprotocols_opens_the_connection_and_is_not_se
 
 
 @exercises(PAGE, "cookie.py")
-async def test_a_session_in_a_cookie_opens_the_connection_from_the_servers_own_pages(
-    follow: Follow, nursery: trio.Nursery
-) -> None:
-    folder = follow(PAGE)
-    url = await folder.serve(nursery, "cookie.py")
-    own = url.replace("ws://", "http://")
-    async with serve(folder.load("cookie.py").app) as server:
-        assert (await server.request("POST", "/login")).status == 401
-        answer = await server.request("POST", "/login", {"Authorization": "Basic YWRhOmFkYQ=="})
-        gone = (await server.request("POST", "/logout")).headers["set-cookie"]
-    session = answer.headers["set-cookie"].partition(";")[0]
-    assert gone.startswith("__Host-session=; Expires=Thu, 01 Jan 1970")
-    (field,) = re.findall(r"`Set-Cookie: ([^`]+)`", (DOCS / PAGE).read_text())
-    assert field == answer.headers["set-cookie"].replace("Max-Age=86400; ", "")
-    async with connect(f"{url}/club", headers={"Cookie": f"theme=dark; {session}", "Origin": own}) as ws:
-        assert await ws.get_message() == "Hello, Ada."
-    for cookie in ("", "__Host-session=another", "theme=dark", '__Host-session="', "session=id-of-a-session"):
-        assert await close_of(f"{url}/club", headers={"Cookie": cookie}) == (4401, "please log in")
-    foreign = {"Cookie": session, "Origin": "https://evil.example"}
-    assert await refusal(f"{url}/club", headers=foreign) == 403
+async def test_a_session_in_a_cookie_opens_the_connection_from_the_servers_own_pages(follow: Follow) -> None:
+    own, foreign = {"Origin": "http://localhost"}, {"Origin": "https://evil.example"}
+    password = {"Authorization": "Basic YWRhOmxvdmVsYWNl"}
+    async with serve(follow(PAGE).load("cookie.py").app) as server:
+        assert (await server.request("POST", "/login", own)).status == 401
+        assert (await server.request("POST", "/login", {**password, **foreign})).status == 403
+        answer = await server.request("POST", "/login", {**password, **own})
+        session = answer.headers["set-cookie"].partition(";")[0]
+        (field,) = re.findall(r"`Set-Cookie: ([^`]+)`", (DOCS / PAGE).read_text())
+        assert answer.headers["set-cookie"].replace("Max-Age=86400; ", "") == field.replace(
+            "__Host-session=id-of-a-session", session
+        )
+        cookie = {"Cookie": f"theme=dark; {session}"}
+        async with server.connect("/club", headers={**cookie, **own}) as client:
+            assert await client.receive() == "Hello, Ada."
+        with pytest.raises(ConnectionRejected) as caught:
+            async with server.connect("/club", headers={**cookie, **foreign}):
+                pass
+        assert caught.value.status_code == 403
+        assert (await server.request("POST", "/logout", {**cookie, **foreign})).status == 403
+        gone = await server.request("POST", "/logout", {**cookie, **own})
+        assert gone.headers["set-cookie"].startswith("__Host-session=; Expires=Thu, 01 Jan 1970")
+        for wrong in ("", "__Host-session=another", "theme=dark", '__Host-session="', session):
+            async with server.connect("/club", headers={"Cookie": wrong}) as client:
+                assert await client.wait_closed() == CloseFrame(4401, "please log in")
 
 
 @exercises(PAGE, "first_message.py")
@@ -130,22 +135,41 @@ async def test_without_tls_there_is_no_certificate(follow: Follow) -> None:
     assert caught.value.status_code == 403
 
 
+ADA = {"Authorization": "Bearer token-of-ada"}
+
+
 @exercises(PAGE, "expiry.py")
 async def test_a_connection_ends_with_its_token(
     follow: Follow, autojump_clock: trio.testing.MockClock
 ) -> None:
-    headers = {"Authorization": "Bearer token-of-ada"}
-    app = follow(PAGE).load("expiry.py").app
-    async with serve(app) as server, server.connect("/club", headers=headers) as client:
-        started = trio.current_time()
-        await client.send("hello")
-        assert await client.receive() == "hello"
-        await trio.sleep(3000)
-        await client.send("still here")
-        assert await client.receive() == "still here"
-        await trio.sleep(700)
-        assert (await client.wait_closed()).code == 4401
-        assert trio.current_time() - started < 3710
+    async with serve(follow(PAGE).load("expiry.py").app) as server:
+        async with server.connect("/club", headers=ADA) as client:
+            started = trio.current_time()
+            await client.send("hello")
+            assert await client.receive() == "hello"
+            await trio.sleep(3000)
+            await client.send("still here")
+            assert await client.receive() == "still here"
+            await trio.sleep(700)
+            assert await client.wait_closed() == CloseFrame(4401, "the token has expired")
+            assert trio.current_time() - started < 3710
         assert (await server.request("GET", "/club")).status == 426
         async with server.connect("/club") as client:
             assert await client.wait_closed() == CloseFrame(4401, "the token is not valid")
+
+
+async def test_a_new_token_of_the_same_user_keeps_the_connection_open(
+    follow: Follow, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serve(follow(PAGE).load("expiry.py").app) as server:
+        async with server.connect("/club", headers=ADA) as client:
+            await client.send("renew next-token-of-ada")
+            await trio.sleep(7000)
+            await client.send("still here")
+            assert await client.receive() == "still here"
+            await trio.sleep(300)
+            assert await client.wait_closed() == CloseFrame(4401, "the token has expired")
+        for wrong in ("token-of-bob", "token-of-eve", ""):
+            async with server.connect("/club", headers=ADA) as client:
+                await client.send(f"renew {wrong}")
+                assert await client.wait_closed() == CloseFrame(4401, "the new token is not valid")

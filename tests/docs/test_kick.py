@@ -34,6 +34,8 @@ async def test_a_ban_closes_the_connections_of_one_user(follow: Follow) -> None:
         await other.send("hello")
         assert await other.receive() == "Bob: hello"
         await until(lambda: "Ada" not in module.users)
+        async with server.connect("/talk", headers=ADA) as again:
+            assert await again.wait_closed() == CloseFrame(4403, "you are banned")
 
 
 async def test_a_user_who_is_banned_behind_the_look_up_is_closed_too(follow: Follow) -> None:
