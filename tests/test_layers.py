@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("closes", "cookies", "certificates"),
     ("errors", "config", "records", "request", "crashes", "matching"),
     ("authority", "calling"),
-    ("wire", "routing", "origins", "plugins", "timers", "tasks"),
+    ("wire", "routing", "origins", "forwarded", "plugins", "timers", "tasks"),
     ("transport", "parking", "pings"),
     ("backlog",),
     ("endpoint",),
@@ -47,6 +47,7 @@ PURE = (
     "routing",
     "authority",
     "origins",
+    "forwarded",
     "wire",
 )
 """Values in, values out: no tasks, no sockets, no clock, no logging, no randomness."""

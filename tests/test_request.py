@@ -244,6 +244,10 @@ def test_the_host_is_that_of_an_absolute_target_before_the_host_field() -> None:
     assert Request("http://target.example?x", fields).host == "target.example"
     assert Request("/chat?back=http://target.example/", fields).host == "field.example"
     assert Request("http://[::1/chat", fields).host == "[::1"
+    assert (
+        Request("http://target.example/chat", fields, forwarded_host="proxied.example").host
+        == "proxied.example"
+    )
 
 
 def test_thousands_of_offered_subprotocols_are_kept_as_one_string() -> None:

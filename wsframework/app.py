@@ -32,11 +32,12 @@ from wsframework.calling import (
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.deciding import Decider, RouteOptions
-from wsframework.errors import ConfigurationError, PluginError, RouteError
+from wsframework.errors import ConfigurationError, RouteError
+from wsframework.forwarded import DEFAULT_FIELDS, Proxies
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.observer import Observer
 from wsframework.origins import Origins
-from wsframework.plugins import Plugin, check_plugin, find_plugin
+from wsframework.plugins import Plugin, install_plugin
 from wsframework.request import Request, Response
 from wsframework.routing import Route, Template, check_subprotocols
 from wsframework.server import Server, run_server, serve
@@ -70,9 +71,17 @@ class App:
             address; `"*"` for all. Requests for other hosts get a 421, plain HTTP included, which prevents
             DNS rebinding. None (the default) answers to every host, except under `run` on a loopback
             address.
+        trusted_proxies: reverse proxies whose header fields are read: networks such as `10.0.0.0/8`,
+            addresses, and `unix` for every peer on a unix socket. Then `request.remote` and `request.secure`
+            are the client's, and limits, logs and the origin check use them. The fields of other peers are
+            ignored. The default is empty, because every client can send these fields.
+        proxy_fields: the fields that are read. The default is `x-forwarded-for` and `x-forwarded-proto`. Add
+            `x-forwarded-host` (for `request.host`), or name `forwarded` (RFC 7239) alone, only if your
+            proxies write or remove it: most pass on what the client has sent.
 
     Raises:
-        ConfigurationError: an entry of `origins` is not an origin, or one of `allowed_hosts` not a host.
+        ConfigurationError: an entry of `origins` is not an origin, one of `allowed_hosts` not a host, one of
+            `trusted_proxies` not a network, or one of `proxy_fields` not such a field.
     """
 
     def __init__(
@@ -84,6 +93,8 @@ class App:
         compression: Deflate | None = None,
         origins: str | Iterable[str] = (),
         allowed_hosts: str | Iterable[str] | None = None,
+        trusted_proxies: str | Iterable[str] = (),
+        proxy_fields: str | Iterable[str] = DEFAULT_FIELDS,
     ) -> None:
         self.limits = limits or Limits()
         self.timeouts = timeouts or Timeouts()
@@ -92,6 +103,7 @@ class App:
         self.origins = Origins.parse(origins)
         self.allowed_hosts = host_list(allowed_hosts)
         hosts = None if self.allowed_hosts is None else AllowedHosts.parse(self.allowed_hosts)
+        self.proxies = Proxies.parse(trusted_proxies, proxy_fields)
         self._decider = Decider(self, hosts)
         self._lifespans: list[Lifespan] = []
         self._observers: list[Observer] = []
@@ -266,19 +278,7 @@ class App:
             PluginError: it cannot be found or loaded, is not a plugin, is already installed, or its `install`
                 failed.
         """
-        if isinstance(plugin, str):
-            label, instance = f"plugin {plugin!r}", find_plugin(plugin, options)
-        else:
-            if options:
-                raise PluginError("options are for a plugin given by name; give them to the object itself")
-            label, instance = f"plugin {plugin!r}", check_plugin(plugin)
-        if any(installed is instance for installed in self._plugins):
-            raise PluginError(f"{label} is installed already")
-        try:
-            instance.install(self)
-        except Exception as error:
-            raise PluginError(f"{label} could not be installed: {error}") from error
-        self._plugins.append(instance)
+        self._plugins.append(install_plugin(self, plugin, options, self._plugins))
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -374,6 +374,7 @@ class App:
                     limits=self.limits,
                     timeouts=self.timeouts,
                     keepalive=self.keepalive,
+                    proxies=self.proxies,
                     observers=self._observers,
                     task_status=task_status,
                 )

@@ -24,6 +24,7 @@ __all__ = [
     "host_list",
     "is_host_field",
     "is_loopback",
+    "parse_address",
     "parse_authority",
     "to_ascii",
 ]
@@ -87,7 +88,7 @@ def is_loopback(host: str | None) -> bool:
     """Whether only this machine reaches what listens on `host`: an address, or a name such as `localhost`."""
     if not host:
         return False
-    address = _address(host)
+    address = parse_address(host)
     if address is None:
         name = host.lower().removesuffix(".")
         return name == "localhost" or name.endswith(".localhost")
@@ -144,7 +145,9 @@ class AllowedHosts:
                 continue
             wildcard = str(entry).startswith("*.")
             authority = _read_entry(entry.removeprefix("*.") if wildcard else entry)
-            if authority is None or (wildcard and (authority.port is not None or _address(authority.host))):
+            if authority is None or (
+                wildcard and (authority.port is not None or parse_address(authority.host))
+            ):
                 raise ConfigurationError(
                     f"{entry!r} is no host: write a name such as 'chat.example', '*.chat.example' for all "
                     "names below it, or an address; no scheme, no path"
@@ -188,7 +191,7 @@ class AllowedHosts:
             return True
         if not self.networks:
             return False
-        address = _address(name)
+        address = parse_address(name)
         return address is not None and any(address in network for network in self.networks)
 
 
@@ -196,7 +199,7 @@ def _read_entry(entry: object) -> Authority | None:
     """Read a host of a list that a person wrote: names in any script, IPv6 addresses without brackets."""
     if not isinstance(entry, str) or "*" in entry:
         return None
-    address = _address(entry)
+    address = parse_address(entry)
     if address is not None:
         return Authority(str(address))
     authority = parse_authority(to_ascii(entry))
@@ -215,7 +218,11 @@ def to_ascii(host: str) -> str:
         return host  # the caller refuses what is not a name
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Read an IP address, an IPv6 address with or without brackets; None when it is anything else.
+
+    An IPv4 address inside an IPv6 address (`::ffff:192.0.2.1`, RFC 4291 §2.5.5.2) is returned as itself.
+    """
     try:
         address = ipaddress.ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
     except ValueError:

@@ -11,12 +11,13 @@ An installed package offers one through an entry point of the group `wsframework
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 from wsframework.errors import PluginError
 
-__all__ = ["GROUP", "Plugin", "check_plugin", "find_plugin"]
+__all__ = ["GROUP", "Plugin", "check_plugin", "find_plugin", "install_plugin"]
 
 GROUP = "wsframework.plugins"
 """The entry point group that plugins are found in."""
@@ -28,6 +29,36 @@ class Plugin(Protocol):
 
     def install(self, app: Any, /) -> None:
         """Register what the plugin brings: routes, guards, a lifespan, wrappers."""
+
+
+def install_plugin(
+    app: object, plugin: Plugin | str, options: dict[str, Any], installed: Iterable[Plugin]
+) -> Plugin:
+    """Install a plugin into an App, and return it.
+
+    Args:
+        app: the App.
+        plugin: the plugin, or its name in the entry point group `wsframework.plugins`.
+        options: keyword arguments for a plugin that is given by name.
+        installed: the plugins that the App has.
+
+    Raises:
+        PluginError: it cannot be found or loaded, is not a plugin, is already installed, or its `install`
+            failed.
+    """
+    if isinstance(plugin, str):
+        instance = find_plugin(plugin, options)
+    elif options:
+        raise PluginError("options are for a plugin given by name; give them to the object itself")
+    else:
+        instance = check_plugin(plugin)
+    if any(other is instance for other in installed):
+        raise PluginError(f"plugin {plugin!r} is installed already")
+    try:
+        instance.install(app)
+    except Exception as error:
+        raise PluginError(f"plugin {plugin!r} could not be installed: {error}") from error
+    return instance
 
 
 def find_plugin(name: str, options: dict[str, Any]) -> Plugin:

@@ -27,7 +27,11 @@ HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
 
 @attrs.frozen
 class Address:
-    """One end of a TCP connection; a unix socket has its path as host and no port."""
+    """One end of a TCP connection; a unix socket has its path as host and no port.
+
+    A relative path begins with `./`, so that none looks like an IP address. A client's address that a trusted
+    proxy names without a port has none.
+    """
 
     host: str
     port: int | None = None
@@ -112,8 +116,9 @@ class Request:
         headers: all header fields.
         method: the HTTP method; an opening handshake is always a GET (RFC 6455 §4.1).
         is_websocket: True for an opening handshake, False for plain HTTP.
-        secure: True when the connection is TLS.
-        remote: the peer's address as the socket knows it (a proxy's address behind a proxy).
+        secure: True when the client's connection is TLS; behind a trusted proxy, as the proxy says.
+        remote: the client's address: the peer of the socket, or whom a trusted proxy names, see
+            `App(trusted_proxies=…)`. Behind a proxy that is not trusted, the proxy's.
         local: our address.
     """
 
@@ -127,13 +132,15 @@ class Request:
     remote: Address = Address("")
     local: Address = Address("")
     _certificate: Certificate | TLSEnd | None = attrs.field(default=None, alias="peer_certificate")
+    _forwarded_host: str | None = attrs.field(default=None, alias="forwarded_host")
 
     @property
     def peer_certificate(self) -> Certificate | None:
         """The client's TLS certificate, if this server ends TLS and its `ssl.SSLContext` asks for one.
 
         None where `verify_mode` is `ssl.CERT_NONE` (the default), and where it is `ssl.CERT_OPTIONAL` and the
-        client has none. It is read from the connection at the first use, and kept.
+        client has none. Behind a proxy it is the proxy's. It is read from the connection at the first use,
+        and kept.
 
         Raises:
             RuntimeError: this is the first use, and the connection has ended.
@@ -180,8 +187,11 @@ class Request:
         """Whom the client wanted: name or address, with the port when it is not the default.
 
         This is the Host field (RFC 9110 §7.2), or what stands in a target of absolute form: then the server
-        "MUST ignore the received Host header field" (RFC 9112 §3.2.2).
+        "MUST ignore the received Host header field" (RFC 9112 §3.2.2). If a trusted proxy tells what its own
+        client wanted, and `App(proxy_fields=…)` names that field, it is that.
         """
+        if self._forwarded_host is not None:
+            return self._forwarded_host
         authority = _authority_of(self.target)
         return self.headers.get("host", "") if authority is None else authority
 

@@ -70,6 +70,21 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert port in server.errors[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trusted-proxy", "10.0.0.1/8"], "'10.0.0.1/8' has bits behind its prefix"),
+        (["--trusted-proxy", "unix", "--proxy-field", "via"], "'via' is no field"),
+    ],
+)
+def test_a_proxy_that_is_none_is_one_line_and_exit_code_2(
+    command: Command, options: list[str], message: str
+) -> None:
+    code, out, errors = command("chat", "--no-history", *options)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"error: {message}")
+
+
 def test_no_history_and_a_database_exclude_each_other(command: Command) -> None:
     code, _, errors = command("chat", "--no-history", "--db", "x.db")
     assert code == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import socket
@@ -108,7 +109,7 @@ def test_the_log_level_is_heeded(write: Write, tmp_path: Path) -> None:
 def test_run_serves_on_a_unix_socket(write: Write, tmp_path: Path) -> None:
     write("echo.py", ECHO)
     with serving("echo:app", "--unix", "echo.sock", cwd=tmp_path) as server:
-        assert server.wait_for("Listening on") == "Listening on the unix socket echo.sock (Ctrl-C stops)"
+        assert server.wait_for("Listening on") == "Listening on the unix socket ./echo.sock (Ctrl-C stops)"
         assert stat.S_ISSOCK((tmp_path / "echo.sock").stat().st_mode)
 
         async def ask_unix() -> str:
@@ -333,6 +334,9 @@ def test_a_unix_socket_has_the_permissions_that_were_asked_for(write: Write, tmp
         (["--unix", "x.sock", "--unix-mode", "888"], "--unix-mode 888: write it in octal"),
         (["--unix", "x.sock", "--unix-mode", "rw"], "--unix-mode rw: write it in octal"),
         (["--allow-host", "https://chat.example"], "'https://chat.example' is no host"),
+        (["--trusted-proxy", "proxy.example"], "'proxy.example' is no network and no address"),
+        (["--trusted-proxy", "unix", "--proxy-field", "x-real-ip"], "'x-real-ip' is no field"),
+        (["--proxy-field", "forwarded", "--proxy-field", "x-forwarded-for"], "'forwarded' says what"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line_and_exit_code_2(
@@ -343,6 +347,57 @@ def test_options_that_make_no_sense_are_one_line_and_exit_code_2(
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
+
+
+WHOAMI = """
+@app.http("/")
+async def whoami(request):
+    return f"{request.remote} {request.secure} {request.host}"
+"""
+
+FORWARDED = [
+    ("X-Forwarded-For", "203.0.113.9"),
+    ("X-Forwarded-Proto", "https"),
+    ("X-Forwarded-Host", "a.example"),
+    ("Forwarded", "for=203.0.113.10;host=localhost"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "program", "answer"),
+    [
+        ([], ECHO, "127.0.0.1:* False localhost"),
+        (["--trusted-proxy", "10.0.0.0/8"], ECHO, "127.0.0.1:* False localhost"),
+        (
+            ["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "127.0.0.1"],
+            ECHO,
+            "203.0.113.9 True localhost",
+        ),
+        (
+            ["--trusted-proxy", "127.0.0.1", "--proxy-field", "x-forwarded-host", "--allow-host", "*"],
+            ECHO,
+            "127.0.0.1:* False a.example",
+        ),
+        (
+            ["--trusted-proxy", "127.0.0.1"],
+            ECHO.replace("App()", "App(proxy_fields='forwarded')"),
+            "203.0.113.10 False localhost",
+        ),
+        ([], ECHO.replace("App()", "App(trusted_proxies='127.0.0.1')"), "203.0.113.9 True localhost"),
+    ],
+)
+def test_proxies_are_trusted_when_they_are_named(
+    write: Write, tmp_path: Path, options: list[str], program: str, answer: str
+) -> None:
+    write("whoami.py", program + WHOAMI)
+    fields = [("Host", "localhost"), *FORWARDED]
+    with serving("whoami:app", *options, cwd=tmp_path) as server:
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            lines = [f"{name}: {value}" for name, value in fields]
+            client.sendall("\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
+            body = client.makefile().read().rpartition("\n")[2]
+    assert re.sub(r":\d+", ":*", body) == answer
 
 
 LOUD = (

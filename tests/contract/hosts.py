@@ -34,8 +34,10 @@ TIMEOUTS = Timeouts(handshake=2.0, close=0.5, disconnect_grace=0.2, last_words=0
 """Short, because sockets need the real clock; and far enough from each other to be told apart."""
 
 
-def new_app(*, limits: Limits | None = None, timeouts: Timeouts = TIMEOUTS) -> App:
-    return App(limits=limits, timeouts=timeouts)
+def new_app(
+    *, limits: Limits | None = None, timeouts: Timeouts = TIMEOUTS, trusted_proxies: Iterable[str] = ()
+) -> App:
+    return App(limits=limits, timeouts=timeouts, trusted_proxies=trusted_proxies)
 
 
 class Served:
@@ -163,6 +165,8 @@ class NativeOnSockets(Host):
                         limits=app.limits,
                         timeouts=app.timeouts,
                         keepalive=app.keepalive,
+                        proxies=app.proxies,
+                        observers=app.observers,
                         transport=self.transport,
                         task_status=task_status,
                     )

@@ -1,33 +1,37 @@
-"""docs/deployment.md: nginx and Caddy for real where they are installed, the rest without them."""
+"""docs/deployment.md: nginx, Caddy and HAProxy for real where they are installed, the rest without them."""
 
 from __future__ import annotations
 
 import configparser
-import getpass
 import json
 import logging
 import os
 import shlex
-import shutil
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
 import trio
 import trustme
-from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from tests.cli.process import running
-from tests.clients.conftest import missing
 from tests.docs.conftest import Follow
 from tests.docs.following import Folder, exercises
 from tests.docs.snippets import DOCS, commands, files
+from tests.proxies.fronts import INNER
+from tests.proxies.running import (
+    answer_to,
+    caddy,
+    connect_through,
+    free_port,
+    haproxy,
+    issue_certificate,
+    nginx,
+)
 from wsframework import Connection, Keepalive, Limits, Timeouts
 from wsframework.testing import request, serve
 
@@ -36,118 +40,41 @@ FILES = files(PAGE)
 CHAT = "from examples.chat_server import app\n"
 
 
-def program_path(name: str) -> str:
-    """Return where a proxy is installed; skip the test where it is not."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        missing(f"{name} is not installed")
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start(command: list[str], environment: Mapping[str, str], log: IO[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-
-
-@asynccontextmanager
-async def proxy(command: list[str], port: int, folder: Path) -> AsyncIterator[None]:
-    """Run a proxy in the foreground until the end of the block."""
-    environment = {
-        **os.environ,
-        "HOME": str(folder),
-        "XDG_DATA_HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder),
+def placed(name: str, folder: Path, **shown: str) -> str:
+    """Return a configuration of the page, with its paths and what else is given replaced by a test's own."""
+    text = FILES[name]
+    places = {
+        "/run/chat/chat.sock": str(folder / "chat.sock"),
+        "/etc/ssl/chat.example/": f"{folder}/",
+        **shown,
     }
-    with (folder / "proxy.log").open("w") as log:
-        process = start(command, environment, log)
-        try:
-            with trio.fail_after(20):
-                while True:
-                    assert process.poll() is None, (folder / "proxy.log").read_text()
-                    try:
-                        await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                        break
-                    except OSError:
-                        await trio.sleep(0.05)
-            yield
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-@asynccontextmanager
-async def nginx(folder: Path, port: int, text: str) -> AsyncIterator[None]:
-    """Run nginx with the page's configuration, but with its paths and its port put into the folder."""
-    (folder / "chat.conf").write_text(text)
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    # Only root may choose a user, and without one its workers could not enter the folder.
-    user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(
-        f"{user} daemon off; pid {folder}/nginx.pid; error_log stderr; events {{}}\n"
-        f"http {{ access_log off; {temporary} include {folder}/chat.conf; }}\n"
-    )
-    command = [program_path("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    async with proxy(command, port, folder):
-        yield
+    for place, real in places.items():
+        assert place in text or place.startswith("/etc"), place
+        text = text.replace(place, real)
+    return text
 
 
 def nginx_text(folder: Path, port: int) -> str:
-    text = FILES["chat.conf"]
-    for shown, real in [
-        ("/run/chat/chat.sock", str(folder / "chat.sock")),
-        ("443 ssl", f"127.0.0.1:{port} ssl"),
-        ("/etc/ssl/chat.example/", f"{folder}/"),
-    ]:
-        assert shown in text
-        text = text.replace(shown, real)
-    return text
+    return placed("chat.conf", folder, **{"443 ssl": f"127.0.0.1:{port} ssl"})
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> trustme.CA:
     """Return what the certificate of chat.example in the folder is signed by."""
-    ca = trustme.CA()
-    certificate = ca.issue_cert("chat.example", "127.0.0.1")
-    certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")
-    for pem in certificate.cert_chain_pems:
-        pem.write_to_path(tmp_path / "fullchain.pem", append=True)
-    return ca
+    return issue_certificate(tmp_path)
 
 
-@asynccontextmanager
-async def connect_through(
-    port: int, authority: trustme.CA | None, headers: Mapping[str, str], path: str = "/ws/whoami"
-) -> AsyncIterator[WebSocketConnection]:
-    """Connect to chat.example, as a browser does that has looked up its address."""
-    tcp = await trio.open_tcp_stream("127.0.0.1", port)
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = tcp
+async def check_what_arrives(port: int, authority: trustme.CA | None) -> None:
+    """Check that a proxy with a configuration of the page passes on what it should, and nothing forged."""
+    scheme, other = ("http", "https") if authority is None else ("https", "http")
+    own = {"Origin": f"{scheme}://chat.example:{port}"}
+    forged = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": other, "X-Forwarded-Host": "evil.example"}
+    assert await answer_to(port, authority, {}) == f"127.0.0.1 {scheme}"
+    assert await answer_to(port, authority, {**own, **forged}) == f"127.0.0.1 {scheme}"
+    assert await answer_to(port, authority, {"Origin": "https://evil.example"}) == 403
     if authority is not None:
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
-        stream = trio.SSLStream(tcp, context, server_hostname="chat.example", https_compatible=True)
-    extra = [(name.encode(), value.encode()) for name, value in headers.items()]
-    async with stream, trio.open_nursery() as nursery:
-        yield await wrap_client_stream(nursery, stream, f"chat.example:{port}", path, extra_headers=extra)
-        nursery.cancel_scope.cancel()
-
-
-async def answer_to(port: int, authority: trustme.CA | None, headers: Mapping[str, str]) -> str | int:
-    """Return the server's greeting, or the status with which the client was refused."""
-    try:
-        async with connect_through(port, authority, headers) as ws:
-            return str(await ws.get_message())
-    except* ConnectionRejected as group:
-        (refused,) = group.exceptions
-        assert isinstance(refused, ConnectionRejected)
-        status = refused.status_code
-    return status
+        # Changed on its way.
+        assert await answer_to(port, authority, {"Origin": f"http://chat.example:{port}"}) == 403
 
 
 @exercises("deployment.md", "chat.conf", "behind.py")
@@ -157,16 +84,25 @@ async def test_nginx_passes_on_what_matters(
     folder = follow("deployment.md")
     port = free_port()
     await serve_on_unix_socket(nursery, folder, "behind.py")
-    own = {"Origin": f"https://chat.example:{port}"}
     async with nginx(tmp_path, port, nginx_text(tmp_path, port)):
-        assert await answer_to(port, authority, {}) == "127.0.0.1"
-        assert await answer_to(port, authority, {**own, "X-Forwarded-For": "6.6.6.6"}) == "127.0.0.1"
-        assert await answer_to(port, authority, {"Origin": "https://evil.example"}) == 403
+        await check_what_arrives(port, authority)
     # The page says what happens without this line.
     text = nginx_text(tmp_path, port).replace("proxy_set_header Host", "# proxy_set_header Host")
     async with nginx(tmp_path, port, text):
-        assert await answer_to(port, authority, {}) == "127.0.0.1"
-        assert await answer_to(port, authority, own) == 403
+        assert await answer_to(port, authority, {}) == "127.0.0.1 https"
+        assert await answer_to(port, authority, {"Origin": f"https://chat.example:{port}"}) == 403
+
+
+@exercises("deployment.md", "haproxy.cfg")
+async def test_haproxy_passes_on_what_matters(
+    follow: Follow, tmp_path: Path, authority: trustme.CA, nursery: trio.Nursery
+) -> None:
+    folder = follow("deployment.md")
+    port = free_port()
+    text = placed("haproxy.cfg", tmp_path, **{"bind :443": f"bind 127.0.0.1:{port}"})
+    await serve_on_unix_socket(nursery, folder, "behind.py")
+    async with haproxy(tmp_path, port, text):
+        await check_what_arrives(port, authority)
 
 
 @pytest.mark.slow
@@ -217,34 +153,34 @@ async def serve_on_unix_socket(nursery: trio.Nursery, folder: Folder, name: str)
     await nursery.start(serve_there)
 
 
+@exercises("deployment.md", "inner.conf")
+def test_the_lines_of_an_inner_nginx_are_those_that_are_tested() -> None:
+    assert FILES["inner.conf"] == INNER  # by tests/proxies, behind HAProxy
+
+
 @exercises("deployment.md", "Caddyfile")
 async def test_caddy_passes_on_what_matters(follow: Follow, tmp_path: Path, nursery: trio.Nursery) -> None:
-    caddy = program_path("caddy")
     folder = follow("deployment.md")
     port = free_port()
-    text = FILES["Caddyfile"]
-    assert text.startswith("chat.example {")
-    assert "/run/chat/chat.sock" in text
     # No certificate to be had here.
-    text = text.replace("chat.example {", f"{{\n\tadmin off\n}}\nhttp://chat.example:{port} {{", 1)
-    (tmp_path / "Caddyfile").write_text(text.replace("/run/chat/chat.sock", str(tmp_path / "chat.sock")))
+    site = {"chat.example {": f"{{\n\tadmin off\n}}\nhttp://chat.example:{port} {{"}
     await serve_on_unix_socket(nursery, folder, "behind.py")
-    command = [caddy, "run", "--config", str(tmp_path / "Caddyfile"), "--adapter", "caddyfile"]
-    async with proxy(command, port, tmp_path):
-        own = {"Origin": f"http://chat.example:{port}"}
-        assert await answer_to(port, None, {}) == "127.0.0.1"
-        assert await answer_to(port, None, {**own, "X-Forwarded-For": "6.6.6.6"}) == "127.0.0.1"
-        assert await answer_to(port, None, {"Origin": "https://evil.example"}) == 403
+    async with caddy(tmp_path, port, placed("Caddyfile", tmp_path, **site)):
+        await check_what_arrives(port, None)
 
 
-async def test_the_clients_address_is_the_last_entry_or_the_sockets(follow: Follow) -> None:
-    module = follow("deployment.md").load("behind.py")
-    async with serve(module.app) as server:
-        for field, said in [("9.9.9.9, 1.2.3.4", "1.2.3.4"), ("1.2.3.4", "1.2.3.4")]:
-            async with server.connect("/ws/whoami", headers={"X-Forwarded-For": field}) as client:
-                assert await client.receive() == said
-        async with server.connect("/ws/whoami") as client:
-            assert await client.receive() not in ("", "None")
+@exercises("deployment.md", "wsframework run chat:app --trusted-proxy 10.0.0.0/8 --trusted-proxy 192.0.2.7")
+async def test_proxies_are_trusted_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(CHAT)
+    command = next(line for line in commands(PAGE) if "--trusted-proxy" in line).replace(
+        "192.0.2.7", "127.0.0.1"
+    )
+    more = ("--port", "0", "--allow-host", "chat.example")
+    with running("-m", *shlex.split(command), *more, cwd=tmp_path) as program:
+        port = int(program.url.rpartition(":")[2])
+        async with connect_through(port, None, {"X-Forwarded-For": "203.0.113.9, 10.0.0.7"}, "/ws/chat"):
+            pass
+        program.wait_for("remote=203.0.113.9 ", stderr=True)
 
 
 @exercises(

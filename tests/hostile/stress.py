@@ -307,7 +307,7 @@ class Stress:
         play = self._play
         server = served.server
         if isinstance(server, MemoryServer):
-            for link in server._links.values():
+            for link in server._links:
                 link.crash = (
                     None  # kept for whoever tests with it, and with it all that the exception has seen
                 )

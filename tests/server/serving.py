@@ -45,6 +45,7 @@ async def serving(
         limits=app.limits,
         timeouts=app.timeouts,
         keepalive=app.keepalive,
+        proxies=app.proxies,
         observers=app.observers,
         transport=transport,
         poller=poller,

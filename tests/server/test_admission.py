@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from wsframework.config import Limits
+from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.request import Address
 from wsframework.server.admission import Admission
@@ -51,6 +52,48 @@ def test_a_unix_socket_has_no_address_to_count(path: str) -> None:
     assert all(admission.admit(Address(path)) for _ in range(5))
     admission.depart(Address(path))
     assert admission.open == 4
+
+
+def test_a_connection_behind_a_trusted_proxy_is_its_clients() -> None:
+    limits = Limits(connections_per_address=1)
+    observer = Refusals()
+    admission = Admission(limits, Timers(), observer, Proxies.parse(["192.0.2.1", "unix"]))
+    # However many the proxy has: no client is known yet.
+    assert all(admission.admit(proxy) for proxy in (HERE, HERE, HERE, HERE, Address("")))
+    assert admission.identify(THERE)
+    assert not admission.identify(Address(THERE.host))
+    assert not admission.admit(THERE)
+    assert admission.identify(Address("2001:db8::1"))
+    assert not admission.identify(Address("2001:db8::2", 7))
+    # The refused one has stayed the proxy's.
+    admission.depart(HERE)
+    assert not admission.identify(THERE)
+    admission.depart(THERE)
+    assert admission.identify(Address(THERE.host))
+    # All hops are trusted: the proxy's own, or a client inside.
+    assert all(admission.identify(inside) for inside in (HERE, Address(HERE.host), Address("")))
+    assert (admission.open, admission.accepted, admission.refused) == (3, 6, 4)
+    assert [str(remote) for remote in observer.refused] == ["192.0.2.2", "[2001:db8::2]:7", str(THERE)]
+    for remote in (Address(THERE.host), Address("2001:db8::1"), Address("")):
+        admission.depart(remote)
+    assert (admission.open, admission._by_network) == (0, {})
+
+
+class Refusals(Observer):
+    def __init__(self) -> None:
+        self.refused: list[Address] = []
+
+    def connection_refused(self, remote: Address) -> None:
+        self.refused.append(remote)
+
+
+def test_without_a_limit_no_client_is_too_many() -> None:
+    admission = Admission(Limits(), Timers(), Observer(), Proxies.parse("192.0.2.1"))
+    for _ in range(10):
+        assert admission.admit(HERE)
+        assert admission.identify(THERE)
+        admission.depart(THERE)
+    assert (admission.open, admission._by_network) == (0, {})
 
 
 async def test_refusals_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -369,6 +369,10 @@ def test_a_path_that_cannot_be_bound_is_an_error(tmp_path: Path, path: str, mess
         (("fe80::1%eth0", 80, 0, 2), Address("fe80::1", 80)),
         (("::ffff:192.0.2.1", 80, 0, 0), Address("192.0.2.1", 80)),
         ("/run/socket", Address("/run/socket")),
+        ("socket", Address("./socket")),
+        ("../socket", Address("../socket")),
+        # A client may bind its end of a unix socket to this name.
+        ("192.0.2.1", Address("./192.0.2.1")),
         ("", Address("")),
         (b"\0abstract", Address("")),
         (None, Address("")),

@@ -8,6 +8,7 @@ import pytest
 from wsframework.closes import CloseFrame
 from wsframework.config import Deflate
 from wsframework.connection import Connection
+from wsframework.forwarded import Client
 from wsframework.observer import Observer
 from wsframework.request import Address, Request, Response
 from wsframework.server.http import Head
@@ -82,6 +83,36 @@ async def test_the_application_sees_the_whole_request() -> None:
     assert request.subprotocols == ("chat", "superchat")
     assert (request.remote, request.local, request.secure) == (THERE, HERE, True)
     assert request.is_websocket
+
+
+async def test_what_a_trusted_proxy_says_of_its_client_goes_before_what_the_connection_is() -> None:
+    app = App(Response("page"))
+    for client, host in [
+        (Client(THERE, True, "b.example:8443"), "b.example:8443"),
+        (Client(THERE, True), "example.com"),
+    ]:
+        await consider(
+            head(*PLAIN),
+            app.decide,
+            secure=False,
+            remote=THERE,
+            local=HERE,
+            observer=Observer(),
+            client=client,
+        )
+        assert (app.requests[-1].secure, app.requests[-1].host) == (True, host)
+        assert app.requests[-1].headers["host"] == "example.com"
+    answer = await consider(
+        head(*PLAIN),
+        app.decide,
+        secure=False,
+        remote=THERE,
+        local=HERE,
+        observer=Observer(),
+        client=Client(THERE, True, "a@b"),
+    )
+    assert isinstance(answer, Response)
+    assert (answer.status, len(app.requests)) == (400, 2)
 
 
 async def test_a_plain_request_is_no_websocket() -> None:

@@ -11,8 +11,9 @@ import typer
 from wsframework.app import App
 from wsframework.chat import Chat
 from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
-from wsframework.cli.options import AllowHost, Format, Host, Level, Port
+from wsframework.cli.options import AllowHost, Format, Host, Level, Port, ProxyField, TrustedProxy
 from wsframework.errors import ConfigurationError
+from wsframework.forwarded import DEFAULT_FIELDS
 from wsframework.request import Address
 from wsframework.server import Server
 
@@ -29,6 +30,8 @@ def chat(
         bool, typer.Option("--no-history", help="Keep messages in memory only, until the server stops.")
     ] = False,
     allow_host: AllowHost = None,
+    trusted_proxy: TrustedProxy = None,
+    proxy_field: ProxyField = None,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
@@ -40,7 +43,7 @@ def chat(
         raise ConfigurationError("--no-history and --db exclude each other: keep the messages, or do not")
     set_up_logging(log_level, log_format)
     history = None if no_history else db or Path("chat.db")
-    app = App()
+    app = App(trusted_proxies=trusted_proxy or (), proxy_fields=proxy_field or DEFAULT_FIELDS)
     app.install(Chat(history=history))
 
     def announce(server: Server) -> None:

@@ -24,8 +24,10 @@ __all__ = [
     "Level",
     "Origin",
     "Port",
+    "ProxyField",
     "Subprotocol",
     "Timeout",
+    "TrustedProxy",
     "Url",
     "opening_of",
 ]
@@ -48,6 +50,27 @@ AllowHost = Annotated[
     ),
 ]
 """Hosts to answer to."""
+
+TrustedProxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NET",
+        help="Read what this reverse proxy says of its clients: a network such as 10.0.0.0/8, an address, or "
+        "'unix' for every peer on a unix socket. May be given several times. [default: those of the App]",
+    ),
+]
+"""Proxies to trust."""
+
+ProxyField = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Read this header field of trusted proxies: x-forwarded-for, x-forwarded-proto, "
+        "x-forwarded-host, or forwarded. May be given several times. Name only what your proxies write or "
+        "remove. [default: those of the App, else x-forwarded-for and x-forwarded-proto]",
+    ),
+]
+"""The fields in which proxies are believed."""
 
 Level = Annotated[LogLevel, typer.Option(help="Log records of this level and above.")]
 """The lowest level that is logged."""

@@ -11,7 +11,7 @@ import typer
 
 from wsframework.cli.importing import Target, load_app
 from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
-from wsframework.cli.options import AllowHost, Format, Host, Level, Port
+from wsframework.cli.options import AllowHost, Format, Host, Level, Port, ProxyField, TrustedProxy
 from wsframework.errors import ConfigurationError
 from wsframework.server import Server
 
@@ -32,6 +32,8 @@ def run(
         typer.Option(metavar="MODE", help="The unix socket's permissions, in octal, such as 660."),
     ] = None,
     allow_host: AllowHost = None,
+    trusted_proxy: TrustedProxy = None,
+    proxy_field: ProxyField = None,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
     ssl_cert: Annotated[
@@ -53,6 +55,7 @@ def run(
     context = _tls(ssl_cert, ssl_key)
     mode = _mode(unix_mode, unix)
     app = load_app(target)
+    app.proxies = app.proxies.extended(trusted_proxy or (), proxy_field)
     app.run(
         host or None,
         port,

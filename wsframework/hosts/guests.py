@@ -28,6 +28,7 @@ from wsframework.closes import SHUTTING_DOWN
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, unwrap_group
+from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.records import describe, record
 from wsframework.request import Address, Request, Response
@@ -46,6 +47,7 @@ class Application(Protocol):
     limits: Limits
     timeouts: Timeouts
     keepalive: Keepalive
+    proxies: Proxies
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -118,6 +120,7 @@ def make_server(app: Application, decide: Decide, *, secure: bool = False) -> Na
         timeouts=app.timeouts,
         keepalive=app.keepalive,
         secure=secure,
+        proxies=app.proxies,
         observers=app.observers,
     )
     # Its peers are real, though it does not listen itself.

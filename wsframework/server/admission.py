@@ -16,7 +16,9 @@ from typing import Literal, Protocol
 
 import trio
 
+from wsframework.authority import parse_address
 from wsframework.config import Limits
+from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.records import record
 from wsframework.request import Address
@@ -63,13 +65,16 @@ class Admission:
         refused: of those, closed because there were too many, or no descriptors.
     """
 
-    def __init__(self, limits: Limits, timers: Timers, observer: Observer) -> None:
+    def __init__(
+        self, limits: Limits, timers: Timers, observer: Observer, proxies: Proxies | None = None
+    ) -> None:
         self.open = 0
         self.accepted = 0
         self.refused = 0
         self._limits = limits
         self._timers = timers
         self._observer = observer
+        self._proxies = proxies
         self._connections = limits.connections
         self._by_network: Counter[str | bytes] = Counter()
         self._refusing = 0
@@ -103,26 +108,53 @@ class Admission:
         if self._connections is not None and self.open >= self._connections:
             self.refused += 1
             return False
-        crowded = self._limits.connections_per_address
-        if crowded is not None and remote.port is not None:
-            network = network_of(remote.host, self._limits)
-            if self._by_network[network] >= crowded:
-                self.refused += 1
-                return False
-            self._by_network[network] += 1
+        if self._limits.connections_per_address is not None and not self._enter(remote):
+            self.refused += 1
+            return False
         self.open += 1
         if self.open > self._peak:
             self._peak = self.open
         return True
 
+    def identify(self, client: Address) -> bool:
+        """Count the client of an admitted connection whose peer is a trusted proxy, unless it has too many.
+
+        The proxy itself was not counted. If this returns True, the connection is to depart as `client`.
+        """
+        if self._limits.connections_per_address is None or self._enter(client):
+            return True
+        self.refused += 1
+        self._observer.connection_refused(client)
+        return False
+
+    def _enter(self, remote: Address) -> bool:
+        network = self._network(remote)
+        if network is None:
+            return True
+        crowded = self._limits.connections_per_address
+        if crowded is not None and self._by_network[network] >= crowded:
+            return False
+        self._by_network[network] += 1
+        return True
+
+    def _network(self, remote: Address) -> str | bytes | None:
+        """Return what the connections of an address are counted by; None if they are not."""
+        if self._proxies is not None and self._proxies.trusts(remote):
+            return None
+        # A unix socket has no port; nor has a client whose proxy names none, but that one has an address.
+        if remote.port is None and parse_address(remote.host) is None:
+            return None
+        return network_of(remote.host, self._limits)
+
     def depart(self, remote: Address) -> None:
         """Count a connection out again that was admitted."""
         self.open -= 1
-        if self._limits.connections_per_address is not None and remote.port is not None:
-            network = network_of(remote.host, self._limits)
-            self._by_network[network] -= 1
-            if not self._by_network[network]:
-                del self._by_network[network]
+        if self._limits.connections_per_address is not None:
+            network = self._network(remote)
+            if network is not None:
+                self._by_network[network] -= 1
+                if not self._by_network[network]:
+                    del self._by_network[network]
         if not self.open and self._empty is not None:
             self._empty.set()
         if self.open * 4 < self._peak:

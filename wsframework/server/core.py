@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from wsframework.config import Limits, Timeouts
+from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.server.admission import Admission
 from wsframework.server.blocking import BlockedLoop
@@ -38,6 +39,7 @@ class Core:
 
     Attributes:
         limits: as given, like `timeouts` and `secure`.
+        proxies: whose header fields are read; None if no proxy is trusted.
         lifetime: from its start to its end.
         timers: the deadlines of all connections.
         observer: the log and the user's observers.
@@ -52,15 +54,22 @@ class Core:
     """
 
     def __init__(
-        self, *, limits: Limits, timeouts: Timeouts, secure: bool, observers: Iterable[Observer]
+        self,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        proxies: Proxies | None = None,
+        secure: bool,
+        observers: Iterable[Observer],
     ) -> None:
         self.limits = limits
         self.timeouts = timeouts
+        self.proxies = proxies if proxies is not None and proxies.any else None
         self.secure = secure
         self.lifetime = Lifetime(lambda error: self.observer.server_failed(error))
         self.timers = Timers(on_blocked=lambda seconds: self.blocked_loop.report(seconds))
         self.observer = Observers(observers, self.timers, self.lifetime.interrupt)
-        self.admission = Admission(limits, self.timers, self.observer)
+        self.admission = Admission(limits, self.timers, self.observer, self.proxies)
         self.blocked_loop = BlockedLoop(self.timers, self.observer)
         self.transports: set[FrameTransport] = set()
         self.sessions: set[Session] = set()

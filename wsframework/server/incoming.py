@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from wsframework.certificates import TLSEnd
 from wsframework.errors import HandshakeError
+from wsframework.forwarded import Client
 from wsframework.records import record
 from wsframework.request import Address, Response
 from wsframework.server.core import Core
@@ -55,6 +56,7 @@ class Incoming:
         remote: the client's address.
         local: ours.
         secure: whether it speaks TLS.
+        client: what a trusted proxy says of its client.
         on_left: called when the client leaves while the application decides about its GET or HEAD; the
             socket is closed then. A request of another method is not given up halfway, and its client may
             have closed one direction only, so its socket stays open for the answer.
@@ -75,6 +77,7 @@ class Incoming:
         "_timer",
         "_tls",
         "_upgraded",
+        "client",
         "dirty",
         "local",
         "on_left",
@@ -95,6 +98,7 @@ class Incoming:
         self.remote = remote
         self.local = local
         self.secure = tls is not None
+        self.client: Client | None = None
         self.on_left: Callable[[], None] | None = None
         self.dirty = False
         self._socket = socket

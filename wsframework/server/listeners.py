@@ -252,4 +252,6 @@ def address_of(sockaddr: object) -> Address:
             if "." in host:
                 host = host.removeprefix(_MAPPED)
         return Address(host, sockaddr[1])
-    return Address(sockaddr if isinstance(sockaddr, str) else "")
+    path = sockaddr if isinstance(sockaddr, str) else ""
+    # A client may bind its own end to any name, "192.0.2.1" too, and must not look like that address.
+    return Address(path if not path or path.startswith(("/", ".")) else f"./{path}")

@@ -29,6 +29,7 @@ import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.crashes import interrupt_in, unwrap_group
+from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.server.accepting import Accepted, HubListener, StreamListener
 from wsframework.server.core import Core
@@ -69,12 +70,15 @@ class NativeServer:
         limits: Limits,
         timeouts: Timeouts,
         keepalive: Keepalive,
+        proxies: Proxies | None = None,
         secure: bool = False,
         transport: TransportChoice = "auto",
         observers: Iterable[Observer] = (),
         poller: Callable[[], Poller] | None = None,
     ) -> None:
-        self.core = Core(limits=limits, timeouts=timeouts, secure=secure, observers=observers)
+        self.core = Core(
+            limits=limits, timeouts=timeouts, proxies=proxies, secure=secure, observers=observers
+        )
         self.requests = Requests(self.core, decide)
         self._keepalive = keepalive
         self._wants_hub = transport == "hub" or (transport == "auto" and hub_is_possible())

@@ -12,6 +12,7 @@ import attrs
 from wsframework.authority import is_host_field
 from wsframework.certificates import TLSEnd
 from wsframework.errors import HandshakeError
+from wsframework.forwarded import Client
 from wsframework.observer import Observer
 from wsframework.records import logger, record
 from wsframework.request import Address, Headers, Request, Response
@@ -62,6 +63,7 @@ async def consider(
     local: Address,
     observer: Observer,
     tls: TLSEnd | None = None,
+    client: Client | None = None,
 ) -> Opening | Response:
     """Check a head, have the application decide, and prepare the answer.
 
@@ -73,6 +75,7 @@ async def consider(
         local: ours.
         observer: is told of what is refused.
         tls: what knows the client's certificate, if it was asked for one.
+        client: what a trusted proxy says of its client; it goes before `secure` and the Host field.
 
     Cancellation: nothing is left behind.
     """
@@ -80,6 +83,11 @@ async def consider(
     # with an invalid field value" (RFC 9112 §3.2). The parser has seen to it that there is one.
     if not is_host_field(dict(head.headers).get("host", "")):
         return Response.error(400, "Host is not a name or an address with perhaps a port (RFC 9112 §3.2)")
+    host = None
+    if client is not None:
+        secure, host = client.secure, client.host
+        if host is not None and not is_host_field(host):
+            return Response.error(400, "the host that the proxy passes on is not a name or an address")
     upgrade: Upgrade | None = None
     debug = logger.isEnabledFor(logging.DEBUG)
     if is_upgrade(head.headers):
@@ -100,6 +108,7 @@ async def consider(
         remote=remote,
         local=local,
         peer_certificate=tls,
+        forwarded_host=host,
     )
     decision = await decide(request)
     if isinstance(decision, Response):

@@ -12,13 +12,14 @@ import trio
 
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in
+from wsframework.forwarded import Proxies
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.core import Core
 from wsframework.server.draining import contained
 from wsframework.server.http import Head
 from wsframework.server.incoming import Incoming
-from wsframework.server.opening import Opening, consider, draining_response
+from wsframework.server.opening import Opening, consider, crowded_response, draining_response
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
 from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding
@@ -57,6 +58,9 @@ class Requests:
 
     def start(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request, and serve it, in a task of its own."""
+        proxies = self._core.proxies
+        if proxies is not None and not self._identify(proxies, incoming, head):
+            return
         # Before the task runs: from here on the drain waits for it, and ends it when its time has come.
         self._core.deciding.add(incoming)
         try:
@@ -64,6 +68,19 @@ class Requests:
         except BaseException as error:
             self._core.lifetime.fail(error)  # no request could be served any more
             raise
+
+    def _identify(self, proxies: Proxies, incoming: Incoming | StreamIncoming, head: Head) -> bool:
+        """Find out whose request a trusted proxy passes on; answer a client that has too many connections."""
+        peer = incoming.remote
+        if not proxies.trusts(peer):
+            return True
+        client = proxies.client_of(peer, head.headers, secure=incoming.secure)
+        if not self._core.admission.identify(client.remote):
+            incoming.answer(crowded_response())
+            return False
+        incoming.remote, incoming.client = client.remote, client
+        record(logging.DEBUG, "request.forwarded", remote=client.remote, proxy=peer, secure=client.secure)
+        return True
 
     async def _serve(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request; answer it, or upgrade and run the handler. Nothing is raised."""
@@ -99,6 +116,7 @@ class Requests:
                     local=incoming.local,
                     observer=self._core.observer,
                     tls=incoming.tls,
+                    client=incoming.client,
                 )
             except GivenUp:
                 opening = None

@@ -10,6 +10,7 @@ import trio
 
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.errors import ConfigurationError
+from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.server.listeners import listen_on, open_tcp_listeners, open_unix_listener
 from wsframework.server.native import NativeServer, TransportChoice
@@ -31,6 +32,7 @@ async def serve(
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Keepalive,
+    proxies: Proxies | None = None,
     observers: Iterable[Observer] = (),
     transport: TransportChoice = "auto",
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -40,6 +42,7 @@ async def serve(
     Args:
         decide: what every request gets.
         sockets: bound sockets to listen on, instead of `host`, `port` and `unix_path`.
+        proxies: the proxies whose header fields are read.
         observers: are told of events, after the log.
 
     Raises:
@@ -66,6 +69,7 @@ async def serve(
         limits=limits,
         timeouts=timeouts,
         keepalive=keepalive,
+        proxies=proxies,
         secure=ssl is not None,
         transport=transport,
         observers=observers,
@@ -80,6 +84,7 @@ async def serve_streams(
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Keepalive,
+    proxies: Proxies | None = None,
     observers: Iterable[Observer] = (),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -97,6 +102,7 @@ async def serve_streams(
         limits=limits,
         timeouts=timeouts,
         keepalive=keepalive,
+        proxies=proxies,
         secure=secure,
         observers=observers,
     )

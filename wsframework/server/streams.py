@@ -17,6 +17,7 @@ import trio
 from wsframework.certificates import TLSEnd
 from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import HandshakeError
+from wsframework.forwarded import Client
 from wsframework.records import describe, record
 from wsframework.request import Address, Response
 from wsframework.server.core import Core
@@ -52,9 +53,13 @@ class StreamIncoming:
         remote: the peer's address.
         local: ours.
         secure: whether the request came over TLS.
+        client: what a trusted proxy says of its client.
         gone: whether the peer left while the application was deciding.
         on_left: called when it does, if the decision is no longer needed.
     """
+
+    # Of the class, because only connections behind a trusted proxy have their own.
+    client: Client | None = None
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class MemoryServer:
         self.app = app
         self._host = _host_of(app)
         self._server: Server | None = None
-        self._links: dict[Address, Link] = {}
+        self._links: list[Link] = []
 
     @property
     def server(self) -> Server:
@@ -171,8 +171,14 @@ class MemoryServer:
     def _open(self, pair: Pair) -> tuple[trio.abc.Stream, Link]:
         ours, theirs = pair()
         remote = Address("127.0.0.1", next(_ports))
-        link = self._links[remote] = Link()
-        self.server.serve_soon(theirs, remote, _LOCAL)
+        link = Link()
+        self._links.append(link)
+        # Not found again by its address: a trusted proxy, which a test may be, names another one.
+        token = _current_link.set(link)
+        try:
+            self.server.serve_soon(theirs, remote, _LOCAL)
+        finally:
+            _current_link.reset(token)
         return ours, link
 
     async def _decide(self, request: Request) -> Acceptance | Response:
@@ -182,17 +188,13 @@ class MemoryServer:
         return decision
 
     async def _watch(self, handler: Callable[[Connection], Awaitable[object]], ws: Connection) -> None:
-        link = self._links[ws.request.remote]
+        link = _current_link.get()
+        assert link is not None
         link.task = trio.lowlevel.current_task()
         try:
             await handler(ws)
         finally:
             link.finished.set()
-
-    def _note_crash(self, remote: Address, error: BaseException) -> None:
-        link = self._links.get(remote)
-        if link is not None and link.crash is None:
-            link.crash = error
 
 
 def _host_of(app: App) -> str:
@@ -211,20 +213,25 @@ def _host_of(app: App) -> str:
 
 
 class _CrashObserver(Observer):
-    """Passes on what crashed, and for which client."""
-
-    def __init__(self, note: Callable[[Address, BaseException], None]) -> None:
-        self._note = note
+    """Keeps what crashed, for the client whose connection it was."""
 
     def handler_crashed(self, request: Request, handler: str, error: BaseException) -> None:
         """A handler of WebSocket or HTTP raised an exception."""
-        self._note(request.remote, error)
+        _note_crash(error)
 
     def guard_crashed(self, request: Request, guard: str, error: BaseException) -> None:
         """A guard raised an exception."""
-        self._note(request.remote, error)
+        _note_crash(error)
 
 
+def _note_crash(error: BaseException) -> None:
+    link = _current_link.get()
+    if link is not None and link.crash is None:
+        link.crash = error
+
+
+_current_link: ContextVar[Link | None] = ContextVar("wsframework.testing.link", default=None)
+"""Of the client whose connection a task serves: tasks inherit it from the one that connected."""
 _serving: ContextVar[tuple[MemoryServer, ...]] = ContextVar("wsframework.testing.serving", default=())
 
 
@@ -251,7 +258,8 @@ async def serve(app: App) -> AsyncIterator[MemoryServer]:
                     limits=app.limits,
                     timeouts=app.timeouts,
                     keepalive=app.keepalive,
-                    observers=(_CrashObserver(memory._note_crash), *app.observers),
+                    proxies=app.proxies,
+                    observers=(_CrashObserver(), *app.observers),
                 )
                 memory._server = await nursery.start(start)
                 _serving.set((*_serving.get(), memory))
