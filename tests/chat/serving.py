@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 import trio.testing
 
-from wsframework import Address, App, CloseFrame, Server
+from wsframework import Address, App, CloseFrame, Limits, Server
+from wsframework.chat import Chat, Rate
 from wsframework.wire import (
     CloseReceived,
     Decoder,
@@ -24,6 +26,7 @@ from wsframework.wire import (
 )
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+NO_LIMIT = Rate(per_second=1e9, burst=10**9)
 MASK = b"\x01\x02\x03\x04"
 
 
@@ -114,3 +117,13 @@ async def connect(server: Server, path: str, *, subprotocol: str | None = None) 
     assert head.startswith(b"HTTP/1.1 101 "), head.decode()
     assert accept_key(KEY).encode() in head
     return Peer(stream, head, rest)
+
+
+@asynccontextmanager
+async def chatting(*, limits: Limits | None = None, **options: Any) -> AsyncIterator[tuple[Server, Chat]]:
+    chat = Chat(**{"rate": NO_LIMIT, **options})
+    app = App(limits=limits)
+    app.install(chat)
+    async with serving(app) as server:
+        with trio.fail_after(10):
+            yield server, chat

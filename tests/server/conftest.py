@@ -11,9 +11,11 @@ import pytest
 import trio
 import trustme
 
+from tests.server.desk import Desk
 from tests.server.framed import Make, Transport
 from wsframework.config import Limits, Timeouts
-from wsframework.server.hub import tune
+from wsframework.server.core import Core
+from wsframework.server.hub import Hub, tune
 from wsframework.server.pollers import EpollPoller, Poller, SelectorPoller
 from wsframework.timers import Timers
 
@@ -63,3 +65,40 @@ async def make() -> AsyncIterator[Make]:
         nursery.start_soon(timers.run)
         yield make
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def hub(poller: Poller) -> AsyncIterator[Hub]:
+    """A hub that runs."""
+    hub = Hub(poller)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        yield hub
+        nursery.cancel_scope.cancel()
+    hub.close()
+
+
+@pytest.fixture
+async def core_and_hub() -> AsyncIterator[tuple[Core, Hub]]:
+    core = Core(
+        limits=Limits(head_bytes=1000),
+        timeouts=Timeouts(handshake=0.1, close=0.1),
+        secure=False,
+        observers=(),
+    )
+    hub = Hub()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        nursery.start_soon(core.timers.run)
+        with trio.fail_after(15):
+            yield core, hub
+        nursery.cancel_scope.cancel()
+    hub.close()
+
+
+@pytest.fixture
+async def desk(core_and_hub: tuple[Core, Hub]) -> AsyncIterator[Desk]:
+    desk = Desk(*core_and_hub)
+    yield desk
+    if desk.listener.fileno() >= 0:
+        desk.pollee.close()

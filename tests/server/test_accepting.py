@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from tests.server.desk import Poor
 from tests.server.serving import until
-from tests.server.test_incoming import Poor
 from wsframework.config import Limits
 from wsframework.observer import Observer
 from wsframework.server.accepting import Accepted, StreamListener

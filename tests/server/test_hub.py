@@ -6,81 +6,17 @@ import logging
 import select
 import socket as stdlib_socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
 
 from tests.server.conftest import Pair
+from tests.server.hubs import Watcher, turn
 from wsframework.server import hub as hub_module
 from wsframework.server.hub import Hub, tune, unsent_bytes
 from wsframework.server.pollers import READ, WRITE, EpollPoller, Poller, SelectorPoller
-
-
-@pytest.fixture
-async def hub(poller: Poller) -> AsyncIterator[Hub]:
-    """A hub that runs."""
-    hub = Hub(poller)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hub.run)
-        yield hub
-        nursery.cancel_scope.cancel()
-    hub.close()
-
-
-class Watcher:
-    """A pollee that remembers what happened to it."""
-
-    def __init__(self, hub: Hub, socket: stdlib_socket.socket) -> None:
-        self.dirty = False
-        self.events: list[int] = []
-        self.received = b""
-        self.flushes = 0
-        self.queued = False
-        self.steps = 0
-        self.steps_wanted = 0
-        self.aborted = False
-        self.cause = ""
-        self.mistake: BaseException | None = None
-        self.protected: set[bool] = set()
-        self._hub = hub
-        self._socket = socket
-
-    def on_ready(self, events: int, now: float) -> None:
-        self.events.append(events)
-        self.protected.add(trio.lowlevel.currently_ki_protected())
-        if self.mistake is not None:
-            raise self.mistake
-        if events & READ:
-            self.received += self._socket.recv(100)
-        if events & WRITE:
-            self._hub.ask(self._socket.fileno(), READ)
-
-    def flush(self) -> None:
-        self.flushes += 1
-        self.protected.add(trio.lowlevel.currently_ki_protected())
-        if self.mistake is not None:
-            raise self.mistake
-
-    def go_on(self, now: float) -> None:
-        self.steps += 1
-        self.protected.add(trio.lowlevel.currently_ki_protected())
-        if self.mistake is not None:
-            raise self.mistake
-        if self.steps < self.steps_wanted:
-            self._hub.again(self)
-
-    def abort(self, cause: str) -> None:
-        self.aborted = True
-        self.cause = cause
-        self._hub.remove(self._socket.fileno())
-        self._socket.close()
-
-
-async def turn() -> None:
-    """Let the hub do what is to be done."""
-    await trio.testing.wait_all_tasks_blocked(0.005)
 
 
 async def test_a_pollee_is_called_with_what_is_ready(hub: Hub, pair: Pair) -> None:
@@ -409,46 +345,6 @@ async def test_a_mistake_in_one_pollee_is_logged_and_ends_only_that_one(
         theirs.close()
 
 
-async def test_what_is_dirty_is_flushed_once_at_the_end_of_the_turn(hub: Hub, pair: Pair) -> None:
-    watcher = Watcher(hub, pair[0])
-    await turn()
-    for _ in range(10):
-        hub.mark_dirty(watcher)
-    assert (watcher.flushes, watcher.dirty) == (0, True)
-    await turn()
-    assert (watcher.flushes, watcher.dirty) == (1, False)
-    hub.mark_dirty(watcher)
-    await turn()
-    assert watcher.flushes == 2
-
-
-async def test_a_mistake_in_a_flush_is_logged_and_the_others_are_flushed(
-    hub: Hub, pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
-    watchers = [Watcher(hub, pair[0]) for _ in range(3)]
-    watchers[1].mistake = ZeroDivisionError("a mistake of ours")
-    for watcher in watchers:
-        hub.mark_dirty(watcher)
-    await turn()
-    assert [watcher.flushes for watcher in watchers] == [1, 1, 1]
-    assert [watcher.aborted for watcher in watchers] == [False, True, False]
-    assert len(caplog.records) == 1
-
-
-async def test_thousands_of_flushes_let_other_tasks_have_their_turn(
-    hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub_module, "_WRITE_SECONDS", 0)
-    watchers = [Watcher(hub, pair[0]) for _ in range(100)]
-    for watcher in watchers:
-        hub.mark_dirty(watcher)
-    seen: list[int] = []
-    while sum(watcher.flushes for watcher in watchers) < 100:
-        await trio.lowlevel.checkpoint()
-        seen.append(sum(watcher.flushes for watcher in watchers))
-    assert len(seen) >= 5
-
-
 async def test_closing_drops_what_is_left(poller: Poller, pair: Pair) -> None:
     hub = Hub(poller)
     watcher = Watcher(hub, pair[0])
@@ -476,22 +372,6 @@ async def test_closing_drops_everybody_even_if_one_cannot_be_dropped(
     close_all(hub, pairs)
 
 
-async def test_what_is_dirty_can_be_flushed_without_the_hubs_tasks(
-    poller: Poller, pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
-    hub = Hub(poller)
-    watchers = [Watcher(hub, pair[0]) for _ in range(3)]
-    watchers[0].mistake = ZeroDivisionError("a mistake of ours")
-    for watcher in watchers:
-        hub.mark_dirty(watcher)
-    hub.flush_now()
-    hub.flush_now()
-    assert [watcher.flushes for watcher in watchers] == [1, 1, 1]
-    assert [watcher.aborted for watcher in watchers] == [True, False, False]
-    assert not any(watcher.dirty for watcher in watchers)
-    hub.close()
-
-
 def test_a_socket_tells_what_it_has_not_sent(pair: Pair) -> None:
     ours, _ = pair
     assert unsent_bytes(ours.fileno()) == 0
@@ -507,62 +387,3 @@ def test_a_tuned_socket_does_not_block_and_does_not_wait_to_fill_packets() -> No
         tune(socket)
         assert socket.gettimeout() == 0
         assert socket.getsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY)
-
-
-async def test_waiting_for_a_flush_ends_with_it_and_with_the_hub(pair: Pair, poller: Poller) -> None:
-    hub = Hub(poller)
-    watcher = Watcher(hub, pair[0])
-    hub.mark_dirty(watcher)
-    await hub.flushed(watcher)  # nothing flushes, so there is nothing to wait for
-    hub.flush_now()
-    watcher.flushes = 0
-    flushes: list[int] = []
-
-    async def wait() -> None:
-        await hub.flushed(watcher)
-        flushes.append(watcher.flushes)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hub.run)
-        await trio.testing.wait_all_tasks_blocked()
-        hub.mark_dirty(watcher)
-        await wait()
-        assert flushes == [1]
-        # The hub may fail in the same moment: whoever waits must not wait for ever.
-        hub.mark_dirty(watcher)
-        nursery.start_soon(wait)
-        nursery.cancel_scope.cancel()
-    assert len(flushes) == 2
-    await hub.flushed(watcher)
-    hub.close()
-
-
-async def test_a_keyboard_interrupt_cannot_strike_while_a_task_begins_to_wait_for_a_flush(
-    hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    protected: set[bool] = set()
-    wait = trio.lowlevel.wait_task_rescheduled
-
-    async def watched(abort: Callable[[object], trio.lowlevel.Abort]) -> object:
-        protected.add(trio.lowlevel.currently_ki_protected())
-        return await wait(abort)
-
-    await trio.testing.wait_all_tasks_blocked()
-    monkeypatch.setattr(hub_module, "wait_task_rescheduled", watched)
-    watcher = Watcher(hub, pair[0])
-    hub.mark_dirty(watcher)
-    assert not trio.lowlevel.currently_ki_protected()
-    await hub.flushed(watcher)
-    assert protected == {True}
-
-
-async def test_waiting_for_a_flush_outlasts_turns_that_end_before_it(
-    hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub_module, "_WRITE_SECONDS", -1)  # every turn ends after the first look at the clock
-    watchers = [Watcher(hub, pair[0]) for _ in range(40)]
-    await trio.testing.wait_all_tasks_blocked()
-    for watcher in watchers:
-        hub.mark_dirty(watcher)
-    await hub.flushed(watchers[-1])
-    assert [watcher.flushes for watcher in watchers] == [1] * 40
