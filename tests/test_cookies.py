@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import string
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -213,6 +213,13 @@ def test_the_largest_cookie_and_those_with_prefixes_are_set() -> None:
         ({"max_age": 1.5}, "cookie 'session': max_age is an int, in seconds, not float"),
         ({"max_age": timedelta(days=1)}, "cookie 'session': max_age is an int, in seconds, not timedelta"),
         ({"max_age": False}, "cookie 'session': max_age is an int, in seconds, not bool"),
+        ({"max_age": "60"}, "cookie 'session': max_age is an int, in seconds, not str"),
+        ({"expires": 3600}, "cookie 'session': expires is a datetime, not int"),
+        ({"expires": timedelta(days=1)}, "cookie 'session': expires is a datetime, not timedelta"),
+        ({"expires": date(2030, 1, 1)}, "cookie 'session': expires is a datetime, not date"),
+        ({"path": None}, "cookie 'session': path is a str, not NoneType"),
+        ({"path": b"/"}, "cookie 'session': path is a str, not bytes"),
+        ({"domain": b"club.example"}, "cookie 'session': domain is a str, not bytes"),
     ],
 )
 def test_wrong_types_are_named(attributes: dict[str, Any], message: str) -> None:

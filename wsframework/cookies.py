@@ -30,6 +30,12 @@ _FIRST_YEAR = 1601  # browsers pass over an earlier date: the cookie stays for t
 _NO_COOKIE_OCTET = re.compile(r"[^!#-+\--:<-\[\]-~]")
 _QUOTED = re.compile(r'"([^"]*)"')
 _PATH = re.compile(r"/[ -:<-~]*+")
+_TYPES: dict[str, tuple[type, str]] = {
+    "max_age": (int, "an int, in seconds"),
+    "expires": (datetime, "a datetime"),
+    "path": (str, "a str"),
+    "domain": (str, "a str"),
+}
 _DOMAIN = re.compile(r"[0-9A-Za-z_\-]++(?:\.[0-9A-Za-z_\-]++)*+")
 
 
@@ -99,13 +105,14 @@ def set_cookie_field(
     Raises:
         ValueError: a part cannot stand in the field, or a browser would ignore the cookie. The value, which
             may be a secret, is not repeated.
-        TypeError: `name` or `value` is no `str`, or `max_age` no `int`.
+        TypeError: an argument is of another type.
 
     Source: RFC 6265 §4.1.
     """
     _check_pair(name, value)
-    if max_age is not None:
-        _check_max_age(name, max_age)
+    _check_types(name, max_age=max_age, expires=expires, path=path, domain=domain)
+    if max_age is not None and max_age < 0:
+        raise _wrong(name, f"max_age is a number of seconds, or 0 to delete it, not {max_age}")
     if max_age == 0:
         # "max-age-av" begins with a digit that is not zero. RFC 6265 §3.1 deletes a cookie like this.
         max_age, expires = None, _EPOCH
@@ -152,6 +159,14 @@ def _check_pair(name: str, value: str) -> None:
         raise _wrong(name, f"browsers ignore a name and value of more than {_MOST_CHARS} bytes")
 
 
+def _check_types(name: str, **values: object) -> None:
+    for argument, value in values.items():
+        kind, what = _TYPES[argument]
+        optional = value is None and argument != "path"
+        if not optional and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise TypeError(f"cookie {name!r}: {argument} is {what}, not {type(value).__name__}")
+
+
 def _check_security(
     name: str,
     path: str,
@@ -175,13 +190,6 @@ def _check_security(
             raise _wrong(name, f"{what} needs secure=True")
     if of_this_host and (path != "/" or domain is not None):
         raise _wrong(name, 'its prefix needs path="/" and no domain')
-
-
-def _check_max_age(name: str, max_age: object) -> None:
-    if not isinstance(max_age, int) or isinstance(max_age, bool):
-        raise TypeError(f"cookie {name!r}: max_age is an int, in seconds, not {type(max_age).__name__}")
-    if max_age < 0:
-        raise _wrong(name, f"max_age is a number of seconds, or 0 to delete it, not {max_age}")
 
 
 def _date(name: str, expires: datetime) -> str:
