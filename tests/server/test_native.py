@@ -67,7 +67,8 @@ async def test_it_counts_connections(transport: TransportChoice, poller: Callabl
             assert server.statistics().refused == 1
             await stream.aclose()
         await until(lambda: not server.statistics().connections)
-        assert server.statistics().websockets == 0
+        # Over streams the socket is closed a moment after it was counted out.
+        await until(lambda: not server.statistics().websockets)
 
 
 # Messages and pages in every way
