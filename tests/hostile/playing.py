@@ -436,7 +436,9 @@ class Play:
             raise _Return
 
     async def _reject(self, part: Part, ws: object, step: Step) -> None:
-        raise Reject(step.values[0])
+        status, close = step.values
+        part.closed = part.closed or close is not None
+        raise Reject(status, close=close)
 
     async def _raise(self, part: Part, ws: object, step: Step) -> None:
         part.raised += 1

@@ -88,7 +88,8 @@ class Author:
             return ()
         steps = self._outside()
         if self._chance.random() < 0.3:
-            steps = (*steps, Step("reject", (self._chance.choice((302, 403, 503)),)))
+            refusal = self._chance.choice(((302, None), (403, None), (503, None), (401, 4401)))
+            steps = (*steps, Step("reject", refusal))
         return steps
 
     def wrapper(self) -> tuple[Program, Program]:
