@@ -11,7 +11,18 @@ import sys
 import time
 from contextlib import suppress
 
-from tests.hostile.raw import BINARY, CONTINUATION, PING, PONG, TEXT, Client, Ended, compress, frame
+from tests.hostile.raw import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Client,
+    Ended,
+    compress,
+    empty_blocks,
+    frame,
+)
 
 __all__ = ["KINDS"]
 
@@ -32,6 +43,7 @@ KINDS: dict[str, tuple[str, bytes, bytes, bool]] = {
     "large messages": ("/echo", b"", frame(BINARY, b"x" * 900_000), True),
     "compressed": ("/deflate", b"", frame(BINARY, compress(b"x"), rsv=0x40) * 10_000, True),
     "bombs": ("/deflate", b"", frame(BINARY, compress(bytes(1_000_000)), rsv=0x40) * 50, True),
+    "empty blocks": ("/deflate", b"", frame(BINARY, empty_blocks(1_000_000), rsv=0x40), True),
     "text to check": ("/echo", b"", frame(TEXT, "\u00e9\U0001f600".encode() * 150_000), True),
     "two messages in turn": (
         "/echo",

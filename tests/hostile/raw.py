@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 
-__all__ = ["Client", "Ended", "ask", "compress", "connect", "frame", "request"]
+__all__ = ["Client", "Ended", "ask", "compress", "connect", "empty_blocks", "frame", "request"]
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 TEXT, BINARY, CLOSE, PING, PONG, CONTINUATION = 1, 2, 8, 9, 10, 0
@@ -55,6 +55,14 @@ def compress(payload: bytes) -> bytes:
     """Compress one message as permessage-deflate does, without a history."""
     stream = zlib.compressobj(9, zlib.DEFLATED, -15)
     return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def empty_blocks(size: int) -> bytes:
+    """Return a compressed message that inflates to nothing: each of its blocks has tables and no data."""
+    blocks, bits = 0x46AFF90000000000081C004, 91
+    while bits < 8 * size:
+        blocks, bits = blocks | blocks << bits, 2 * bits
+    return blocks.to_bytes((bits + 7) // 8, "little")[:size]
 
 
 def connect(

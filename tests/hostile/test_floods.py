@@ -71,6 +71,16 @@ def test_a_flood_lets_an_innocent_echo_within_60_ms(kind: str) -> None:
         attack(target, kind, 1.0)
 
 
+@linux_only
+def test_compressed_bytes_that_inflate_to_nothing_do_not_block_the_loop() -> None:
+    with serving() as target:
+        with target.connect(seconds=30) as innocent, flooding(target, "empty blocks", FLOODERS, 30):
+            until = time.monotonic() + 3.0
+            while time.monotonic() < until:
+                innocent.echo()
+        assert not target.records("loop.blocked")
+
+
 @pytest.mark.attack
 @linux_only
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])

@@ -339,3 +339,68 @@ def test_small_compressed_messages_are_counted_together() -> None:
     while decoder.stopped:
         calls.append(decoder.feed())
     assert [len(call) for call in calls] == [14, 14, 14, 14, 4]
+
+
+class Counting(Inflater):
+    """Takes note of how many compressed bytes it got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0
+
+    def inflate(self, chunk: bytes, max_output: int | None) -> bytes:
+        self.taken += len(chunk)
+        return super().inflate(chunk, max_output)
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 65_536, 300_000])
+@pytest.mark.parametrize("frame_bytes", [300, 20_000, 200_000], ids="frames of {}".format)
+def test_one_call_takes_a_bounded_number_of_compressed_bytes_and_loses_none(
+    pieces: int, frame_bytes: int
+) -> None:
+    """However little they inflate to: there are blocks that hold nothing but their own tables."""
+    random.seed(1)
+    text = random.randbytes(130_000)  # it cannot be compressed
+    payload = Deflater().compress(text)
+    cut = [payload[at : at + frame_bytes] for at in range(0, len(payload), frame_bytes)]
+    frames = [
+        masked(BINARY if number == 0 else CONTINUATION, part, fin=part is cut[-1], rsv1=number == 0)
+        for number, part in enumerate(cut)
+    ]
+    data = b"".join([*frames, masked(Opcode.PING, b"behind")])
+    if pieces == 1:
+        data = data[:3000] if frame_bytes == 300 else data[:40_000]  # byte by byte, a part will do
+    inflater = Counting()
+    decoder = Decoder(
+        max_message_bytes=200_000,
+        inflater=inflater,
+        budget=Budget(inflated_bytes=65_536, unpaid_frames=None),
+    )
+    events: list[Event] = []
+    for at in range(0, len(data), pieces):
+        piece = data[at : at + pieces]
+        while piece or decoder.stopped:
+            before = inflater.taken
+            events += decoder.feed(bytearray(piece))
+            assert inflater.taken - before <= 16 * 1024 + 4
+            piece = b""
+    if pieces != 1:
+        assert events == [text, Ping(b"behind")]
+
+
+def test_bytes_that_come_while_a_compressed_frame_waits_are_kept_in_order() -> None:
+    random.seed(2)
+    text = random.randbytes(90_000)
+    data = masked(BINARY, Deflater().compress(text), rsv1=True) + masked(Opcode.PING, b"behind")
+    decoder = Decoder(
+        max_message_bytes=100_000,
+        inflater=Inflater(),
+        budget=Budget(inflated_bytes=65_536, unpaid_frames=None),
+    )
+    events: list[Event] = []
+    for at in range(0, len(data), 30_000):
+        events += decoder.feed(data[at : at + 30_000])
+        assert decoder.stopped
+    while decoder.stopped:
+        events += decoder.feed()
+    assert events == [text, Ping(b"behind")]

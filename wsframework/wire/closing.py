@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from wsframework.closes import Closed, CloseFrame
+from wsframework.closes import CloseCode, Closed, CloseFrame, is_valid_close_code
+from wsframework.wire.events import ProtocolViolation, protocol_error
 from wsframework.wire.frames import encode_close
 
-__all__ = ["CloseState", "ClosingHandshake"]
+__all__ = ["CloseState", "ClosingHandshake", "read_close"]
 
 
 class CloseState(Enum):
@@ -128,3 +129,24 @@ class ClosingHandshake:
 
     def _step(self, step: _Step) -> None:
         self.state = _TABLE[self.state].get(step, self.state)
+
+
+def read_close(payload: bytes) -> CloseFrame:
+    """Read the payload of a Close frame.
+
+    Raises:
+        ProtocolViolation: 1002 or 1007; it may not be one.
+    """
+    # "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer [...] Following
+    # the 2-byte integer, the body MAY contain UTF-8-encoded data" (§5.5.1)
+    if not payload:
+        return CloseFrame(CloseCode.NO_STATUS_RECEIVED)
+    if len(payload) == 1:
+        raise protocol_error("a Close frame has half a close code")
+    code = int.from_bytes(payload[:2], "big")
+    if not is_valid_close_code(code):
+        raise protocol_error(f"close code {code} may not be sent")
+    try:
+        return CloseFrame(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        raise ProtocolViolation(CloseCode.INVALID_PAYLOAD, "invalid UTF-8 in a close reason") from None

@@ -7,7 +7,16 @@ import attrs
 from wsframework.closes import CloseCode, CloseFrame
 from wsframework.errors import WSFrameworkError
 
-__all__ = ["CloseReceived", "Event", "Failure", "Ping", "Pong", "ProtocolViolation", "too_big"]
+__all__ = [
+    "CloseReceived",
+    "Event",
+    "Failure",
+    "Ping",
+    "Pong",
+    "ProtocolViolation",
+    "protocol_error",
+    "too_big",
+]
 
 
 @attrs.frozen
@@ -62,3 +71,8 @@ def too_big(max_message_bytes: int) -> ProtocolViolation:
     return ProtocolViolation(
         CloseCode.MESSAGE_TOO_BIG, f"a message has more than {max_message_bytes} bytes, the limit here"
     )
+
+
+def protocol_error(reason: str) -> ProtocolViolation:
+    """Return what fails a connection with 1002."""
+    return ProtocolViolation(CloseCode.PROTOCOL_ERROR, reason)

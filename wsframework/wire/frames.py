@@ -1,4 +1,4 @@
-"""Encode frames (RFC 6455 §5.2).
+"""Encode frames (RFC 6455 §5.2), and read the lengths in their headers.
 
        0                   1                   2                   3
        0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -19,20 +19,22 @@ the client" (§5.1).
 from __future__ import annotations
 
 from wsframework.closes import CloseCode, check_close
+from wsframework.wire.events import protocol_error
 from wsframework.wire.implementations import choose
 from wsframework.wire.masking import apply_mask
 from wsframework.wire.opcodes import Opcode
 
 __all__ = [
     "MAX_CONTROL_PAYLOAD",
+    "close_payload",
     "encode_close",
     "encode_frame",
     "encode_message",
     "encode_ping",
     "encode_pong",
-    "close_payload",
-    "pure_encode_message",
+    "extended_length",
     "frame_header",
+    "pure_encode_message",
 ]
 
 MAX_CONTROL_PAYLOAD = 125
@@ -161,3 +163,19 @@ def encode_pong(payload: bytes = b"") -> bytes:
         ValueError: more than 125 bytes of payload.
     """
     return frame_header(Opcode.PONG, len(payload)) + payload
+
+
+def extended_length(field: bytes) -> int:
+    """Read a payload length of 2 or 8 bytes.
+
+    Raises:
+        ProtocolViolation: 1002; a shorter form would have done, or the length has 64 bits.
+    """
+    length = int.from_bytes(field, "big")
+    # "in all cases, the minimal number of bytes MUST be used to encode the length" (§5.2)
+    if length < (126 if len(field) == 2 else 65536):
+        raise protocol_error(f"a length of {length} is written in {len(field)} bytes, not in the fewest")
+    # "the most significant bit MUST be 0" (§5.2)
+    if length >> 63:
+        raise protocol_error("a 64-bit length has its most significant bit set")
+    return length
