@@ -123,7 +123,11 @@ async def test_a_program_can_speak_and_listen(caplog: pytest.LogCaptureFixture) 
         assert heard[0] == message
         assert [(one.name, one.room, one.text) for one in heard[1:]] == [("Ada", "lobby", "thank you")]
         assert "a listener of the chat failed at message 2" in caplog.text
-        assert (await ada.ask("name", name="clock"))["code"] == "name_taken"
+        for name in ("clock", "Cl\u043eck\ufe0f", "C1ock"):
+            assert (await ada.ask("name", name=name))["code"] == "name_taken"
+        for name in ("\u3164", "Clock\u202e"):
+            assert (await ada.ask("name", name=name))["code"] == "invalid"
+        assert (await ada.ask("name", name="\u2764\ufe0f Ada"))["name"] == "\u2764\ufe0f Ada"
         with pytest.raises(ValueError, match="a text has"):
             await chat.say("lobby", "", name="Clock")
     with pytest.raises(HistoryError):

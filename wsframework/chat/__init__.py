@@ -4,9 +4,9 @@
     app.install(Chat(history="chat.db"))
     app.run(port=3000)
 
-It is made with nothing but wsframework's public names. Bottom-up: `names`, `rate`, `protocol`, `history`,
-`journal`; then the two conversations, `plain` and `superchat`; beside them `page`; at the top `plugin`. The
-protocol is in docs/chat.md.
+It is made with nothing but wsframework's public names. Bottom-up: `skeletons`, `names`, `rate`, `protocol`,
+`history`, `journal`; then the two conversations, `plain` and `superchat`; beside them `page`; at the top
+`plugin`. The protocol is in docs/chat.md.
 """
 
 from wsframework.chat.messages import HistoryError, Message, Retention

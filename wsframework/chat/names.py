@@ -1,16 +1,22 @@
 """Which names clients and rooms may have, and which client has which name.
 
-Two names are the same when they look the same but for case and for the width or shape of letters: they are
-compared after NFKC and case folding (Unicode's own notion of a loose match). Letters of different scripts
-that merely look alike are different letters here.
+A name is shown as it was typed, and compared by its *keys*: two names that share one are the same. A key is
+the skeleton (UTS #39) of what the Nickname profile of PRECIS (RFC 8266) makes of the name without its
+invisible characters. There are two, because letters look alike in the case in which they are shown: one with
+case folding, by which "ADA" is "Ada", and one without, by which "lda" is "Ida".
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
+
+from precis_i18n import get_profile
+
+from wsframework.chat.skeletons import skeleton
 
 __all__ = [
     "NAME_CHARS",
@@ -20,17 +26,33 @@ __all__ = [
     "clean_name",
     "clean_room",
     "clean_text",
-    "name_key",
+    "name_keys",
 ]
 
-HolderT = TypeVar("HolderT")
+HolderT = TypeVar("HolderT", bound=Hashable)
 
 NAME_CHARS = 32
 ROOM_CHARS = 32
 
+_TYPED_CHARS = 4 * NAME_CHARS
+"""More are refused unseen: normalization takes time quadratic in the length of a run of combining marks."""
+
+_UNFOLDED_CHARS = 2 * NAME_CHARS
+"""A character can stand for 18 (U+FDFA), each of which is looked up."""
+
 # Cc control, Cf format (direction overrides, zero width), Cs surrogates, Co private use, Cn unassigned,
-# Zl and Zp line breaks: what would let a name look like another one, or break out of its line.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Zl and Zp line breaks: what would break out of its line, or turn its neighbours round.
+_FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+_JOINERS = frozenset("\u200c\u200d").union(map(chr, range(0xE0020, 0xE0080)))
+"""Format characters of emoji (UTS #51: joiners, tags of flags) and of words in some scripts."""
+
+_BLANKS = dict.fromkeys((0x2800, 0x1D159, 0x16FE4, 0x13441, 0x13442), " ")
+"""What looks like a space and is none to Unicode: a Braille pattern without dots, a note without a head, …"""
+
+_FOLDED = get_profile("NicknameCaseMapped:CaseFold")
+_SHOWN = get_profile("NicknameCasePreserved")
+_is_ignorable = _SHOWN.base.ucd.default_ignorable
 
 _ROOM = re.compile(r"\w[\w-]*")
 _SPACES = re.compile(r"\s+")
@@ -42,17 +64,39 @@ def clean_name(name: str) -> str:
     Raises:
         ValueError: it is empty, too long, has nothing visible, or something that must not be in a name.
     """
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in name[:_TYPED_CHARS]):
         raise ValueError("a name has no lone surrogates")
-    cleaned = _SPACES.sub(" ", unicodedata.normalize("NFC", name)).strip()
+    cleaned = ""
+    if len(name) <= _TYPED_CHARS:
+        cleaned = _SPACES.sub(" ", unicodedata.normalize("NFC", name)).strip()
     if not cleaned or len(cleaned) > NAME_CHARS:
         raise ValueError(f"a name has 1 to {NAME_CHARS} characters")
-    categories = [unicodedata.category(char) for char in cleaned]
-    if not _INVISIBLE.isdisjoint(categories):
+    if any(unicodedata.category(char) in _FORBIDDEN and char not in _JOINERS for char in cleaned):
         raise ValueError("a name has no control, format or unassigned characters")
-    if not any(category[0] in "LNS" for category in categories):
-        raise ValueError("a name has at least one letter, digit or symbol")
+    if not any(unicodedata.category(char)[0] in "LNS" for char in _visible(cleaned)):
+        raise ValueError("a name has at least one letter, digit or symbol that can be seen")
+    name_keys(cleaned)
     return cleaned
+
+
+def name_keys(name: str) -> tuple[str, ...]:
+    """Return what names have in common with others that count as the same: any one of these.
+
+    Raises:
+        ValueError: it is not a name, because nothing of it can be seen, or PRECIS does not allow it.
+    """
+    visible = _visible(name)
+    if len(unicodedata.normalize("NFKC", visible)) > _UNFOLDED_CHARS:
+        raise ValueError(f"a name has at most {_UNFOLDED_CHARS} characters when ligatures are taken apart")
+    try:
+        return tuple({skeleton(profile.enforce(visible)): None for profile in (_FOLDED, _SHOWN)})
+    except UnicodeEncodeError as error:
+        wrong = " ".join(f"U+{ord(char):04X}" for char in error.object[error.start : error.end])
+        raise ValueError(f"a name has no {wrong} in such a place ({error.reason}, RFC 8266)") from None
+
+
+def _visible(name: str) -> str:
+    return "".join(char for char in name if not _is_ignorable(ord(char))).translate(_BLANKS)
 
 
 def clean_room(room: str) -> str:
@@ -61,8 +105,8 @@ def clean_room(room: str) -> str:
     Raises:
         ValueError: it is empty, too long, or has more than letters, digits, `-` and `_`.
     """
-    cleaned = unicodedata.normalize("NFKC", room).casefold()
-    if len(cleaned) > ROOM_CHARS or not _ROOM.fullmatch(cleaned):
+    cleaned = unicodedata.normalize("NFKC", room).casefold() if len(room) <= ROOM_CHARS else ""
+    if len(cleaned) > ROOM_CHARS or not _ROOM.fullmatch(cleaned) or _visible(cleaned) != cleaned:
         raise ValueError(f"a room's name has 1 to {ROOM_CHARS} letters, digits, '-' or '_'")
     return cleaned
 
@@ -84,12 +128,6 @@ def clean_text(text: str, max_chars: int) -> str:
     return cleaned
 
 
-def name_key(name: str) -> str:
-    """Return what two names have in common when they count as the same."""
-    # Folding may undo the composition, so compose again (Unicode 3.13, D146).
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
 class NameTaken(Exception):
     """Another client has the name.
 
@@ -103,48 +141,58 @@ class NameTaken(Exception):
 
 
 class Names(Generic[HolderT]):
-    """Which client has which name; a name has at most one holder.
+    """Which client has which name; a name has at most one holder, and a holder one name.
 
     Args:
         reserved: names that no client can have.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
-        self._reserved = frozenset(name_key(name) for name in reserved)
+        self._reserved = frozenset(key for name in reserved for key in name_keys(name))
         self._holders: dict[str, HolderT] = {}
+        self._keys: dict[HolderT, tuple[str, ...]] = {}
 
     def __len__(self) -> int:
-        return len(self._holders)
+        return len(self._keys)
 
     def holder(self, name: str) -> HolderT | None:
         """Return who holds the name, or None."""
-        return self._holders.get(name_key(name))
+        return next((self._holders[key] for key in name_keys(name) if key in self._holders), None)
 
-    def claim(self, name: str, holder: HolderT, *, instead_of: str | None = None) -> None:
+    def claim(self, name: str, holder: HolderT) -> None:
         """Give the name to the holder, who gives up another one if it has one.
 
         Raises:
             NameTaken: another client has it; nothing has changed.
         """
-        key = name_key(name)
-        if key in self._reserved or self._holders.get(key, holder) is not holder:
+        keys = name_keys(name)
+        if not self._free(keys, holder):
             raise NameTaken(name, self._suggest(name))
-        if instead_of is not None:
-            self.release(instead_of, holder)
-        self._holders[key] = holder
+        self.release(holder)
+        self._keys[holder] = keys
+        self._holders.update(dict.fromkeys(keys, holder))
 
-    def release(self, name: str, holder: HolderT) -> None:
-        """Free the name if the holder still has it."""
-        key = name_key(name)
-        if self._holders.get(key) is holder:
+    def release(self, holder: HolderT) -> None:
+        """Free the name of the holder, if it has one."""
+        for key in self._keys.pop(holder, ()):
             del self._holders[key]
 
+    def _free(self, keys: tuple[str, ...], holder: HolderT | None = None) -> bool:
+        return not any(key in self._reserved or self._holders.get(key, holder) is not holder for key in keys)
+
     def _suggest(self, name: str) -> str:
-        number = 2
+        # A few tries however many are held: one number of each length.
+        digits = 1
         while True:
+            number = 2 if digits == 1 else 10 ** (digits - 1) + secrets.randbelow(9 * 10 ** (digits - 1))
             ending = f" {number}"
             suggestion = name[: NAME_CHARS - len(ending)].rstrip() + ending
-            key = name_key(suggestion)
-            if key not in self._holders and key not in self._reserved:
+            try:
+                keys = name_keys(suggestion)
+            except ValueError:
+                # PRECIS allows some characters only beside others, which were cut off.
+                name = "Guest"
+                continue
+            if self._free(keys):
                 return suggestion
-            number += 1
+            digits += 1

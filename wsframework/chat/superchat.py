@@ -94,8 +94,7 @@ class Conversation:
         finally:
             for room in list(self._memberships):
                 await self._leave(room)
-            if self._name is not None:
-                self._chat.names.release(self._name, self)
+            self._chat.names.release(self)
             self._over.set()
         if self._scope.cancelled_caught:
             raise Close(TAKEN_OVER, "your name has come back on another connection")
@@ -223,7 +222,7 @@ class Conversation:
 
     def _claim(self, name: str, re: protocol.RequestId) -> None:
         try:
-            self._chat.names.claim(name, self, instead_of=self._name)
+            self._chat.names.claim(name, self)
         except NameTaken as error:
             raise Refusal(
                 "name_taken", f"somebody is called {name!r} already", re, suggestion=error.suggestion
