@@ -1,4 +1,4 @@
-"""One connection's life: its nursery, its handler, and what the handler's end means on the wire.
+"""One connection's life: its nursery, its handler, and the Close frame that follows the handler's end.
 
 Theory of operation
 -------------------
@@ -17,7 +17,7 @@ guard task beside the children, which cancels the handler when the nursery is ca
 once the connection is closing: a child that gets `ConnectionClosed` must not cut the handler's work short.
 
 An exception of the handler, `BaseException`s included, ends this connection only. KeyboardInterrupt alone is
-raised by `run`, because it is about the program. A handler may leave its task in a state in which no wait
+raised by `run`, because it concerns the program. A handler may leave its task in a state in which no wait
 works any more, so the end is handled by plain calls that do not wait. A session is over when the handler has
 ended and the connection is closed, in either order.
 """
@@ -81,7 +81,7 @@ class Refusal(Acceptance):
 
     @classmethod
     def by(cls, status: int, frame: CloseFrame) -> Refusal:
-        """Make one whose handler does nothing but close."""
+        """Return a refusal whose handler only closes the connection."""
 
         async def close(ws: Connection) -> None:
             raise Close(frame.code, frame.reason)
@@ -254,7 +254,7 @@ class Session:
             self._finish()
 
     def give_up(self) -> None:
-        """Close with 1011 because `run` has failed with an error of ours."""
+        """Close with 1011, because `run` has failed with an internal error."""
         self._over = self._ended = True
         self._ws.endpoint.start_close(CloseFrame(1011, "internal error"))
         if self._ws.endpoint.is_finished:
@@ -325,7 +325,7 @@ class Session:
         if error is not None:
             found = list(leaves(error))
             if any(is_a(leaf, KeyboardInterrupt) for leaf in found):
-                # It is about the program, which closes this connection with all others.
+                # It ends the program, and this connection is closed with all others.
                 _, rest = split(error, KeyboardInterrupt)
                 if rest is None:
                     return
@@ -375,7 +375,7 @@ class Session:
 
 
 def _may_be_sent(close: Close) -> bool:
-    """Whether it still says what it may: a subclass need not have called ours, and attributes can be set."""
+    """Whether its code and reason are valid: a subclass may skip `__init__`, and attributes can be set."""
     try:
         check_close(close.code, close.reason)
     except Exception:

@@ -345,7 +345,7 @@ def test_another_kind_of_socket_is_left_alone(tmp_path: Path, opened: Sockets) -
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
-    with pytest.raises(ListenError, match="a file that is no socket"):
+    with pytest.raises(ListenError, match="the file there is not a socket"):
         open_unix_listener(os.fspath(path))
     assert path.read_text() == "precious"
 

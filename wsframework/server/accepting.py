@@ -1,8 +1,8 @@
-"""Accepting connections from a listening socket, whatever the system says to that.
+"""Accept connections from a listening socket, and go on after errors.
 
-What can go wrong is about the peer (it has gone again: the next one, please), about descriptors (then one of
-the spare ones takes the connection, which is told 503 and closed), or about us, and then accepting pauses for
-a moment, because the listener stays ready. Nothing ends it, and what goes wrong is logged at a rate.
+An error may concern the peer: it has left already, and the next connection is accepted. It may concern
+descriptors: then a spare one takes the connection, which is answered with 503 and closed. After any other
+error, accepting pauses for a moment, because the listener stays ready. Errors are logged at a limited rate.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from wsframework.server.socket import SocketTransport
 __all__ = ["Accepted", "Acceptor", "HubListener", "StreamListener"]
 
 _PAUSE_SECONDS = 0.1
-"""How long to stop accepting when it cannot work; Trio's own loop waits as long."""
+"""How long to pause after an error; `trio.serve_listeners` waits as long."""
 
 _ACCEPTS_PER_TURN = 64
 
 _STREAMS_PER_TURN = 8
 
 _LAST_ACCEPTS = 4096
-"""The most that a listener's queue has where we ask for 1,024; see `listeners`."""
+"""The longest queue that a listener has when a backlog of 1,024 was asked for; see `listeners`."""
 
 
 class _Abortable(Protocol):
@@ -57,7 +57,7 @@ class Acceptor(Generic[ToldT]):
     Args:
         listener: the socket; it is closed at the end.
         admission: where connections are counted.
-        shared: whether other processes may accept from it, and go on when this one stops.
+        shared: whether other processes may accept from it, and continue when this one stops.
     """
 
     def __init__(self, listener: stdlib_socket.socket, admission: Admission, *, shared: bool) -> None:
@@ -67,18 +67,18 @@ class Acceptor(Generic[ToldT]):
         self._admission = admission
         self._spare = SpareDescriptors()
         self._told: dict[ToldT, None] = {}
-        """Connections on spare descriptors, while they are told that there are no others; oldest first."""
+        """Connections on spare descriptors, while they get their 503; oldest first."""
 
     def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:
-        """Serve a connection, or tell it that we are short of descriptors.
+        """Serve a connection, or answer it with 503 if `short`: it has a spare descriptor.
 
         Raises:
-            OSError, MemoryError: it cannot be; the caller closes it.
+            OSError, MemoryError: the connection cannot be served; the caller closes it.
         """
         raise NotImplementedError
 
     def _accept(self, most: int = _ACCEPTS_PER_TURN) -> bool:
-        """Accept what is there; False when there is no point in trying again at once."""
+        """Accept what is in the queue; return False if accepting fails and has to pause."""
         failures = 0
         for _ in range(most):
             try:
@@ -99,12 +99,12 @@ class Acceptor(Generic[ToldT]):
         return True
 
     def _make_room(self) -> bool:
-        """Free a descriptor for a connection that is to be told that there are none."""
+        """Free a descriptor for a connection that will get a 503."""
         if self._spare.lend():
             return True
         if not self._told:
             return False
-        # It has its answer, and has had as much time to read it as others leave it.
+        # The oldest one has been answered, and has had the most time to read the answer.
         next(iter(self._told)).abort()
         return self._spare.lend()
 
@@ -113,7 +113,7 @@ class Acceptor(Generic[ToldT]):
             self._take(socket, remote, not self._spare.refill())
         except (OSError, MemoryError) as error:
             socket.close()
-            # Everything else is about the peer, which has reset it in the meantime.
+            # Any other error means that the peer has reset the connection.
             if isinstance(error, MemoryError) or error.errno in OUT_OF_RESOURCES:
                 self._admission.short_of(error)
         except BaseException:
@@ -121,10 +121,7 @@ class Acceptor(Generic[ToldT]):
             raise
 
     def _accept_last(self) -> None:
-        """Accept what is in the kernel's queue: to those clients the connection stands.
-
-        Closing the listener would reset it.
-        """
+        """Accept what is in the kernel's queue; closing the listener would reset these connections."""
         self._accept(_LAST_ACCEPTS)
 
     def _close(self) -> None:
@@ -164,19 +161,19 @@ class HubListener(Acceptor[SocketTransport]):
         hub.add(listener.fileno(), self, READ)
 
     def on_ready(self, events: int, now: float) -> None:
-        """Accept what is there, a bounded number a turn."""
+        """Accept a bounded number of connections."""
         try:
             if not self._accept():
-                # A listener whose connections cannot be accepted stays ready for ever.
+                # The listener stays ready as long as connections wait in its queue.
                 self._hub.ask(self._listener.fileno(), 0)
                 self._core.timers.after(_PAUSE_SECONDS, self._ask_again)
         except Exception as error:
-            # A mistake of ours, and not in one connection: a server that cannot accept is none.
+            # A bug in the server, and not in one connection: without accepting, the server is useless.
             self._core.lifetime.fail(error)
 
     def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:
         if self._must_tune is None:
-            # Linux, macOS and BSD hand the option down, which saves every connection a system call.
+            # On Linux, macOS and BSD the socket inherits the option, which saves a system call.
             self._must_tune = self._is_tcp and not socket.getsockopt(
                 stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY
             )
@@ -200,7 +197,7 @@ class HubListener(Acceptor[SocketTransport]):
             self._hub.ask(self._listener.fileno(), READ)
 
     def close(self) -> None:
-        """Stop listening; take those that have connected by now."""
+        """Accept what is in the queue, and stop listening."""
         self._closed = True
         try:
             self._accept_last()
@@ -226,9 +223,9 @@ class Accepted:
     """A connection over a Trio stream that is to be served.
 
     Attributes:
-        on_spare: whether it has one of the last descriptors, and is only to be told so.
+        on_spare: whether it has a spare descriptor, and is to be answered with 503.
         closed: to be called when its stream is closed.
-        scope: to be around what serves it.
+        scope: the cancel scope that has to enclose the task that serves it.
     """
 
     stream: trio.abc.Stream
@@ -239,7 +236,7 @@ class Accepted:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def abort(self) -> None:
-        """End it, soon."""
+        """Cancel the task that serves it."""
         self.scope.cancel(reason="its descriptor is needed")
 
 
@@ -260,10 +257,10 @@ class StreamListener(Acceptor[Accepted]):
         self._start = start
 
     async def run(self) -> None:
-        """Accept for ever; call `close` when this is cancelled."""
+        """Accept until cancelled; call `close` afterwards."""
         while True:
             await trio.lowlevel.wait_readable(self._listener)
-            # Few at a time: each is a task, whose time for the handshake begins now.
+            # Few at a time: each one starts a task, and its handshake timeout begins now.
             if not self._accept(_STREAMS_PER_TURN):
                 await trio.sleep(_PAUSE_SECONDS)
                 self._spare.refill()
@@ -284,7 +281,7 @@ class StreamListener(Acceptor[Accepted]):
         self._spare.refill()
 
     def close(self) -> None:
-        """Stop listening; take those that have connected by now."""
+        """Accept what is in the queue, and stop listening."""
         try:
             self._accept_last()
         finally:

@@ -1,9 +1,9 @@
-"""Who may come in: every connection is counted here, from the accepted socket to the end of its handler.
+"""The limits on connections. Each is counted from the accepted socket to the end of its handler.
 
-A connection over a limit is refused, and those are bounded in their turn. Of TLS handshakes in flight, which
-cost a client nothing and the server 45 KiB each, the oldest is closed for the newest: a client in good faith
-needs two round trips, and one that holds a handshake open has had more time than that. If the newest were
-refused, a client that holds all of them would shut out all others.
+A connection over a limit is refused, and the number of refusals in progress has a limit of its own. A TLS
+handshake in flight costs a client nothing and the server 45 KiB. When there are too many, the oldest one is
+closed: an honest client needs two round trips, and the oldest handshake has had more time than that. If the
+newest one were refused instead, a client that holds all handshakes open would shut out all other clients.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from wsframework.timers import Timers
 __all__ = ["Admission", "Handshake"]
 
 _REFUSALS_AT_ONCE = 64
-"""Connections over the limit that are told so at the same time: each may take the close timeout, so without a
-limit of their own they would be a way around the other. More are closed without a word."""
+"""Connections over the limit that get an answer at the same time. Each may take the close timeout, so without
+this limit they would be a way around the other one. Further ones are closed without an answer."""
 
 _STORM = 200
-"""Fewer connections leave less than 10 MB behind, which is not worth looking for."""
+"""Fewer connections leave less than 10 MB behind, which is not worth a search of the heap."""
 
 _CALM_SECONDS = 2.0
-"""How long after three quarters of a storm's connections are gone their memory is given back."""
+"""The memory of a storm is given back this long after three quarters of its connections have closed."""
 
 
 class Handshake(Protocol):
     """A TLS handshake in flight."""
 
     def make_room(self) -> None:
-        """End, unless what the client has sent by now completes it; `end_handshake` is called either way."""
+        """End, unless the bytes that have come complete it; `end_handshake` is called in both cases."""
 
 
 class _InScope:
@@ -60,9 +60,9 @@ class Admission:
     """The connections of one server, counted.
 
     Attributes:
-        open: connections now, those in their handshake and handlers in their grace included.
-        accepted: connections since the start, those that were refused included.
-        refused: of those, closed because there were too many, or no descriptors.
+        open: connections now, including those in their handshake and those whose handler is in its grace.
+        accepted: connections since the start, including refused ones.
+        refused: how many of them were refused, over a limit or for lack of descriptors.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Admission:
         self._shortages = RatedRecord(timers, logging.ERROR, "server.out_of_resources")
 
     def fit_descriptors(self) -> None:
-        """Take no more connections than there are file descriptors for, and say so where that is fewer."""
+        """Lower the limit of connections to the file descriptors that there are, and log it."""
         wanted, room = self._limits.connections, room_for_connections()
         if room is None or (wanted is not None and wanted <= room):
             return
         self._connections = room
-        # A default that is a little more than fits is no reason to be alarmed.
+        # A default that is slightly too high deserves no warning.
         slight = wanted is not None and room >= 0.9 * wanted
         record(
             logging.DEBUG if slight else logging.WARNING,
@@ -103,7 +103,7 @@ class Admission:
     # Connections
 
     def admit(self, remote: Address) -> bool:
-        """Count a connection in, unless there are too many."""
+        """Count a new connection; return False if it is over a limit."""
         self.accepted += 1
         if self._connections is not None and self.open >= self._connections:
             self.refused += 1
@@ -147,7 +147,7 @@ class Admission:
         return network_of(remote.host, self._limits)
 
     def depart(self, remote: Address) -> None:
-        """Count a connection out again that was admitted."""
+        """Count an admitted connection as gone."""
         self.open -= 1
         if self._limits.connections_per_address is not None:
             network = self._network(remote)
@@ -166,16 +166,16 @@ class Admission:
             self._empty = trio.Event()
             await self._empty.wait()
 
-    # Those that are too many
+    # Refusals
 
     def turn_away(self) -> Literal[False]:
-        """Count a connection that cannot be admitted, whatever the limits say."""
+        """Count a connection that is refused for another reason than the limits."""
         self.accepted += 1
         self.refused += 1
         return False
 
     def begin_refusal(self, remote: Address) -> bool:
-        """Tell of a connection that was not admitted; return whether its client may be told so."""
+        """Tell observers of a refused connection; return whether there is room to answer its client."""
         self._observer.connection_refused(remote)
         if self._refusing >= _REFUSALS_AT_ONCE:
             return False
@@ -183,18 +183,18 @@ class Admission:
         return True
 
     def end_refusal(self) -> None:
-        """It has been told, and is closed."""
+        """Take note that a refused connection was answered and closed."""
         self._refusing -= 1
 
     def short_of(self, error: OSError | MemoryError) -> None:
-        """Log that the system had no room for a connection."""
+        """Log that the system had no resources for a connection."""
         text = error.strerror if isinstance(error, OSError) else "out of memory"
         self._shortages.write(error=text, connections=self.open)
 
     # TLS handshakes in flight
 
     def begin_handshake(self, handshake: Handshake) -> None:
-        """Count a TLS handshake whose first bytes have come; the oldest may have to go for it."""
+        """Count a TLS handshake whose first bytes have come; close the oldest one if there are too many."""
         limit = self._limits.tls_handshakes
         while limit is not None and len(self._handshakes) >= limit:
             oldest = next(iter(self._handshakes))
@@ -203,12 +203,12 @@ class Admission:
         self._handshakes[handshake] = None
 
     def end_handshake(self, handshake: Handshake) -> None:
-        """It is complete, or its connection is gone; harmless when it was never counted."""
+        """Stop counting a handshake that is complete or lost. One that was never counted is ignored."""
         self._handshakes.pop(handshake, None)
 
     @contextmanager
     def handshaking(self, scope: trio.CancelScope) -> Iterator[None]:
-        """Count the block as a TLS handshake; `scope`, which is around it, is cancelled to make room."""
+        """Count the block as a TLS handshake; `scope`, which encloses it, is cancelled to make room."""
         handshake = _InScope(scope)
         self.begin_handshake(handshake)
         try:

@@ -1,9 +1,9 @@
-"""Who blocks the event loop: a thread that looks at its stack while it stands still.
+"""Find the code that blocks the event loop: a thread reads the loop's stack while the loop is blocked.
 
-An event loop that does not run cannot say why, and afterwards nothing is left to see. So a thread of its own
-looks at the loop's clock a few times a second, and when that has stopped, once at the stack of the loop's
-thread. That costs the loop nothing. A stack is read by the interpreter's own means, so code that holds the
-interpreter's lock (a C extension) is seen only when it lets go.
+A blocked event loop cannot report what blocks it, and afterwards the stack is gone. Therefore a thread reads
+the loop's clock a few times a second. When the clock has stopped, it reads the stack of the loop's thread,
+once. This costs the loop nothing. Reading a stack needs the interpreter's lock, so a C extension that holds
+the lock is seen only when it releases it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from wsframework.timers import BEAT_SECONDS, Timers
 __all__ = ["BlockedLoop", "LoopWatch"]
 
 _BLOCKED_SECONDS = 0.5
-"""A standstill of the event loop that is worth a record: a person notices it, and so does a ping."""
+"""From this time on a blocked event loop is reported: people notice it, and so do pings."""
 
 _LATE_SECONDS = 0.2
-"""How late a beat is when the stack is looked at."""
+"""The stack is read when a beat is this late."""
 
 
 class LoopWatch:
@@ -40,7 +40,7 @@ class LoopWatch:
         self._stopped.set()
 
     def take(self) -> Standing | None:
-        """Return what was seen of the last standstill, once."""
+        """Return what blocked the loop last, if it was seen, and forget it."""
         seen, self._seen = self._seen, None
         return seen
 
@@ -53,11 +53,11 @@ class LoopWatch:
                 frame = sys._current_frames().get(self._thread_id)
                 if frame is not None:
                     self._seen = of_running(frame)
-                del frame  # it keeps everything alive that the handler holds
+                del frame  # it would keep the handler's variables alive
 
 
 class BlockedLoop:
-    """Tells of an event loop that stood still, and of who did it, if that was seen."""
+    """Reports that the event loop was blocked, with the function that blocked it if it was seen."""
 
     def __init__(self, timers: Timers, observer: Observer) -> None:
         self._timers = timers
@@ -65,7 +65,7 @@ class BlockedLoop:
         self._watch: LoopWatch | None = None
 
     def watch(self, watch: LoopWatch | None = None) -> None:
-        """From now on see who does it, until `stop`; the timers must be beating."""
+        """Watch for the function that blocks the loop, until `stop`; the timers must be beating."""
         self._watch = watch or LoopWatch(self._timers)
 
     def stop(self) -> None:
@@ -74,14 +74,14 @@ class BlockedLoop:
             self._watch.stop()
 
     def report(self, seconds: float) -> None:
-        """Tell the observers of a standstill that ends now.
+        """Tell the observers that the loop was blocked until now.
 
         Args:
-            seconds: from the last beat that was in time.
+            seconds: since the last beat that was in time.
         """
-        # Always, so that who did a shorter one is not named for the next.
+        # Taken even if the block was short, so that it is not reported with the next one.
         seen = None if self._watch is None else self._watch.take()
-        # It began between the last beat and the one that is late, so on the average half a beat earlier.
+        # The block began between the last beat and the late one: on average half a beat after the last.
         seconds += BEAT_SECONDS / 2
         if seconds < _BLOCKED_SECONDS:
             return

@@ -1,7 +1,7 @@
-"""File descriptors: as many as the system gives, and what to do when there are none left.
+"""File descriptors: raise their limit, and keep some in reserve.
 
-Each connection takes one. A process starts with a soft limit, often 1,024, which it may raise by itself up to
-the hard one.
+Each connection takes one. A process starts with a soft limit, often 1,024, and may raise it up to the hard
+limit.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
-"""The process's own limit, or the machine's."""
+"""The limit of the process or of the machine is reached."""
 
 OUT_OF_RESOURCES = OUT_OF_DESCRIPTORS | {errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
-"""Those, the kernel's memory, or its room for what epoll watches (fs.epoll.max_user_watches)."""
+"""The same, or the kernel lacks memory or may not watch more sockets (fs.epoll.max_user_watches)."""
 
 ABOUT_THE_PEER = frozenset(
     number
@@ -41,30 +41,30 @@ ABOUT_THE_PEER = frozenset(
     )
     if (number := getattr(errno, name, None)) is not None
 )
-"""What `accept` says of a connection that is gone already, or that a firewall forbids (accept(2))."""
+"""Errors of accept(2) for a connection that is gone already, or that a firewall forbids."""
 
 _ENOUGH = 1024 * 1024
-"""Some containers have a hard limit of a thousand million; Linux's own ceiling (fs.nr_open) is this."""
+"""The default of fs.nr_open in Linux. Some containers have a hard limit of 1,000 million."""
 
 _RESERVE = 128
-"""Descriptors that connections do not get: for what the application opens, and for telling those that are too
-many that they are. A quarter of the limit where that is less."""
+"""Descriptors that connections do not get: the application needs some, and so do refusals of connections over
+the limit. It is a quarter of the limit where that is less."""
 
 _SPARE = 4
 
 
 def raise_descriptor_limit() -> None:
-    """Raise this process's soft limit to its hard limit, as far as the system lets it.
+    """Raise this process's soft limit to its hard limit, as far as the system allows.
 
-    Go and Node.js do so at their start. A program that uses `select` in this process, or is started by it,
-    may dislike descriptors above 1,023.
+    Go and Node.js do so at their start. Code that calls `select(2)`, in this process or in one that it
+    starts, does not work with descriptors above 1,023.
     """
     if _resource is None:
         return
     unlimited = _resource.RLIM_INFINITY
     soft, hard = _resource.getrlimit(_resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == unlimited else min(hard, _ENOUGH)
-    # macOS calls its hard limit infinite and takes no more than kern.maxfilesperproc.
+    # macOS reports an infinite hard limit, but accepts no more than kern.maxfilesperproc.
     while soft != unlimited and wanted > soft:
         try:
             _resource.setrlimit(_resource.RLIMIT_NOFILE, (wanted, hard))
@@ -83,7 +83,7 @@ def descriptor_limit() -> int | None:
 
 
 def room_for_connections() -> int | None:
-    """Return how many more connections the limit has room for, apart from a reserve; None for no limit."""
+    """Return how many connections the limit has room for, less a reserve; None for no limit."""
     limit = descriptor_limit()
     if limit is None:
         return None
@@ -100,7 +100,7 @@ def _open_descriptors() -> int:
 class SpareDescriptors:
     """A few reserved descriptors, to answer new clients when all others are in use.
 
-    Without one, a connection that cannot be accepted stays in the kernel's queue: its client waits, and the
+    Without them, a connection that cannot be accepted stays in the kernel's queue: its client waits, and the
     listener stays ready.
     """
 
@@ -110,7 +110,7 @@ class SpareDescriptors:
         self.refill()
 
     def refill(self) -> bool:
-        """Take back what was lent, as far as the system gives it; return whether all are there."""
+        """Replace what was lent, as far as the system allows; return whether the reserve is complete."""
         if self._closed:
             return True
         while len(self._kept) < _SPARE:
@@ -121,14 +121,14 @@ class SpareDescriptors:
         return True
 
     def lend(self) -> bool:
-        """Free one for the next `accept`; False when all are lent."""
+        """Free one for the next `accept`; return False if all are lent."""
         if not self._kept:
             return False
         os.close(self._kept.pop())
         return True
 
     def close(self) -> None:
-        """Give all of them back for good."""
+        """Close all of them, and reserve no more."""
         self._closed = True
         while self.lend():
             pass

@@ -1,11 +1,9 @@
-"""The end of the process, when something in it does not end: a thread that needs neither the event loop nor
-its tasks.
+"""Exit the process when the server does not stop in time, from a thread outside the event loop.
 
 A task that shields itself, waits for a thread or swallows its cancellation cannot be ended from inside, and
-while one blocks the event loop nothing there runs at all. So the last resort stands beside it: a thread that
-sleeps until it is told, by one byte in a pipe (all that a signal handler can do safely), that the server is
-stopping. When that takes too long it logs what is stuck and where, and exits the process with status 1
-at once.
+while a task blocks the event loop no other task runs. Therefore a thread waits for one byte in a pipe, which
+is all that a signal handler can safely write, and which says that the server is stopping. When stopping takes
+too long, the thread logs which tasks are stuck and where, and exits the process with status 1 at once.
 """
 
 from __future__ import annotations
@@ -27,20 +25,20 @@ from wsframework.server.stacks import of_running, of_task, walk_tasks
 __all__ = ["LastResort"]
 
 _STUCK_SECONDS = 3.0
-"""How long after its own deadline something may still take to end: a cancelled handler that cleans up."""
+"""How long after the deadline the process may still run, for example while a cancelled handler cleans up."""
 
 _LOG_SECONDS = 2.0
-"""How long the log may take to be written, when even that is stuck."""
+"""How long writing the log may take; it may be stuck too."""
 
 _SIGNALS = 3
-"""So many mean: now."""
+"""After this many signals the process exits without a further wait."""
 
 
 class LastResort:
-    """Leaves the process when stopping takes too long; made in the task and thread of the event loop.
+    """Exits the process when stopping takes too long. Create it in a task, in the thread of the event loop.
 
     Args:
-        timeouts: `drain` and `lifespan` count.
+        timeouts: of these, `drain` and `lifespan` apply.
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -55,26 +53,26 @@ class LastResort:
         self._thread.start()
 
     def signalled(self) -> None:
-        """A signal to stop has come; may be called from a signal handler."""
+        """Take note of a signal to stop; may be called from a signal handler."""
         self._tell(b"s")
 
     def stopping(self) -> None:
-        """The server has begun to stop, for whatever reason."""
+        """Take note that the server has begun to stop."""
         self._tell(b"d")
 
     def drained(self) -> None:
-        """Connections and handlers have ended; what is left are the lifespans."""
+        """Take note that all connections and handlers have ended, and only lifespans are left."""
         self._tell(b"l")
 
     def close(self) -> None:
-        """All has ended: nothing needs to be ended by force."""
+        """End the thread: the server and its lifespans have ended."""
         self._tell(b"q")
         self._thread.join()
         os.close(self._reader)
         os.close(self._writer)
 
     def _tell(self, what: bytes) -> None:
-        with contextlib.suppress(BlockingIOError):  # thousands of signals: it knows
+        with contextlib.suppress(BlockingIOError):  # thousands of signals have filled the pipe
             os.write(self._writer, what)
 
     def _run(self) -> None:
@@ -96,7 +94,7 @@ class LastResort:
                 case b"d":
                     seconds = self._timeouts.drain
                 case b"l":
-                    # The drain is over, in less than its time or cut short: this is a new wait.
+                    # The drain is over, so the deadline is now that of the lifespans.
                     deadline = None
                     seconds = self._timeouts.lifespan if signals < 2 else 0.0
                 case _:

@@ -25,13 +25,13 @@ __all__ = [
 ]
 
 _BACKLOG = 1024
-"""Connections the kernel completes before we accept them: room for a reconnect storm (Linux caps it at
-net.core.somaxconn, 4096 by default)."""
+"""How many connections the kernel completes before they are accepted: room for a reconnect storm. Linux caps
+it at net.core.somaxconn, 4096 by default."""
 
 _MAPPED = "::ffff:"
 
 _ATTEMPTS = 8
-"""How often port 0 on several addresses may meet a port that is free on one and taken on another."""
+"""How often port 0 is tried on several addresses; the port chosen on one may be taken on another."""
 
 
 async def open_tcp_listeners(host: str | None, port: int) -> list[stdlib_socket.socket]:
@@ -43,7 +43,7 @@ async def open_tcp_listeners(host: str | None, port: int) -> list[stdlib_socket.
         port: 0 to 65535; 0 lets the system choose one port for all addresses.
 
     Raises:
-        ListenError: the name is unknown, or an address is in use, not ours, or not allowed.
+        ListenError: the name is unknown, or an address is in use, not this machine's, or not allowed.
     """
     if not 0 <= port <= 65535:
         raise ListenError(f"a TCP port is a number from 0 to 65535, not {port}")
@@ -64,18 +64,17 @@ async def open_tcp_listeners(host: str | None, port: int) -> list[stdlib_socket.
 
 
 def is_loopback_only(host: str | None) -> bool:
-    """Whether only this machine reaches what listens on `host`.
+    """Whether a listener on `host` can be reached from this machine only.
 
-    It asks the resolver for names, and waits for the answer.
-
-    Many a machine's own name stands for 127.0.1.1 or 127.0.0.1, and "127.1" is an address to the system.
+    Blocks while the resolver looks up a name: the name of the machine often resolves to 127.0.1.1 or
+    127.0.0.1, and the resolver also reads addresses such as "127.1".
     """
     if not host or is_loopback(host):
         return bool(host)
     try:
         found = stdlib_socket.getaddrinfo(host, None, type=stdlib_socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return False  # nothing can listen there; the attempt to listen says why
+        return False  # nothing can listen there; trying to listen reports the reason
     return all(is_loopback(str(sockaddr[0])) for _, _, _, _, sockaddr in found)
 
 
@@ -91,7 +90,7 @@ def _bind_all(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> Iterator[s
             if port == 0 and opened:
                 port = opened[0].getsockname()[1]
             address = (host, port, *rest)
-            # "::" alone is for both families, as in other servers; beside "0.0.0.0" it is for its own.
+            # "::" alone accepts both families, as in other servers; beside "0.0.0.0" it accepts IPv6 only.
             alone = host == "::" and len(addresses) == 1
             try:
                 opened.append(_bind(family, address, v6_only=False) if alone else _bind(family, address))
@@ -116,7 +115,7 @@ def _bind(family: int, sockaddr: tuple[object, ...], *, v6_only: bool = True) ->
         # A restarted server must not wait for its old connections' TIME_WAIT.
         listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
         if family == stdlib_socket.AF_INET6:
-            with contextlib.suppress(OSError):  # OpenBSD knows no sockets for both
+            with contextlib.suppress(OSError):  # OpenBSD has no dual-stack sockets
                 listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, v6_only)
         listener.bind(sockaddr)
         listener.listen(_BACKLOG)
@@ -141,12 +140,12 @@ def _explain(where: object, error: OSError) -> Exception:
 
 
 def open_unix_listener(path: str, mode: int | None = None) -> stdlib_socket.socket:
-    """Listen on a unix socket, taking the place of one that a dead server left behind.
+    """Listen on a unix socket, and replace the file that a dead server left behind.
 
     Args:
         path: where its file is to be.
-        mode: the file's permissions, such as 0o660. None leaves them as they were when a file is replaced,
-            and else to the umask.
+        mode: the file's permissions, such as 0o660. None keeps those of a file that is replaced; a new file
+            then gets those of the umask.
 
     Raises:
         ListenError: something else is at that path, or another server listens there.
@@ -154,7 +153,7 @@ def open_unix_listener(path: str, mode: int | None = None) -> stdlib_socket.sock
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(path).st_mode
         if not stat.S_ISSOCK(found):
-            raise ListenError(f"cannot listen on {path}: there is a file that is no socket")
+            raise ListenError(f"cannot listen on {path}: the file there is not a socket")
         with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(path)
@@ -171,7 +170,7 @@ def open_unix_listener(path: str, mode: int | None = None) -> stdlib_socket.sock
     try:
         listener.bind(path)
         if mode is not None:
-            # Before it listens, so that it takes no connection under other permissions.
+            # Set before it listens, so that no client connects under other permissions.
             os.chmod(path, mode)
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -224,14 +223,15 @@ def _listen_on(socket: stdlib_socket.socket) -> None:
 
 
 def unix_socket_file(path: str) -> Callable[[], None]:
-    """Return what removes the file of a socket that listens at `path`; call it while the socket is open.
+    """Return a function that removes the file of a socket that listens at `path`.
 
-    It leaves alone what has taken the file's place: another server's socket, say.
+    Call `unix_socket_file` while the socket is open. If the file was replaced since, for example by another
+    server's socket, the function does not remove it.
     """
     try:
         ours = os.lstat(path)
     except OSError:
-        return lambda: None  # it has no file: Linux's abstract addresses
+        return lambda: None  # an abstract address of Linux has no file
 
     def remove() -> None:
         with contextlib.suppress(OSError):
@@ -246,12 +246,12 @@ def address_of(sockaddr: object) -> Address:
     if isinstance(sockaddr, tuple):
         host: str = sockaddr[0]
         if ":" in host:
-            # "fe80::1%eth0": the zone is ours, not the peer's. "::ffff:192.0.2.1": an IPv4 peer of a socket
-            # for both (RFC 4291 §2.5.5.2).
+            # "fe80::1%eth0": the zone is this machine's, not the peer's. "::ffff:192.0.2.1": an IPv4 peer of
+            # a dual-stack socket (RFC 4291 §2.5.5.2).
             host = host.partition("%")[0]
             if "." in host:
                 host = host.removeprefix(_MAPPED)
         return Address(host, sockaddr[1])
     path = sockaddr if isinstance(sockaddr, str) else ""
-    # A client may bind its own end to any name, "192.0.2.1" too, and must not look like that address.
+    # A client may bind its end to any name, such as "192.0.2.1", and must not pass for that address.
     return Address(path if not path or path.startswith(("/", ".")) else f"./{path}")

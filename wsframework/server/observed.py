@@ -1,10 +1,10 @@
 """Transports whose frames are observed.
 
-A connection gets one of these in place of its plain transport when an observer of its server wants frames, so
-the path of a message pays nothing where no observer does. They tell what enters and leaves: what the decoder
-hands over, messages and control frames of ours, FIN. A connection that has begun keeps its transport.
+A connection gets one of these in place of its plain transport when an observer of its server wants frames.
+Without such an observer, observing costs a message nothing. The transports report what the decoder returns,
+the messages and control frames that are sent, and FIN. An open connection keeps the transport that it has.
 
-Sizes are payload bytes before compression and after inflating. The content is not told.
+Sizes are payload bytes before compression and after inflating. The content is not reported.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ __all__ = ["socket_transport", "stream_transport"]
 
 
 def socket_transport(observers: Observers, *, secure: bool) -> Callable[..., SocketTransport]:
-    """Return what makes the transport of a new connection's socket in the hub."""
+    """Return the factory of transports for sockets in the hub."""
     if observers.wants_frames():
         return partial(_ObservedTLSTransport if secure else _ObservedSocketTransport, observer=observers)
     return TLSTransport if secure else SocketTransport
 
 
 def stream_transport(observers: Observers) -> Callable[..., StreamTransport]:
-    """Return what makes the transport of a new connection's Trio stream."""
+    """Return the factory of transports for Trio streams."""
     if observers.wants_frames():
         return partial(_ObservedStreamTransport, observer=observers)
     return StreamTransport
 
 
 class _TellingDecoder:
-    """Stands before a transport's decoder and tells of what it hands over."""
+    """Wraps a transport's decoder, and reports the events that it returns."""
 
     def __init__(self, decoder: Decoder, tell: Callable[[Event], None]) -> None:
         self._decoder = decoder
@@ -64,7 +64,7 @@ class _TellingDecoder:
 
 
 class _Observed(FrameTransport):
-    """What all of them have in common; stands before the transport's own class."""
+    """What observed transports have in common; a mixin before the transport's own class."""
 
     # No slots, here and below: they could not be combined with those of the transports.
 
@@ -75,7 +75,7 @@ class _Observed(FrameTransport):
 
     @property
     def _request(self) -> Request | None:
-        # Behind an HTTP answer there is no connection, and so no request to name.
+        # After an HTTP answer there is no connection, and so no request.
         return getattr(self.endpoint, "request", None)
 
     def _step(self, step: TransportStep, cause: str = "") -> None:
@@ -116,7 +116,7 @@ class _Observed(FrameTransport):
     # Out
 
     def send(self, opcode: int, payload: bytes) -> None:
-        if opcode != Opcode.PING:  # those come by `_commit`
+        if opcode != Opcode.PING:  # `_commit` reports pings
             self._tell_message(opcode, payload)
         super().send(opcode, payload)
 
@@ -128,7 +128,8 @@ class _Observed(FrameTransport):
         self._tell_sent(ObservedFrame("text" if opcode == Opcode.TEXT else "binary", len(payload)))
 
     def _commit(self, frame: bytes) -> None:
-        # Our control frames are short and not masked: a header of two bytes, the first FIN and the opcode.
+        # The server's control frames are short and not masked: their header has two bytes, and the first one
+        # holds FIN and the opcode.
         size = len(frame) - 2
         match frame[0]:
             case 0x88:
@@ -164,7 +165,7 @@ class _ObservedSocketTransport(_Observed, SocketTransport):
         super()._read(now)
 
     def _release(self) -> None:
-        # A FIN that comes after ours is the end, and `_peer_closed` is not called for it.
+        # `_peer_closed` is not called for a FIN that comes after ours.
         if self._saw_fin and self._waits_for_fin:
             self._waits_for_fin = False
             self._step("fin.received")

@@ -1,6 +1,7 @@
-"""From a request's head to what happens next: an HTTP answer, or everything a WebSocket needs to begin.
+"""Turn a request's head into an HTTP answer, or into all that a WebSocket connection begins with.
 
-The same for every transport. No bytes are read or written here; the only thing waited for is the decision.
+The same code serves all transports. It reads and writes no bytes, and waits only for the application's
+decision.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ async def consider(
         decide: the application's decision.
         secure: whether the request came over TLS.
         remote: the client's address.
-        local: ours.
+        local: the server's address.
         observer: is told of what is refused.
         tls: what knows the client's certificate, if it was asked for one.
         client: what a trusted proxy says of its client; it goes before `secure` and the Host field.
@@ -80,7 +81,7 @@ async def consider(
     Cancellation: nothing is left behind.
     """
     # "A server MUST respond with a 400 [...] to any request message that contains [...] a Host header field
-    # with an invalid field value" (RFC 9112 §3.2). The parser has seen to it that there is one.
+    # with an invalid field value" (RFC 9112 §3.2). The parser has checked that there is one.
     if not is_host_field(dict(head.headers).get("host", "")):
         return Response.error(400, "Host is not a name or an address with perhaps a port (RFC 9112 §3.2)")
     host = None
@@ -138,7 +139,7 @@ async def consider(
             subprotocol=decision.subprotocol,
             extensions=extensions,
         )
-    # The request stays as long as the connection.
+    # The request is kept as long as the connection.
     request.headers.pack()
     answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
     return Opening(request, decision, answer, codecs, parameters)

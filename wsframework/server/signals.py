@@ -1,7 +1,7 @@
-"""Run a server until a signal says to stop, and the process to its end.
+"""Run a server until a signal stops it.
 
-The first signal ends the start-up, or begins the drain. A second one cuts short what is under way then. What
-holds out against both is the `LastResort`'s, at the third signal or after some seconds.
+The first signal ends the start-up or begins the drain. The second one cuts short what is in progress then. If
+something still does not end, the `LastResort` exits the process, at the third signal or after some seconds.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ async def run_server(
     """Serve until SIGINT, SIGTERM or SIGHUP, through the drain, to the end of the lifespans.
 
     Args:
-        start: serves, with Trio's start protocol: `start(task_status=…)` reports a `Server`.
-        on_listening: called with it once it listens.
-        timeouts: how long the drain and the lifespans' end may take before the process is left with status 1.
+        start: serves, and follows Trio's start protocol: `start(task_status=…)` reports a `Server`.
+        on_listening: called with the server once it listens.
+        timeouts: how long the drain and the end of the lifespans may take before the process exits with
+            status 1.
     """
     raise_descriptor_limit()
     timeouts = timeouts or Timeouts()
@@ -50,7 +51,7 @@ async def run_server(
     def stop(number: int) -> None:
         record(logging.INFO, "server.signal", signal=signal.Signals(number).name)
         if server is None or server.stopped:
-            # Lifespans that begin, or end.
+            # Lifespans are starting or ending.
             everything.cancel(reason="a signal said to stop")
         else:
             server.stop()
@@ -73,8 +74,8 @@ async def run_server(
         with _signals(stop, last_resort), everything:
             async with trio.open_nursery() as nursery:
                 server = await nursery.start(serve)
-                # The program's modules live as long as it does. Out of the collector's sight they cost its
-                # full passes nothing, which otherwise stop a busy server for tens of milliseconds.
+                # A program's modules live as long as it does. Frozen, they are left out of full collections,
+                # which otherwise stop a busy server for tens of milliseconds.
                 gc.collect()
                 gc.freeze()
                 nursery.start_soon(follow, server)
@@ -89,14 +90,14 @@ async def run_server(
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[int], None], last_resort: LastResort) -> Iterator[None]:
-    """Call `stop` in the event loop for every signal, and tell the last resort at once."""
+    """Call `stop` in the event loop for every signal, and tell the last resort immediately."""
     token = trio.lowlevel.current_trio_token()
     process = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:
-            # A child that a handler has forked has inherited this function, and our pipes with it. It gets
-            # what it would have got without us.
+            # A child that a handler has forked inherits this function, and the pipe of the last resort. The
+            # signal gets the effect that it would have had without this function.
             signal.signal(number, before[number])
             os.kill(os.getpid(), number)
             return
@@ -107,9 +108,9 @@ def _signals(stop: Callable[[int], None], last_resort: LastResort) -> Iterator[N
     before: dict[int, signal.Handlers | Callable[[int, FrameType | None], Any] | int] = {}
     try:
         for number in _SIGNALS:
-            # Who has started us with nohup wants us to outlive the terminal.
+            # Started by nohup, the process is meant to outlive the terminal.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                # None is a handler that was not set by Python, which cannot set it again.
+                # None means that Python did not set the handler, and cannot restore it.
                 before[number] = signal.getsignal(number) or signal.SIG_DFL
                 signal.signal(number, handle)
         yield

@@ -1,8 +1,8 @@
-"""The transport over any Trio stream: memory streams, unix sockets, TLS, whatever speaks `trio.abc.Stream`.
+"""The transport over any `trio.abc.Stream`: memory streams, unix sockets, TLS.
 
-Two tasks a connection: the reader feeds the decoder, the writer empties the outbox. No user scope reaches
-them, so no frame is ever cut. Both end with the connection's scope, which `_release` cancels, and `run`
-closes the stream after them: there is no other place that does.
+Each connection has two tasks: the reader feeds the decoder, and the writer empties the outbox. No cancel
+scope of a user encloses them, so no frame is ever cut. Both end with the connection's scope, which `_release`
+cancels. Then `run` closes the stream, and nothing else does.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from wsframework.wire import Deflater, Inflater
 __all__ = ["BROKEN", "StreamTransport", "close_stream", "end_stream"]
 
 _WRITE_BYTES = 16 * 1024
-"""The most that is written at once: by these it is seen that a slow peer takes some of a long message."""
+"""The most that is written at once. Each piece that a slow peer takes is a sign of life."""
 
 _steps: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("wsframework.server.stream.steps")
-"""One connection at a time decodes what one step was not enough for. With each of them in every turn of the
-scheduler an echo would wait three times for all of them."""
+"""Held while a connection decodes what one step was not enough for. If all such connections did so in every
+turn of the scheduler, an echo of another connection would wait for all of them three times."""
 
-# What a stream raises when there is no peer at its other end any more.
+# What a stream raises when the peer is gone.
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 
 
@@ -87,7 +87,7 @@ class StreamTransport(FrameTransport):
             self._released()
 
     def discard(self, cause: str) -> None:
-        """Take note that `run` will never be called: the stream is closed already."""
+        """Take note that `run` will not be called, because the stream is closed already."""
         self._lose(cause)
         self._released()
 
@@ -124,7 +124,7 @@ class StreamTransport(FrameTransport):
                         await self._stream.send_all(data[:_WRITE_BYTES])
                         self.outbox_bytes -= _WRITE_BYTES
                         data = memoryview(data)[_WRITE_BYTES:]
-                        # It is moving, and our ping may be behind it.
+                        # The peer takes bytes, and cannot answer a ping that is queued behind this message.
                         self.heard_at = trio.current_time()
                     await self._stream.send_all(data)
                     self.outbox_bytes -= len(data)
@@ -134,10 +134,11 @@ class StreamTransport(FrameTransport):
                     break
                 self._filled = trio.Event()
                 await self._filled.wait()
-            # What comes now is read and dropped by `end_stream`; TLS's close_notify needs both directions.
+            # From here on `end_stream` reads, and drops what it reads; TLS's close_notify needs both
+            # directions.
             self._reading.cancel(reason="the closing handshake is complete")
             if not self._read_ended:
-                # A stream has one reader at a time, and ours has yet to wake up and leave.
+                # A stream has one reader at a time, and ours has not ended yet.
                 self._read_ended = trio.Event()
                 await self._read_ended.wait()
             await end_stream(self._stream, saw_fin=self._saw_fin)
@@ -151,7 +152,7 @@ class StreamTransport(FrameTransport):
         self._join_small_frames()
 
     def _read_waiting(self) -> bool:
-        # The reader has had its turn if this is the second question about the same silence.
+        # The reader has run since the first of two calls for the same silence.
         asked, self._waited_for = self._waited_for, self.heard_at
         return asked == self.heard_at
 
@@ -163,12 +164,12 @@ class StreamTransport(FrameTransport):
         self._scope.cancel(reason="the connection is released")
 
     def pause_reading(self) -> None:
-        """Stop the reader after what it is reading now."""
+        """Stop the reader after its current read."""
         self._reading_paused = True
         self._may_read = trio.Event()
 
     def resume_reading(self) -> None:
-        """Let the reader go on."""
+        """Let the reader continue."""
         self._reading_paused = False
         self._may_read.set()
 
@@ -183,13 +184,13 @@ def _steps_lock() -> trio.Lock:
 
 
 async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
-    """Say FIN and read what the peer still sends up to its FIN, so that closing the stream is no RST.
+    """Send FIN, and read what the peer still sends up to its FIN, so that closing the stream sends no RST.
 
-    A RST makes the peer's kernel throw away what it has received and not read yet: our last frames. The
-    caller bounds the wait and closes the stream afterwards.
+    After a RST the peer's kernel drops what it has received and not read yet: our last frames. The caller
+    bounds the wait, and closes the stream afterwards.
 
     Raises:
-        trio.BrokenResourceError: the peer was not so patient.
+        trio.BrokenResourceError: the connection was lost before the peer's FIN came.
 
     Source: RFC 6455 §7.1.1, RFC 9112 §9.6.
     """
@@ -204,7 +205,7 @@ async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
 
 
 async def close_stream(stream: trio.abc.Stream) -> None:
-    """Close a stream at once, and end its connection even if another process has the socket; see `hang_up`.
+    """Close a stream at once, and end its connection even if another process holds the socket; see `hang_up`.
 
     Cancellation: the stream is closed all the same.
     """
