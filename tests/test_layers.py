@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("closes", "cookies", "certificates"),
     ("errors", "config", "records", "request", "crashes", "matching"),
     ("authority", "calling"),
-    ("wire", "routing", "origins", "forwarded", "plugins", "timers", "tasks"),
+    ("wire", "routing", "origins", "forwarded", "proxy_protocol", "plugins", "timers", "tasks"),
     ("transport", "parking", "pings"),
     ("backlog",),
     ("endpoint",),
@@ -48,6 +48,8 @@ PURE = (
     "authority",
     "origins",
     "forwarded",
+    "proxy_protocol",
+    "proxy_protocol",
     "wire",
 )
 """Values in, values out: no tasks, no sockets, no clock, no logging, no randomness."""

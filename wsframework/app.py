@@ -323,6 +323,7 @@ class App:
         unix_path: str | None = None,
         sockets: Sequence[socket.socket] | None = None,
         unix_mode: int | None = None,
+        proxy_protocol: bool = False,
         allow_hosts: str | Iterable[str] = (),
         task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -338,13 +339,15 @@ class App:
                 They are closed when the server stops accepting; other processes that share them go on.
             unix_mode: the permissions of the socket's file, such as 0o660. None leaves them to the umask, or
                 as they were when the file of a dead server is replaced.
+            proxy_protocol: whether every connection begins with a header of the PROXY protocol, version 1 or
+                2, which says whom a proxy passes it on for. Peers other than `trusted_proxies` are refused.
             allow_hosts: hosts to answer to besides `App(allowed_hosts=…)`; with neither, every host is
                 answered. A program that listens on its user's own machine does well to name `localhost`.
             task_status: `await nursery.start(app.serve, host, port)` returns the `Server` once it listens.
 
         Raises:
-            ConfigurationError: an entry of `allow_hosts` is not a host, `unix_mode` is wrong, or `sockets` is
-                empty or stands beside `unix_path`.
+            ConfigurationError: an entry of `allow_hosts` is not a host, `unix_mode` is wrong, `sockets` is
+                empty or stands beside `unix_path`, or `proxy_protocol` is given and no proxy is trusted.
             ListenError: an address or socket cannot be listened on.
             KeyboardInterrupt: one was raised in a handler, a guard, or anywhere else in the server; after the
                 drain.
@@ -371,6 +374,7 @@ class App:
                     unix_path=unix_path,
                     unix_mode=unix_mode,
                     sockets=sockets,
+                    proxy_protocol=proxy_protocol,
                     limits=self.limits,
                     timeouts=self.timeouts,
                     keepalive=self.keepalive,
@@ -393,6 +397,7 @@ class App:
         unix_path: str | None = None,
         sockets: Sequence[socket.socket] | None = None,
         unix_mode: int | None = None,
+        proxy_protocol: bool = False,
         allow_hosts: str | Iterable[str] = (),
         on_listening: Callable[[Server], None] | None = None,
     ) -> None:
@@ -404,15 +409,10 @@ class App:
         (`task.stuck`, with its stack), and the process ends with status 1.
 
         This is for programs that are servers: besides the signals it takes over the garbage collector's
-        attention, by `gc.freeze()` once it listens, and the end of the process.
+        attention, by `gc.freeze()` once it listens, and the end of the process. Arguments that are not
+        explained here are those of `serve`.
 
         Args:
-            host: as for `serve`.
-            port: as for `serve`.
-            ssl: as for `serve`.
-            unix_path: as for `serve`.
-            sockets: as for `serve`.
-            unix_mode: as for `serve`.
             allow_hosts: as for `serve`. On a loopback address, which only this machine reaches, or a name
                 that stands for one, an App without `allowed_hosts` answers only to `localhost`,
                 `*.localhost`, 127.0.0.0/8, `[::1]`, that name, and what stands here: else any web page could
@@ -438,6 +438,7 @@ class App:
             unix_path=unix_path,
             unix_mode=unix_mode,
             sockets=sockets,
+            proxy_protocol=proxy_protocol,
             allow_hosts=allow_hosts,
         )
         trio.run(run_server, start, on_listening, self.timeouts)

@@ -27,10 +27,13 @@ from wsframework.errors import ConfigurationError
 from wsframework.request import Address
 from wsframework.tokens import TOKEN
 
-__all__ = ["DEFAULT_FIELDS", "Client", "Proxies"]
+__all__ = ["DEFAULT_FIELDS", "UNKNOWN", "Client", "Proxies"]
 
 DEFAULT_FIELDS = ("x-forwarded-for", "x-forwarded-proto")
 """What nearly every proxy writes, or is told to write in the configurations that its users copy."""
+
+UNKNOWN = Address("unknown")
+"""A client whose address its proxy does not know. It is not the proxy, so it is never trusted."""
 
 _FOR, _PROTO, _HOST = _CONVENTION = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
 _STANDARD = "forwarded"
@@ -121,7 +124,7 @@ class Proxies:
         """Whether what this peer says of its own client is believed."""
         address = parse_address(peer.host)
         if address is None:
-            return self.unix and peer.port is None
+            return self.unix and peer.port is None and peer != UNKNOWN
         return self._is_trusted(address)
 
     def _is_trusted(self, address: _AddressT) -> bool:

@@ -100,7 +100,8 @@ class Observer:
         One that connects and leaves without a byte is not told.
 
         Args:
-            remote: the client's address.
+            remote: the peer's address. Behind a proxy it is the proxy's, unless the PROXY protocol has
+                announced the client: header fields come later.
             local: ours.
             tls: the version of TLS, such as `TLSv1.3`; None for plain connections.
         """

@@ -75,6 +75,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     [
         (["--trusted-proxy", "10.0.0.1/8"], "'10.0.0.1/8' has bits behind its prefix"),
         (["--trusted-proxy", "unix", "--proxy-field", "via"], "'via' is no field"),
+        (["--proxy-protocol", "--port", "0"], "proxy_protocol is for connections of trusted proxies"),
     ],
 )
 def test_a_proxy_that_is_none_is_one_line_and_exit_code_2(

@@ -153,6 +153,29 @@ async def serve_on_unix_socket(nursery: trio.Nursery, folder: Folder, name: str)
     await nursery.start(serve_there)
 
 
+@exercises(
+    "deployment.md",
+    "tcp.cfg",
+    "wsframework run chat:app --port 8443 --ssl-cert haproxy.pem --proxy-protocol --trusted-proxy 127.0.0.1",
+)
+async def test_haproxy_announces_clients_and_leaves_tls_alone(tmp_path: Path, authority: trustme.CA) -> None:
+    (tmp_path / "chat.py").write_text(CHAT)
+    command = next(line for line in commands(PAGE) if "--proxy-protocol" in line)
+    command = command.replace("8443", "0")
+    more = ("--allow-host", "chat.example")
+    with running("-m", *shlex.split(command), *more, cwd=tmp_path) as program:
+        port, inner = free_port(), program.url.rpartition(":")[2].rstrip("/")
+        text = FILES["tcp.cfg"].replace("bind :443", f"bind 127.0.0.1:{port}")
+        text = text.replace("127.0.0.1:8443", f"127.0.0.1:{inner}")
+        async with (
+            haproxy(tmp_path, port, text),
+            connect_through(port, authority, {}, "/ws/chat", "127.0.0.9"),
+        ):
+            program.wait_for("remote=127.0.0.9:", stderr=True)
+        assert program.stop() == 0
+        assert not any("proxy.refused" in line for line in program.errors)
+
+
 @exercises("deployment.md", "inner.conf")
 def test_the_lines_of_an_inner_nginx_are_those_that_are_tested() -> None:
     assert FILES["inner.conf"] == INNER  # by tests/proxies, behind HAProxy

@@ -46,6 +46,8 @@ async def serving(
         timeouts=app.timeouts,
         keepalive=app.keepalive,
         proxies=app.proxies,
+        proxy_protocol=bool(options.get("proxy_protocol")),
+        secure=options.get("ssl") is not None,
         observers=app.observers,
         transport=transport,
         poller=poller,

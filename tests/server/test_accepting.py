@@ -12,22 +12,18 @@ import trio
 
 from tests.server.desk import Poor
 from tests.server.serving import until
-from wsframework.config import Limits
-from wsframework.observer import Observer
+from wsframework.config import Limits, Timeouts
 from wsframework.server.accepting import Accepted, StreamListener
-from wsframework.server.admission import Admission
-from wsframework.timers import Timers
+from wsframework.server.core import Core
 
 
 class Stand:
     def __init__(self) -> None:
-        timers = Timers()
+        core = Core(limits=Limits(), timeouts=Timeouts(), secure=False, observers=())
         self.accepted: list[Accepted] = []
         self.listener = stdlib_socket.create_server(("127.0.0.1", 0))
-        self.streams = StreamListener(
-            self.listener, None, Admission(Limits(), timers, Observer()), self.accepted.append, shared=False
-        )
-        self.timers = timers
+        self.streams = StreamListener(self.listener, None, core, self.accepted.append, shared=False)
+        self.timers = core.timers
 
     def connect(self) -> stdlib_socket.socket:
         return stdlib_socket.create_connection(self.listener.getsockname())

@@ -11,7 +11,16 @@ import typer
 from wsframework.app import App
 from wsframework.chat import Chat
 from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
-from wsframework.cli.options import AllowHost, Format, Host, Level, Port, ProxyField, TrustedProxy
+from wsframework.cli.options import (
+    AllowHost,
+    Format,
+    Host,
+    Level,
+    Port,
+    ProxyField,
+    ProxyProtocol,
+    TrustedProxy,
+)
 from wsframework.errors import ConfigurationError
 from wsframework.forwarded import DEFAULT_FIELDS
 from wsframework.request import Address
@@ -32,6 +41,7 @@ def chat(
     allow_host: AllowHost = None,
     trusted_proxy: TrustedProxy = None,
     proxy_field: ProxyField = None,
+    proxy_protocol: ProxyProtocol = False,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
@@ -54,7 +64,13 @@ def chat(
             print(f"  {url}", flush=True)
         print(f"Messages are kept {kept}. Ctrl-C stops.", flush=True)
 
-    app.run(host or None, port, allow_hosts=allow_host or (), on_listening=announce)
+    app.run(
+        host or None,
+        port,
+        proxy_protocol=proxy_protocol,
+        allow_hosts=allow_host or (),
+        on_listening=announce,
+    )
 
 
 def addresses_to_open(addresses: tuple[Address, ...]) -> list[str]:

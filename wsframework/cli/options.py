@@ -25,6 +25,7 @@ __all__ = [
     "Origin",
     "Port",
     "ProxyField",
+    "ProxyProtocol",
     "Subprotocol",
     "Timeout",
     "TrustedProxy",
@@ -71,6 +72,15 @@ ProxyField = Annotated[
     ),
 ]
 """The fields in which proxies are believed."""
+
+ProxyProtocol = Annotated[
+    bool,
+    typer.Option(
+        "--proxy-protocol",
+        help="Take connections that begin with a header of the PROXY protocol, of trusted proxies only.",
+    ),
+]
+"""Whether connections begin with a header of the PROXY protocol."""
 
 Level = Annotated[LogLevel, typer.Option(help="Log records of this level and above.")]
 """The lowest level that is logged."""

@@ -11,7 +11,16 @@ import typer
 
 from wsframework.cli.importing import Target, load_app
 from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
-from wsframework.cli.options import AllowHost, Format, Host, Level, Port, ProxyField, TrustedProxy
+from wsframework.cli.options import (
+    AllowHost,
+    Format,
+    Host,
+    Level,
+    Port,
+    ProxyField,
+    ProxyProtocol,
+    TrustedProxy,
+)
 from wsframework.errors import ConfigurationError
 from wsframework.server import Server
 
@@ -34,6 +43,7 @@ def run(
     allow_host: AllowHost = None,
     trusted_proxy: TrustedProxy = None,
     proxy_field: ProxyField = None,
+    proxy_protocol: ProxyProtocol = False,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
     ssl_cert: Annotated[
@@ -62,6 +72,7 @@ def run(
         ssl=context,
         unix_path=unix,
         unix_mode=mode,
+        proxy_protocol=proxy_protocol,
         allow_hosts=allow_host or (),
         on_listening=_announce,
     )

@@ -16,7 +16,6 @@ import attrs
 import trio
 
 from wsframework.request import Address
-from wsframework.server.admission import Admission
 from wsframework.server.core import Core
 from wsframework.server.descriptors import (
     ABOUT_THE_PEER,
@@ -56,15 +55,16 @@ class Acceptor(Generic[ToldT]):
 
     Args:
         listener: the socket; it is closed at the end.
-        admission: where connections are counted.
+        core: the server's.
         shared: whether other processes may accept from it, and continue when this one stops.
     """
 
-    def __init__(self, listener: stdlib_socket.socket, admission: Admission, *, shared: bool) -> None:
+    def __init__(self, listener: stdlib_socket.socket, core: Core, *, shared: bool) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._shared = shared
-        self._admission = admission
+        self._admission = core.admission
+        self._prefaces = core.prefaces
         self._spare = SpareDescriptors()
         self._told: dict[ToldT, None] = {}
         """Connections on spare descriptors, while they get their 503; oldest first."""
@@ -109,6 +109,9 @@ class Acceptor(Generic[ToldT]):
         return self._spare.lend()
 
     def _take_or_close(self, socket: stdlib_socket.socket, remote: Address) -> None:
+        if self._prefaces is not None and not self._prefaces.welcome(remote):
+            hang_up(socket)
+            return
         try:
             self._take(socket, remote, not self._spare.refill())
         except (OSError, MemoryError) as error:
@@ -147,7 +150,7 @@ class HubListener(Acceptor[SocketTransport]):
         *,
         shared: bool,
     ) -> None:
-        super().__init__(listener, core.admission, shared=shared)
+        super().__init__(listener, core, shared=shared)
         self._hub = hub
         self._core = core
         self._on_head = on_head
@@ -183,6 +186,8 @@ class HubListener(Acceptor[SocketTransport]):
             socket.setblocking(False)
         local = self._local or address_of(socket.getsockname())
         incoming = Incoming(socket, remote, local, self._hub, self._core, self._on_head, self._tls)
+        if self._prefaces is not None:
+            incoming.preface = self._prefaces.begin()
         if short:
             self._admission.turn_away()
             incoming.refuse(self._told, self._spare.refill)
@@ -247,12 +252,12 @@ class StreamListener(Acceptor[Accepted]):
         self,
         listener: stdlib_socket.socket,
         tls: ssl_module.SSLContext | None,
-        admission: Admission,
+        core: Core,
         start: Callable[[Accepted], None],
         *,
         shared: bool,
     ) -> None:
-        super().__init__(listener, admission, shared=shared)
+        super().__init__(listener, core, shared=shared)
         self._tls = tls
         self._start = start
 

@@ -19,6 +19,7 @@ from wsframework.server.blocking import BlockedLoop
 from wsframework.server.framing import FrameTransport
 from wsframework.server.lifetime import Lifetime
 from wsframework.server.observers import Observers
+from wsframework.server.prefaces import Prefaces
 from wsframework.session import Session
 from wsframework.timers import Timer, Timers
 
@@ -40,6 +41,7 @@ class Core:
     Attributes:
         limits: as given, like `timeouts` and `secure`.
         proxies: whose header fields are read; None if no proxy is trusted.
+        prefaces: reads what accepted connections begin with; None if that is TLS or a request.
         lifetime: from its start to its end.
         timers: the deadlines of all connections.
         observer: the log and the user's observers.
@@ -59,6 +61,7 @@ class Core:
         limits: Limits,
         timeouts: Timeouts,
         proxies: Proxies | None = None,
+        proxy_protocol: bool = False,
         secure: bool,
         observers: Iterable[Observer],
     ) -> None:
@@ -70,6 +73,9 @@ class Core:
         self.timers = Timers(on_blocked=lambda seconds: self.blocked_loop.report(seconds))
         self.observer = Observers(observers, self.timers, self.lifetime.interrupt)
         self.admission = Admission(limits, self.timers, self.observer, self.proxies)
+        self.prefaces: Prefaces | None = None
+        if proxy_protocol and self.proxies is not None:
+            self.prefaces = Prefaces(self.proxies, self.admission, self.timers, limits.head_bytes)
         self.blocked_loop = BlockedLoop(self.timers, self.observer)
         self.transports: set[FrameTransport] = set()
         self.sessions: set[Session] = set()

@@ -23,6 +23,7 @@ from wsframework.server.hub import Hub, hang_up
 from wsframework.server.observed import socket_transport
 from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
+from wsframework.server.prefaces import Preface
 from wsframework.server.socket import NOT_NOW, SocketTransport
 from wsframework.timers import Timer
 from wsframework.wire import Deflater, Inflater
@@ -57,6 +58,7 @@ class Incoming:
         local: ours.
         secure: whether it speaks TLS.
         client: what a trusted proxy says of its client.
+        preface: reads what comes before TLS and the head.
         on_left: called when the client leaves while the application decides about its GET or HEAD; the
             socket is closed then. A request of another method is not given up halfway, and its client may
             have closed one direction only, so its socket stays open for the answer.
@@ -81,6 +83,7 @@ class Incoming:
         "dirty",
         "local",
         "on_left",
+        "preface",
         "remote",
         "secure",
     )
@@ -99,6 +102,7 @@ class Incoming:
         self.local = local
         self.secure = tls is not None
         self.client: Client | None = None
+        self.preface: Preface | None = None
         self.on_left: Callable[[], None] | None = None
         self.dirty = False
         self._socket = socket
@@ -190,6 +194,8 @@ class Incoming:
 
     def _go_on(self) -> None:
         try:
+            if self.preface is not None and not self._go_on_with_preface(self.preface):
+                return
             if self._handshaking and not self._go_on_with_tls():
                 return
             data = self._socket.recv(_HEAD_READ_BYTES)
@@ -217,6 +223,14 @@ class Incoming:
             self._head = head
             self._stop_waiting()
             self._on_head(self, head)
+
+    def _go_on_with_preface(self, preface: Preface) -> bool:
+        while not preface.complete:
+            if not preface.take(self, self._socket.recv(preface.wants)):
+                return False
+        self.preface = None
+        # Whether bytes of TLS are there, or the end, is for the next turn to tell.
+        return not self.secure
 
     def _go_on_with_tls(self) -> bool:
         socket = self._socket

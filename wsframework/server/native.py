@@ -71,13 +71,19 @@ class NativeServer:
         timeouts: Timeouts,
         keepalive: Keepalive,
         proxies: Proxies | None = None,
+        proxy_protocol: bool = False,
         secure: bool = False,
         transport: TransportChoice = "auto",
         observers: Iterable[Observer] = (),
         poller: Callable[[], Poller] | None = None,
     ) -> None:
         self.core = Core(
-            limits=limits, timeouts=timeouts, proxies=proxies, secure=secure, observers=observers
+            limits=limits,
+            timeouts=timeouts,
+            proxies=proxies,
+            proxy_protocol=proxy_protocol,
+            secure=secure,
+            observers=observers,
         )
         self.requests = Requests(self.core, decide)
         self._keepalive = keepalive
@@ -216,15 +222,17 @@ class NativeServer:
         def start(accepted: Accepted) -> None:
             infrastructure.start_soon(run_vital, functools.partial(self._serve_accepted, accepted))
 
-        accepting = [
-            StreamListener(listener, ssl, self.core.admission, start, shared=shared) for listener in listeners
-        ]
+        accepting = [StreamListener(listener, ssl, self.core, start, shared=shared) for listener in listeners]
         for listener in accepting:
             watching.start_soon(run_vital, listener.run)
         return [listener.close for listener in accepting]
 
     async def _serve_accepted(self, accepted: Accepted) -> None:
-        incoming = self.requests.over_stream(accepted.stream, accepted.remote, accepted.local)
+        prefaces = self.core.prefaces
+        preface = None if prefaces is None else prefaces.begin()
+        incoming = self.requests.over_stream(
+            accepted.stream, accepted.remote, accepted.local, preface=preface
+        )
         try:
             with accepted.scope:
                 await incoming.serve(refuse=accepted.on_spare)

@@ -20,6 +20,7 @@ from wsframework.server.draining import contained
 from wsframework.server.http import Head
 from wsframework.server.incoming import Incoming
 from wsframework.server.opening import Opening, consider, crowded_response, draining_response
+from wsframework.server.prefaces import Preface
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
 from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding
@@ -44,7 +45,12 @@ class Requests:
         self._decide = decide
 
     def over_stream(
-        self, stream: trio.abc.Stream, remote: Address, local: Address, received: bytes = b""
+        self,
+        stream: trio.abc.Stream,
+        remote: Address,
+        local: Address,
+        received: bytes = b"",
+        preface: Preface | None = None,
     ) -> StreamIncoming:
         """Return a connection over a Trio stream; `serve` serves it.
 
@@ -53,8 +59,9 @@ class Requests:
             remote: what the application shall see as the peer's address.
             local: what it shall see as ours.
             received: what was read from the stream already.
+            preface: reads what comes before TLS and the request.
         """
-        return StreamIncoming(stream, remote, local, self._core, self.start, received)
+        return StreamIncoming(stream, remote, local, self._core, self.start, received, preface)
 
     def start(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request, and serve it, in a task of its own."""
@@ -74,7 +81,8 @@ class Requests:
         peer = incoming.remote
         if not proxies.trusts(peer):
             return True
-        client = proxies.client_of(peer, head.headers, secure=incoming.secure)
+        secure = incoming.secure if incoming.client is None else incoming.client.secure
+        client = proxies.client_of(peer, head.headers, secure=secure)
         if not self._core.admission.identify(client.remote):
             incoming.answer(crowded_response())
             return False

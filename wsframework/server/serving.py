@@ -33,6 +33,7 @@ async def serve(
     timeouts: Timeouts,
     keepalive: Keepalive,
     proxies: Proxies | None = None,
+    proxy_protocol: bool = False,
     observers: Iterable[Observer] = (),
     transport: TransportChoice = "auto",
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -43,11 +44,12 @@ async def serve(
         decide: what every request gets.
         sockets: bound sockets to listen on, instead of `host`, `port` and `unix_path`.
         proxies: the proxies whose header fields are read.
+        proxy_protocol: whether every connection begins with a header of the PROXY protocol.
         observers: are told of events, after the log.
 
     Raises:
         ConfigurationError: `unix_mode` is not a mode, or there is no `unix_path` for it; `sockets` is empty,
-            or stands beside `unix_path`.
+            or stands beside `unix_path`; `proxy_protocol` is asked for, and no proxy is trusted.
         ListenError: an address or socket cannot be listened on.
 
     Cancellation:
@@ -56,6 +58,11 @@ async def serve(
     if unix_mode is not None and (unix_path is None or not 0 <= unix_mode <= 0o777):
         why = "is for a unix socket" if unix_path is None else "is from 0 to 0o777, such as 0o660"
         raise ConfigurationError(f"unix_mode {why}")
+    if proxy_protocol and (proxies is None or not proxies.any):
+        raise ConfigurationError(
+            "proxy_protocol is for connections of trusted proxies, and none is named: write "
+            "App(trusted_proxies=[…]) or --trusted-proxy NET"
+        )
     if sockets is not None:
         if unix_path is not None:
             raise ConfigurationError("give either sockets or unix_path, not both")
@@ -70,6 +77,7 @@ async def serve(
         timeouts=timeouts,
         keepalive=keepalive,
         proxies=proxies,
+        proxy_protocol=proxy_protocol,
         secure=ssl is not None,
         transport=transport,
         observers=observers,

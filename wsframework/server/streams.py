@@ -24,6 +24,7 @@ from wsframework.server.core import Core
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
 from wsframework.server.observed import stream_transport
 from wsframework.server.opening import crowded_response, draining_response
+from wsframework.server.prefaces import Preface
 from wsframework.server.stream import BROKEN, StreamTransport, close_stream
 from wsframework.wire import Deflater, Inflater
 
@@ -48,6 +49,7 @@ class StreamIncoming:
         core: the server's.
         on_head: called with a complete head; this then waits for `answer`, `hand_over` or `abort`.
         received: what was read from the stream already.
+        preface: reads what comes before TLS and the request.
 
     Attributes:
         remote: the peer's address.
@@ -60,6 +62,7 @@ class StreamIncoming:
 
     # Of the class, because only connections behind a trusted proxy have their own.
     client: Client | None = None
+    _preface: Preface | None = None
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class StreamIncoming:
         core: Core,
         on_head: Callable[[StreamIncoming, Head], None],
         received: bytes = b"",
+        preface: Preface | None = None,
     ) -> None:
         self.remote = remote
         self.local = local
@@ -84,6 +88,8 @@ class StreamIncoming:
         self._transport: StreamTransport | None = None
         self._on_release: Callable[[], None] = _nothing
         self._decided = trio.Event()
+        if preface is not None:
+            self._preface = preface
 
     @property
     def tls(self) -> TLSEnd | None:
@@ -184,7 +190,8 @@ class StreamIncoming:
             record(logging.DEBUG, "handshake.lost", remote=self.remote, error=str(error.__cause__ or error))
             return
         if head is None:
-            return  # a probe: it connected and left
+            await self._move_bytes()  # none of a probe, which connected and left
+            return
         tls = self._stream.version() if isinstance(self._stream, trio.SSLStream) else None
         self._core.observer.connection_accepted(self.remote, self.local, tls)
         if isinstance(head, Response):
@@ -217,6 +224,8 @@ class StreamIncoming:
         core.handshakes[scope] = core.timers.after(core.timeouts.handshake, time_out)
         try:
             with scope:
+                if self._preface is not None and not await self._read_preface(self._preface):
+                    return None
                 if isinstance(self._stream, trio.SSLStream):
                     with core.admission.handshaking(scope):
                         await self._stream.do_handshake()
@@ -233,6 +242,15 @@ class StreamIncoming:
             return draining_response()
         limit = core.timeouts.handshake
         return Response.error(408, f"the request's head was not complete within {limit:g} s")
+
+    async def _read_preface(self, preface: Preface) -> bool:
+        """Read what comes before TLS and the head; False if the connection is over, or answered."""
+        stream = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
+        while not preface.complete:
+            if not preface.take(self, await stream.receive_some(preface.wants)):
+                return False
+        del self._preface
+        return True
 
     async def _watch(self) -> None:
         """Notice when the client leaves while the application decides."""
