@@ -162,6 +162,15 @@ async def test_fields_are_read_of_a_trusted_proxy_only(
         assert await front.ask(header, FORGED) == expected
 
 
+@pytest.mark.parametrize("forged", [TEXT, BLOCK, UNKNOWN, LOCAL])
+async def test_a_second_header_is_the_clients_own_and_no_request(
+    contexts: Contexts, transport: str, forged: bytes
+) -> None:
+    async with port(contexts, transport, False) as front:
+        assert await front.ask(b"PROXY TCP4 198.51.100.1 192.0.2.1 5 443\r\n" + forged) == "400"
+        assert front.observer.accepted == [Address("198.51.100.1", 5)]
+
+
 async def test_the_proxys_own_connection_is_its_own(contexts: Contexts, transport: str, secure: bool) -> None:
     async with port(contexts, transport, secure) as front:
         assert await front.ask(LOCAL) == f"a proxy {secure}"

@@ -393,6 +393,33 @@ async def test_a_page_that_crashes_is_a_500_that_says_why() -> None:
     assert isinstance(answer.crash, ZeroDivisionError)
 
 
+async def test_a_test_chooses_the_clients_address_where_it_is_a_trusted_proxy() -> None:
+    app = App(trusted_proxies="127.0.0.1")
+
+    @app.websocket("/")
+    async def whoami(ws: Connection) -> None:
+        await ws.send(str(ws.request.remote))
+        if ws.request.remote.host == "203.0.113.9":
+            raise ValueError("not this one")
+
+    @app.http("/")
+    async def fail(request: Request) -> str:
+        raise ValueError(request.remote.host)
+
+    fields = {"X-Forwarded-For": "203.0.113.9"}
+    async with serve(app) as server:
+        async with (
+            server.connect(headers={"X-Forwarded-For": "203.0.113.10"}) as other,
+            server.connect(headers=fields) as client,
+        ):
+            assert await other.receive() == "203.0.113.10"
+            assert await client.receive() == "203.0.113.9"
+            # Its crash is known to be this client's.
+            assert (await client.wait_closed()).code == 1011
+        answer = await server.request("GET", "/", fields)
+        assert (answer.status, str(answer.crash)) == (500, "203.0.113.9")
+
+
 async def test_a_request_joins_the_server_around_it() -> None:
     app = new_app()
     async with serve(app) as server:
