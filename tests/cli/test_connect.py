@@ -198,7 +198,7 @@ def answering(data: bytes) -> Talk:
     ("answer", "words"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nno tea", "nothing at this path (RFC 6455"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "this is plain HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "plain HTTP, not a WebSocket"),
         (b"SSH-2.0-OpenSSH\r\n", "begins with 'SSH-2.0-OpenSSH'"),
         (
             b"HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -308,7 +308,7 @@ class Person:
 @pytest.fixture
 def person(url: str) -> Person:
     person = Person(url)
-    person.sees(f"connected to {url}; /help says what you can type")
+    person.sees(f"connected to {url}; /help lists the commands")
     person.sees("> ")
     return person
 

@@ -48,14 +48,12 @@ def test_a_string_of_another_form_gets_the_form(target: str) -> None:
     [("chat.py:app", "chat:app"), ("web/chat.py", "web.chat:app"), ("web/chat:site", "web.chat:site")],
 )
 def test_a_files_name_gets_the_modules_name(target: str, better: str) -> None:
-    assert message_for(target).endswith(f"write it as a module's: {better}")
+    assert message_for(target).endswith(f"write the module's: {better}")
 
 
 def test_a_missing_module_is_named_with_where_it_was_looked_for(tmp_path: Path) -> None:
     text = message_for("no_such_module.web:app")
-    assert text == (
-        f"there is no module 'no_such_module', neither in {tmp_path} nor among the installed packages"
-    )
+    assert text == (f"there is no module 'no_such_module' in {tmp_path} or among the installed packages")
 
 
 def test_a_missing_submodule_is_named_in_full(write: Write) -> None:
@@ -131,7 +129,7 @@ def test_a_missing_name_in_a_module_without_apps_has_no_hint(write: Write) -> No
 def test_a_factory_gets_told_how_to_become_an_app(write: Write) -> None:
     write("factory.py", "def make_app(): ...\n")
     assert message_for("factory:make_app") == (
-        "'factory:make_app' is a function, not an App; if it makes one, "
+        "'factory:make_app' is a function, not an App; if it returns one, "
         "write 'app = make_app()' in factory.py and name that"
     )
 

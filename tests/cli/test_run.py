@@ -154,12 +154,12 @@ def test_run_serves_tls(write: Write, tmp_path: Path, authority: trustme.CA, fil
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["--ssl-key", "key.pem"], "--ssl-key needs --ssl-cert: the certificate that the key belongs to"),
+        (["--ssl-key", "key.pem"], "--ssl-key needs --ssl-cert, the certificate of the key"),
         (["--ssl-cert", "no.pem"], "--ssl-cert no.pem: there is no such file"),
         (["--ssl-cert", "cert.pem", "--ssl-key", "no.pem"], "--ssl-key no.pem: there is no such file"),
         (
             ["--ssl-cert", "cert.pem"],
-            "cannot serve TLS with cert.pem: not PEM, or without certificate or private key",
+            "cannot serve TLS with cert.pem: not PEM, or no certificate or private key in it",
         ),
         (
             ["--ssl-cert", "cert.pem", "--ssl-key", "other.pem"],
@@ -233,7 +233,7 @@ def test_a_port_in_use_is_one_line_under_a_lifespan_with_a_nursery(write: Write,
         (["--host", "192.0.2.1"], "error: cannot listen on 192.0.2.1:8000: the address is not one of"),
         (
             ["--unix", "echo_lost.py"],
-            "error: cannot listen on echo_lost.py: there is a file that is",
+            "error: cannot listen on echo_lost.py: the file there is not a socket",
         ),
     ],
 )

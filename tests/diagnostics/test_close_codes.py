@@ -14,7 +14,7 @@ from wsframework.diagnostics.close_codes import advice, describe_close, meaning
         (1011, "internal error"),
         (3001, "registered for a library or framework"),
         (4999, "the application's own"),
-        (999, "no code that RFC 6455 knows"),
+        (999, "not a code of RFC 6455"),
     ],
 )
 def test_close_codes_have_a_meaning(code: int, words: str) -> None:

@@ -43,8 +43,8 @@ def test_an_address_is_known_as_one(host: str) -> None:
         ("ws:///b", "names no host"),
         ("ws://user:secret@a/", "--header 'Authorization"),
         ("ws://a/#top", "no fragment"),
-        ("ws://a:99999/", "is no URL"),
-        ("ws://[::1/", "is no URL"),
+        ("ws://a:99999/", "is not a URL"),
+        ("ws://[::1/", "is not a URL"),
     ],
 )
 def test_what_is_no_websocket_url_gets_one_line_and_exit_code_2(

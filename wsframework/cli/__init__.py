@@ -1,8 +1,7 @@
-"""The command line: `wsframework run`, `wsframework routes` and their like; needs the extra `cli`.
+"""The command line, `wsframework run` and the other commands; needs the extra `cli`.
 
-Every command is a module with one function, and `program.COMMANDS` is the one place that lists them.
-Mistakes of the caller (a wrong import string, a port in use) are `ConfigurationError`s: one line on stderr
-and exit code 2.
+Every command is a module with one function, and `program.COMMANDS` lists them. A mistake of the user (a wrong
+import string, a port in use) is a `ConfigurationError`: one line on stderr and exit code 2.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ Theory of operation
 The caller formats the record, so that it has the values of that moment, and appends the line to a queue of
 bounded size. The writer, a daemon thread that starts with the first record, takes all that is in the queue
 and writes it to the descriptor, however long that takes. What does not fit into the queue is dropped and
-counted; the writer says so in a record of its own, at the place of the gap.
+counted; the writer adds a record with the count at the place of the gap.
 
 Nothing here uses Python's buffered streams. A thread that blocks inside one holds its lock, and then a print
-to stderr and the interpreter's own end would wait for it.
+to stderr and the interpreter's shutdown would wait for it.
 
-In a forked child there is no thread. There, and after `close`, the caller writes by itself, and does not wait
-for long either.
+A forked child has no writer thread. There, and after `close`, the caller writes the record itself, and waits
+a second at most.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from collections.abc import Iterator
 __all__ = ["BackgroundHandler"]
 
 _QUEUE_BYTES = 1024 * 1024
-"""Some 8,000 records: what a busy server logs in a second or so, and too little to be missed."""
+"""About 8,000 records: what a busy server logs in a second, and little memory."""
 
 _QUEUE_BYTES_FOR_ERRORS = _QUEUE_BYTES + _QUEUE_BYTES // 4
-"""Errors still fit when a flood of lesser records has filled the queue."""
+"""Errors still fit when records of lower levels have filled the queue."""
 
 _FLUSH_SECONDS = 1.0
-"""How long the program's end waits for a reader."""
+"""How long the end of the program waits for the reader of the log."""
 
 _ERROR_SECONDS = 0.05
-"""How long an error waits to be written: the process may be about to die of it."""
+"""How long the caller waits for an error to be written: the process may end because of the error."""
 
 _PIPE_BYTES = 4096
-"""What a pipe takes in one piece, and without blocking when it says it is writable (PIPE_BUF on Linux)."""
+"""What a pipe takes in one piece, and without blocking when it is writable (PIPE_BUF on Linux)."""
 
 
 class BackgroundHandler(logging.Handler):
@@ -99,7 +99,7 @@ class BackgroundHandler(logging.Handler):
         self._wait_until_written(_FLUSH_SECONDS)
 
     def close(self) -> None:
-        """Write what is left, as `flush` does; what is logged afterwards is written at once or not at all."""
+        """Write what is left, as `flush` does; later records are written by the caller, or dropped."""
         self.flush()
         self._direct = True
         with self._changed:
@@ -111,7 +111,7 @@ class BackgroundHandler(logging.Handler):
         try:
             return f"{self.format(entry)}\n".encode(self._encoding, "backslashreplace")
         except Exception:
-            # Not `handleError`: it prints to stderr, at once and at any length.
+            # Not `handleError`: it prints to stderr, and blocks.
             return b""
 
     def _wait_until_written(self, seconds: float) -> None:
@@ -119,7 +119,7 @@ class BackgroundHandler(logging.Handler):
             return
         deadline = time.monotonic() + seconds
         with self._changed:
-            # Once is enough for a reader that does not read; the writer says when it does again.
+            # Wait only once for a reader that does not read; the writer notices when it reads again.
             while (self._queue or self._writing) and not self._stuck:
                 if not self._changed.wait(deadline - time.monotonic()):
                     self._stuck = True
@@ -131,7 +131,7 @@ class BackgroundHandler(logging.Handler):
         try:
             self._thread.start()
         except RuntimeError:
-            # No more threads, or the interpreter is about to end.
+            # There can be no more threads, or the interpreter is shutting down.
             self._thread, self._direct = None, True
             while self._queue:
                 self._write_soon(self._queue.popleft())
@@ -161,10 +161,10 @@ class BackgroundHandler(logging.Handler):
             try:
                 piece = piece[os.write(self._descriptor, piece) :]
             except BlockingIOError:
-                # A process that shares it has made it non-blocking for all.
+                # A process that shares the descriptor has made it non-blocking.
                 _wait_writable(self._descriptor, None)
             except OSError:
-                return  # its reader is gone, or the disk is full; this cannot be reported
+                return  # the reader is gone, or the disk is full; there is no place to report it
             self._stuck = False
 
     # Without the thread
@@ -188,7 +188,7 @@ class BackgroundHandler(logging.Handler):
 
     def _forked(self) -> None:
         self._start_over()
-        # The parent writes those.
+        # The parent writes what is in the queue.
         self._queue.clear()
         self._queued_bytes = self._dropped = self._dropped_errors = 0
         self._stuck, self._direct, self._thread = False, True, None

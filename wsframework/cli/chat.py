@@ -1,4 +1,4 @@
-"""`wsframework chat`: the chat with its page, ready to be opened in a browser."""
+"""`wsframework chat`: serve the chat and its page."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def chat(
 ) -> None:
     """Serve a chat: open it in two browser windows and talk.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it gracefully; what was said is there again the next time.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it gracefully. Messages are kept for the next start.
     """
     if no_history and db is not None:
-        raise ConfigurationError("--no-history and --db exclude each other: keep the messages, or do not")
+        raise ConfigurationError("--no-history and --db exclude each other: give one of them")
     set_up_logging(log_level, log_format)
     history = None if no_history else db or Path("chat.db")
     app = App(trusted_proxies=trusted_proxy or (), proxy_fields=proxy_field or DEFAULT_FIELDS)
@@ -58,7 +58,7 @@ def chat(
 
     def announce(server: Server) -> None:
         kept = "in memory only" if history is None else f"in {history}"
-        # Flushed, because whoever started us in a pipe waits for these lines.
+        # Flushed, because a program that reads them from a pipe waits for these lines.
         print("Open the chat in a browser, in two windows to talk to yourself:", flush=True)
         for url in addresses_to_open(server.addresses):
             print(f"  {url}", flush=True)
@@ -74,10 +74,10 @@ def chat(
 
 
 def addresses_to_open(addresses: tuple[Address, ...]) -> list[str]:
-    """Return http:// URLs for what a server listens on, those of this machine first.
+    """Return http:// URLs for a server's addresses, those of this machine first.
 
-    "Every interface" is no address that a browser can open: it becomes `localhost`, and the address that
-    other machines of the network reach this one at.
+    A browser cannot open the address of "every interface". It is replaced by `localhost`, and by this
+    machine's address in its network.
     """
     urls: list[str] = []
     for address in addresses:
@@ -91,11 +91,13 @@ _EVERYWHERE = {"0.0.0.0": [socket.AF_INET], "::": [socket.AF_INET, socket.AF_INE
 
 
 def _own_address(family: socket.AddressFamily) -> str:
-    """Return the address that the system would use to reach other machines, or nothing."""
-    far = "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"  # for documentation: nobody has them
+    """Return the address that the system uses to reach other machines, or an empty string."""
+    far = (
+        "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"
+    )  # documentation addresses (RFC 5737, RFC 3849), which no machine has
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((far, 9))  # chooses a route and sends nothing
+            probe.connect((far, 9))  # chooses a route, sends nothing
             return str(probe.getsockname()[0])
     except OSError:
         return ""

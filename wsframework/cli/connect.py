@@ -1,4 +1,4 @@
-"""`wsframework connect URL`: a terminal client; what is typed is sent, what comes is shown."""
+"""`wsframework connect URL`: a terminal client that sends what is typed and shows what comes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trio_websocket import WebSocketConnection
 
 from wsframework.cli.keyboard import Keyboard, has_editing, lines_of_pipe, unchanged_terminal
 from wsframework.cli.options import Header, Insecure, Origin, Subprotocol, Timeout, Url, opening_of
-from wsframework.cli.output import complain
+from wsframework.cli.output import INTERRUPTED, complain
 from wsframework.cli.screen import make_screen
 from wsframework.diagnostics.connecting.opening import connected
 from wsframework.diagnostics.connecting.talk import Ended, Talk
@@ -19,7 +19,7 @@ from wsframework.diagnostics.problems import Unreachable
 
 __all__ = ["connect"]
 
-_UNREACHABLE, _CLOSED_BADLY, _INTERRUPTED = 1, 3, 130
+_UNREACHABLE, _CLOSED_BADLY = 1, 3
 
 
 def connect(
@@ -31,7 +31,7 @@ def connect(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="From a pipe: close when its lines have ended and no message has come for so long.",
+            help="From a pipe: after its last line, close when no message has come for this long.",
             min=0,
         ),
     ] = 2.0,
@@ -46,8 +46,8 @@ def connect(
     At a terminal, type to send; /help lists the commands. From a pipe, every line is sent as a message, and
     replies are printed unchanged: echo hi | wsframework connect ws://127.0.0.1:8000/chat
 
-    Exit code: 0 after a normal end, 1 when there is no connection, 3 when the server closed it with another
-    code than 1000, or ended it without a Close frame.
+    Exit code: 0 after a normal end, 1 when there is no connection, 3 when the server closed it with a code
+    other than 1000, or without a Close frame.
     """
     opening = opening_of(url, subprotocol, header, origin, timeout=timeout, insecure=insecure)
     typed = sys.stdin.isatty()
@@ -67,7 +67,7 @@ def connect(
             complain(problem.sentence)
         sys.exit(_UNREACHABLE)
     except KeyboardInterrupt:  # while connecting
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     if ended.interrupted:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     sys.exit(_CLOSED_BADLY if ended.by == "server" and ended.code not in (1000, 1005) else 0)

@@ -1,4 +1,4 @@
-"""From `module:app` to the App, and from everything that can go wrong on the way to one line."""
+"""Import the App that `module:app` names; every error becomes one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Target = Annotated[
     str,
     typer.Argument(metavar="MODULE:APP", help="Where the App is, such as chat:app.", show_default=False),
 ]
-"""The argument that every command about an App begins with."""
+"""The first argument of commands for an App."""
 
 
 def load_app(target: str) -> App:
@@ -35,15 +35,15 @@ def load_app(target: str) -> App:
         target: a module's dotted name, a colon, and the App's name in it (`chat:app`, `shop.web:site.app`).
 
     Raises:
-        ImportStringError: the string is wrong, the module is not there or fails, or the name is no App. The
-            message is one line, and points into the user's module when that is where the error is.
+        ImportStringError: the string is malformed, the module does not exist or fails, or the name is not an
+            App. The message is one line, and names the line of the user's module that failed.
     """
     module_name, colon, attribute = target.partition(":")
     names = module_name.split(".")
     if module_name.endswith(".py") or "/" in module_name:
         module_name = ".".join(Path(module_name.removesuffix(".py")).parts)
         raise ImportStringError(
-            f"{target!r} is a file's name; write it as a module's: {module_name}:{attribute or 'app'}"
+            f"{target!r} is the name of a file; write the module's: {module_name}:{attribute or 'app'}"
         )
     if not (colon and attribute and all(name.isidentifier() for name in [*names, *attribute.split(".")])):
         raise ImportStringError(f"{target!r} is not of the form module:app, such as 'chat:app'")
@@ -57,7 +57,7 @@ def load_app(target: str) -> App:
         return value
     hint = _hint(module)
     if not hint and isfunction(value) and not iscoroutinefunction(value):
-        hint = f"; if it makes one, write 'app = {attribute}()' in {_describe(module)} and name that"
+        hint = f"; if it returns one, write 'app = {attribute}()' in {_describe(module)} and name that"
     raise ImportStringError(f"{target!r} is {_kind(value)}, not an App{hint}")
 
 
@@ -73,14 +73,14 @@ def _import(name: str) -> ModuleType:
     directory = os.getcwd()
     if directory not in sys.path:
         sys.path.insert(0, directory)
-    # Modules may have been written since the process began.
+    # The module's file may be newer than the process.
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise ImportStringError(
-                f"there is no module {error.name!r}, neither in {directory} nor among the installed packages"
+                f"there is no module {error.name!r} in {directory} or among the installed packages"
             ) from error
         raise ImportStringError(_explain(error)) from error
     except SyntaxError as error:
@@ -91,14 +91,14 @@ def _import(name: str) -> ModuleType:
 
 
 def _explain(error: BaseException) -> str:
-    """Say in one line what a user's module raised, and in which of its lines."""
+    """Describe in one line what a user's module raised, and where."""
     what = " ".join(traceback.format_exception_only(error)[-1].split())
     place = _place(error.__traceback__)
     return f"{place}: {what}" if place else what
 
 
 def _place(trace: TracebackType | None) -> str:
-    """Return `file:line` of the deepest frame that the user wrote, or of the deepest of all."""
+    """Return `file:line` of the innermost frame in the user's code, or of the innermost of all."""
     frames = [
         (frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(trace)
@@ -113,7 +113,7 @@ def _place(trace: TracebackType | None) -> str:
 
 
 def _foreign_folders() -> list[str]:
-    """List the folders of code that is not the user's: Python's, installed packages', our own."""
+    """List the folders of code that is not the user's: Python, installed packages, wsframework."""
     paths = [
         *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
@@ -128,7 +128,7 @@ def _describe(module: ModuleType) -> str:
 
 
 def _hint(module: ModuleType) -> str:
-    """Name the Apps that are there."""
+    """Return a hint that names the Apps of the module."""
     apps = [name for name, value in vars(module).items() if isinstance(value, App)]
     return f"; it has {', '.join(f'{module.__name__}:{name}' for name in apps)}" if apps else ""
 

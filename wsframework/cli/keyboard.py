@@ -1,7 +1,7 @@
-"""Lines from a terminal or a pipe, without holding up anything else.
+"""Read lines from a terminal or a pipe without blocking the event loop.
 
-Reading blocks, so it is done in a thread that is left alone when the connection ends first. From a pipe it is
-`os.read` rather than `sys.stdin`, whose lock such a thread would hold when the interpreter shuts down.
+Reading blocks, so a thread reads, and it is abandoned when the connection ends first. A pipe is read with
+`os.read` rather than `sys.stdin`, whose lock the abandoned thread would hold when the interpreter shuts down.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 
 try:
     import readline as _readline
-except ImportError:  # Python was built without it: no history, all else works
+except ImportError:  # Python was built without it; then there is no history
     readline: ModuleType | None = None
 else:
     readline = _readline
@@ -33,14 +33,14 @@ _READ_BYTES = 64 * 1024
 
 
 def has_editing() -> bool:
-    """Whether a prompt with editing and history can be had: at a terminal, with readline."""
+    """Whether a prompt has editing and history: at a terminal, with readline."""
     return readline is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 async def lines_of_pipe(descriptor: int) -> AsyncIterator[str]:
-    """Yield each line of a file or pipe without its line end, the last one too if it has none.
+    """Yield each line of a file or pipe without its line end; the last line may have none.
 
-    Cancellation: the thread that reads is left alone; what it reads is lost.
+    Cancellation: the thread that reads is abandoned, and what it reads is lost.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     rest = ""
@@ -59,12 +59,12 @@ async def lines_of_pipe(descriptor: int) -> AsyncIterator[str]:
 class Keyboard:
     """A person at a terminal, with a prompt, editing and history.
 
-    readline does not know that others print lines, too. They do so in `printing`, which takes the prompt
-    away before and puts it back, with what is typed behind it.
+    readline does not know of other lines that are printed. They are printed inside `printing`, which removes
+    the prompt, and then shows it again with what was typed so far.
     """
 
     def __init__(self) -> None:
-        # readline's thread puts the prompt on the screen a moment before it says so.
+        # readline's thread shows the prompt shortly before it calls `_start`.
         self._lock = threading.Lock()
         self._prompting = False
         self._printed = False
@@ -84,7 +84,7 @@ class Keyboard:
         assert readline is not None
         with self._lock:
             self._printed = False
-        if hasattr(readline, "set_pre_input_hook"):  # not everywhere with libedit
+        if hasattr(readline, "set_pre_input_hook"):  # some builds with libedit lack it
             readline.set_pre_input_hook(self._start)
         try:
             return input(PROMPT)
@@ -93,10 +93,10 @@ class Keyboard:
                 self._prompting = False
 
     def _start(self) -> None:
-        """Take note that the prompt is on the screen; readline calls this."""
+        """Take note that the prompt is shown; readline calls this."""
         with self._lock:
             self._prompting = True
-            if self._printed:  # before the prompt, or behind it
+            if self._printed:  # before or after the prompt was shown
                 sys.stdout.write(f"{CLEAR_LINE}{PROMPT}")
                 sys.stdout.flush()
 
@@ -114,7 +114,7 @@ class Keyboard:
 
 @contextlib.contextmanager
 def unchanged_terminal() -> Iterator[None]:
-    """Give a terminal back as it was: a thread that is left alone in the middle of a line does not."""
+    """Restore the terminal's settings, which a thread that is abandoned inside a line does not."""
     try:
         import termios
     except ImportError:  # not on Windows

@@ -1,4 +1,4 @@
-"""Logging for a process of ours: every record to stderr, as text or as one JSON object a line."""
+"""Logging of the commands: records go to stderr, as text or as one JSON object a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["LogFormat", "LogLevel", "TextFormatter", "set_up_logging"]
 
 
 class LogLevel(StrEnum):
-    """From which level on records are shown."""
+    """The lowest level of records that are written."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -25,7 +25,7 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How records are written."""
+    """The form of the log."""
 
     TEXT = "text"
     JSON = "json"
@@ -35,7 +35,7 @@ _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 
 _INDENT = "  "
-"""Before every line that is not the start of a record, so that no line of a traceback can look like one."""
+"""Precedes the lines of a traceback, so that none of them looks like a record."""
 
 
 class TextFormatter(logging.Formatter):
@@ -48,7 +48,7 @@ class TextFormatter(logging.Formatter):
     def format(self, entry: logging.LogRecord) -> str:
         """Return the record's line, with its traceback or stack indented below it."""
         time = f"{self.formatTime(entry, '%H:%M:%S')}.{int(entry.msecs):03}"
-        # Paths and close reasons are the peer's words: they must not move the cursor of who reads the log.
+        # Paths and close reasons come from the peer, and must not contain control characters of terminals.
         level, text = escape(entry.levelname.lower()), escape(message_of(entry))
         if self._colour:
             event, space, fields = text.partition(" ")
@@ -59,9 +59,9 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up_logging(level: LogLevel, form: LogFormat) -> None:
-    """Send the records of the whole process to stderr, in place of what was set up before.
+    """Send the records of the whole process to stderr; this replaces earlier handlers.
 
-    A thread of its own writes them: a reader of stderr that does not read must not stop the server.
+    A thread writes them, so that a reader of stderr that does not read cannot block the server.
     """
     handler = _handler(sys.stderr)
     if form is LogFormat.JSON:

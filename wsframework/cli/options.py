@@ -1,4 +1,4 @@
-"""Options that more than one command has, each declared once, and what they become."""
+"""Options that several commands have, each declared once, and the values made of them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ Timeout = Annotated[
 """The limit of each wait for the server."""
 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")]
-"""Whether any certificate will do."""
+"""Whether to accept any certificate."""
 
 
 def opening_of(
@@ -127,7 +127,7 @@ def opening_of(
     timeout: float,
     insecure: bool,
 ) -> Opening:
-    """Return what these options ask for.
+    """Return the opening handshake that these options ask for.
 
     Raises:
         ConfigurationError: one of them cannot be sent, or the URL is not a WebSocket URL.

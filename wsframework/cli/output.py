@@ -1,4 +1,4 @@
-"""What commands print: colour on a terminal, plain text with whole lines anywhere else."""
+"""The output of commands: colour on a terminal, plain text in whole lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from rich.text import Text
 
 from wsframework.records import escape_json
 
-__all__ = ["complain", "fail", "make_console"]
+__all__ = ["INTERRUPTED", "complain", "fail", "make_console"]
+
+INTERRUPTED = 130
+"""The exit code after SIGINT: 128 and the signal's number, as shells report it."""
 
 _NEVER_WRAP = 100_000
-"""Columns of what is no terminal: a line that a program reads must stay one line."""
+"""The width of an output that is not a terminal: programs read whole lines."""
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console on stdout or stderr that knows whether a person is looking."""
+    """Return a console on stdout or stderr, which uses colour on a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _NEVER_WRAP
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)

@@ -22,15 +22,15 @@ COMMANDS: tuple[Callable[..., None], ...] = (run, routes, chat, connect, trace)
 
 
 def build() -> typer.Typer:
-    """Make the program."""
+    """Return the typer program."""
     program = typer.Typer(
         name="wsframework",
         help="Serve and inspect WebSocket applications.",
         no_args_is_help=True,
         add_completion=False,
-        # Frames of panels are for people; a pipe gets plain text.
+        # Panels are for terminals; a pipe gets plain text.
         rich_markup_mode="rich" if sys.stdout.isatty() and sys.stderr.isatty() else None,
-        # Python's own traceback: a handler's author knows it, and it goes into bug reports.
+        # Python's own traceback, which authors of handlers know, and which bug reports need.
         pretty_exceptions_enable=False,
     )
     program.callback()(_options)
@@ -51,4 +51,4 @@ def _options(
         typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Give the program the options that come before any command."""
+    """Declare the options that come before the command."""

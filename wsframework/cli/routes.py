@@ -1,4 +1,4 @@
-"""`wsframework routes module:app`: what an App answers, and where that is written."""
+"""`wsframework routes module:app`: list an App's routes and where they are defined."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Row:
     Attributes:
         path: the template.
         kind: "websocket" or "http".
-        subprotocols: what a WebSocket handler speaks; none when it asks for none.
-        methods: what an HTTP handler answers.
+        subprotocols: those of a WebSocket handler; empty when it asks for none.
+        methods: those of an HTTP handler.
         handler: the function's qualified name.
-        defined: where it is written, as `file:line`.
+        defined: where it is defined, as `file:line`.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def answers(self) -> str:
-        """The table's words for the two."""
+        """The table's text for methods or subprotocols."""
         return " ".join(self.methods) or ", ".join(self.subprotocols) or "no subprotocol"
 
 

@@ -54,13 +54,13 @@ def run(
         typer.Option(metavar="FILE", help="The certificate's private key, if not in the same file."),
     ] = None,
 ) -> None:
-    """Serve an App until it is told to stop.
+    """Serve an App until a signal stops it.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it gracefully: no new connections, Close 1001 to every client,
-    time for the handlers to finish. A second signal cuts that short, and a third one ends the process at
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it gracefully: no new connections, Close 1001 to every client,
+    and time for the handlers to finish. A second signal cuts this time short. A third one ends the process at
     once.
     """
-    # First of all, so that what the module itself logs while it is imported comes out alike.
+    # First, so that what the module logs while it is imported has the same form.
     set_up_logging(log_level, log_format)
     context = _tls(ssl_cert, ssl_key)
     mode = _mode(unix_mode, unix)
@@ -82,7 +82,7 @@ def _mode(text: str | None, unix: str | None) -> int | None:
     if text is None:
         return None
     if unix is None:
-        raise ConfigurationError("--unix-mode needs --unix: the socket that gets these permissions")
+        raise ConfigurationError("--unix-mode needs --unix, which names the socket")
     if not _OCTAL.fullmatch(text):
         raise ConfigurationError(f"--unix-mode {text}: write it in octal, such as 660 or 600")
     return int(text, 8)
@@ -90,21 +90,21 @@ def _mode(text: str | None, unix: str | None) -> int | None:
 
 def _announce(server: Server) -> None:
     where = server.urls or [f"the unix socket {address}" for address in server.addresses]
-    # Flushed, because whoever started us in a pipe waits for this line.
+    # Flushed, because a program that reads it from a pipe waits for this line.
     print(f"Listening on {', '.join(where)} (Ctrl-C stops)", flush=True)
 
 
 def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     if cert is None:
         if key is not None:
-            raise ConfigurationError("--ssl-key needs --ssl-cert: the certificate that the key belongs to")
+            raise ConfigurationError("--ssl-key needs --ssl-cert, the certificate of the key")
         return None
     for option, file in (("--ssl-cert", cert), ("--ssl-key", key)):
         if file is not None and not file.is_file():
             raise ConfigurationError(f"{option} {file}: there is no such file")
 
     def ask_for_password() -> NoReturn:
-        # A server that waits for someone to type cannot be restarted by a program.
+        # A program could not restart a server that waits for a password.
         raise ConfigurationError(f"{key or cert}: the private key is encrypted; decrypt it (openssl pkey)")
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -112,9 +112,9 @@ def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(cert, key, ask_for_password)
     except ssl.SSLError as error:
-        # OpenSSL gives no reason at all for most of what can be wrong with a file.
+        # For most errors in a file OpenSSL gives no reason.
         why = (error.reason or "").replace("_", " ").lower()
-        why = why or "not PEM, or without certificate or private key"
+        why = why or "not PEM, or no certificate or private key in it"
         raise ConfigurationError(f"cannot serve TLS with {files}: {why}") from None
     except OSError as error:
         raise ConfigurationError(f"cannot serve TLS with {files}: {error}") from None

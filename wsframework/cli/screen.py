@@ -1,4 +1,4 @@
-"""Show a connection: on a terminal with time and direction, in a pipe as it comes, for programs as JSON."""
+"""Show a connection: with time and direction on a terminal, unchanged in a pipe, as JSON for programs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PREVIEW_BYTES = 32
 
 
 def make_screen(*, as_json: bool, keyboard: Keyboard | None) -> Screen:
-    """Return the screen for where stdout goes.
+    """Return the screen that fits stdout.
 
     Args:
-        as_json: one JSON object a line, wherever that is.
-        keyboard: whose prompt lines must not run into, if there is one.
+        as_json: whether to print one JSON object a line in any case.
+        keyboard: the keyboard whose prompt is on the screen, or None.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What comes may hold any character, and the terminal may not.
+        # Messages may hold characters that the encoding of the terminal lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
         return _JsonScreen()
@@ -52,12 +52,12 @@ class _TerminalScreen:
 
     def opened(self, url: str, subprotocol: str | None) -> None:
         agreed = f", subprotocol {escape_json(subprotocol)}" if subprotocol is not None else ""
-        hint = "; /help says what you can type" if self._keyboard is not None else ""
+        hint = "; /help lists the commands" if self._keyboard is not None else ""
         self._line("*", f"connected to {escape_json(url)}{agreed}{hint}", "dim")
 
     def sent(self, message: str) -> None:
         if self._keyboard is not None:
-            # It stands on the screen already, behind the prompt: put its line in place of that.
+            # What was typed is on the screen already: replace it, and the prompt, by this line.
             columns = shutil.get_terminal_size().columns
             rows = 1 + max(0, len(PROMPT + message) - 1) // columns
             sys.stdout.write(f"\x1b[{rows}A\r\x1b[J")
@@ -86,13 +86,13 @@ class _TerminalScreen:
 
 
 class _PipeScreen:
-    """Messages as they are, one after the other; all else goes to stderr, and only if it matters."""
+    """Messages as they are, one after the other; problems go to stderr."""
 
     def opened(self, url: str, subprotocol: str | None) -> None:
-        """Not worth a line."""
+        """Not shown."""
 
     def sent(self, message: str) -> None:
-        """Whoever sent it knows."""
+        """Not shown."""
 
     def received(self, message: str | bytes) -> None:
         print(message if isinstance(message, str) else _preview(message), flush=True)

@@ -11,7 +11,7 @@ import trio
 import typer
 
 from wsframework.cli.options import Header, Insecure, Origin, Subprotocol, Timeout, Url, opening_of
-from wsframework.cli.output import complain, make_console
+from wsframework.cli.output import INTERRUPTED, complain, make_console
 from wsframework.cli.story import lay_out
 from wsframework.diagnostics.steps import Step, as_json
 from wsframework.diagnostics.tracing.steps import Diagnosis
@@ -58,7 +58,7 @@ def trace(
         all_well = trio.run(run_trace, plan, show)
         code = 0 if all_well else 1
     except KeyboardInterrupt:
-        code = _INTERRUPTED
+        code = INTERRUPTED
     if as_json_list:
         print(json.dumps([as_json(step) for step in steps], ensure_ascii=False, indent=2), flush=True)
     for step in steps:
@@ -67,16 +67,12 @@ def trace(
     sys.exit(code)
 
 
-_INTERRUPTED = 130
-"""What shells call 128 and SIGINT's number."""
-
-
 class _Printer:
     """Prints each step when it happens, except fatal diagnoses: `trace` prints those on stderr at the end."""
 
     def __init__(self, steps: list[Step]) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A terminal without Unicode cannot show arrows, or everything that peers send.
+            # A terminal without Unicode cannot show arrows, nor all that peers send.
             sys.stdout.reconfigure(errors="backslashreplace")
         self._console = make_console()
         self._steps = steps

@@ -1,4 +1,4 @@
-"""Close codes in words: what each of them means, and whether a client should come back."""
+"""Describe close codes: what each one means, and whether a client should reconnect."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _ADVICE = {
 
 
 def meaning(code: int) -> str:
-    """Say what a close code stands for (RFC 6455 §7.4.1 and the IANA registry)."""
+    """Return the meaning of a close code (RFC 6455 §7.4.1 and the IANA registry)."""
     try:
         return CloseCode(code).meaning
     except ValueError:
         pass
     if 3000 <= code <= 3999:
         return "registered for a library or framework"
-    return "the application's own" if 4000 <= code <= 4999 else "no code that RFC 6455 knows"
+    return "the application's own" if 4000 <= code <= 4999 else "not a code of RFC 6455"
 
 
 def advice(code: int) -> str | None:
-    """Say whether a client should reconnect after the server has sent this code.
+    """Return whether a client should reconnect after the server has sent this code.
 
     Returns:
         A clause; None after a normal closure, and for codes that wsframework does not send.
@@ -38,7 +38,7 @@ def advice(code: int) -> str | None:
 
 
 def describe_close(by: str, code: int, reason: str) -> str:
-    """Say in one line how a connection was closed.
+    """Describe in one line how a connection was closed.
 
     Args:
         by: "client" or "server": which side sent the first Close frame.

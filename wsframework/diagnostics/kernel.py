@@ -1,6 +1,6 @@
-"""What the kernel says of a TCP connection, to anybody: TCP_INFO and /proc/net/tcp. Linux has both.
+"""What Linux reports of a TCP connection, without privileges: TCP_INFO and /proc/net/tcp.
 
-`struct tcp_info` of <linux/tcp.h> has only ever grown at its end, so old kernels give a shorter one:
+`struct tcp_info` of <linux/tcp.h> grows at its end only, so old kernels return a shorter one:
 
     0    state, ca_state, retransmits, probes, backoff, options, window scales (2 x 4 bits), flags   8 x u8
     8    rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets, 4 x last_…, pmtu,
@@ -42,7 +42,7 @@ _STATES = (
     "CLOSING",
     "SYN_RECEIVED",
 )
-"""By the kernel's number. Its TCP_CLOSE is RFC 9293's CLOSED; the twelfth is a kind of SYN_RECEIVED."""
+"""States by the kernel's number. TCP_CLOSE is RFC 9293's CLOSED; TCP_NEW_SYN_RECV (12) is a SYN_RECEIVED."""
 
 _OPTIONS = ((1, "timestamps"), (2, "SACK"), (4, "window scaling"), (8, "ECN"))
 _WINDOW_SCALING = 4
@@ -57,25 +57,25 @@ _LOOK_AGAIN_SECONDS = 0.005
 
 
 def kernel_tells() -> bool:
-    """Whether this system has a TCP_INFO that we can read."""
+    """Whether this system has a TCP_INFO in the known form."""
     return sys.platform == "linux" and hasattr(stdlib_socket, "TCP_INFO")
 
 
 def read_state(socket: stdlib_socket.socket) -> str | None:
-    """Return the state of a TCP connection, or None where the kernel does not say."""
+    """Return the state of a TCP connection, or None where the kernel does not report it."""
     data = _read(socket)
     return _STATES[data[0]] if data else None
 
 
 def read_kernel(socket: stdlib_socket.socket) -> Kernel | None:
-    """Return all of TCP_INFO that a story needs, or None where the kernel does not say."""
+    """Return the part of TCP_INFO that a trace shows, or None where the kernel does not report it."""
     data = _read(socket)
     if len(data) < _FIXED.size:
         return None
     fields = _FIXED.unpack_from(data)
     options, scales = fields[5], fields[6]
     scaling = bool(options & _WINDOW_SCALING)
-    # Two bit fields of one byte, which compilers fill from the end where the machine's order begins.
+    # Two bit fields of one byte; which one comes first follows the byte order.
     send_scale, receive_scale = (
         (scales & 0xF, scales >> 4) if sys.byteorder == "little" else (scales >> 4, scales & 0xF)
     )
@@ -113,15 +113,16 @@ def _read(socket: stdlib_socket.socket) -> bytes:
 async def watch_states(
     socket: stdlib_socket.socket, act: Callable[[], None], seconds: float
 ) -> tuple[str, ...]:
-    """Do something to a connection, and follow its states until they come to rest.
+    """Act on a connection, and follow its states until they no longer change.
 
     Args:
-        socket: whose.
-        act: what is done: `shutdown`, most likely.
-        seconds: for how long to look at most.
+        socket: the connection's socket.
+        act: the action, such as a `shutdown` of the socket.
+        seconds: how long to follow the states at most.
 
     Returns:
-        The states before, directly after, and as they went on; empty where the kernel does not say.
+        The state before, the state directly after, and those that follow; empty where the kernel does not
+        report states.
     """
     before = read_state(socket)
     act()
@@ -133,7 +134,7 @@ async def watch_states(
             state = read_state(socket)
             if state is not None and state != states[-1]:
                 states.append(state)
-            # FIN_WAIT2 waits for the peer; the other two are the end of it.
+            # FIN_WAIT2 waits for the peer; the other two are final.
             if state in ("CLOSED", "FIN_WAIT2", "TIME_WAIT", None):
                 break
             await trio.sleep(_LOOK_AGAIN_SECONDS)
@@ -141,11 +142,11 @@ async def watch_states(
 
 
 def time_wait_ends(local: tuple[str, int], remote: tuple[str, int]) -> tuple[str, ...] | None:
-    """Say which end of a connection this machine's kernel keeps in TIME_WAIT.
+    """Return which ends of a connection this machine's kernel keeps in TIME_WAIT.
 
     Returns:
-        "client" for `local` to `remote`, "server" for the other direction, which is here too when both ends
-        are on this machine; None where the kernel keeps no such table.
+        "client" for `local` to `remote`, "server" for the other direction, which is found when both ends are
+        on this machine; None where the kernel has no such table.
     """
     try:
         waiting = set(_waiting())
@@ -178,7 +179,7 @@ def _endpoint(text: str) -> _Endpoint:
 
 
 def _plain(endpoint: _Endpoint) -> _Endpoint:
-    """Return an address in one form only: ::ffff:127.0.0.1 is what a dual-stack server calls 127.0.0.1."""
+    """Return an address in one form: a dual-stack server has ::ffff:127.0.0.1 for 127.0.0.1."""
     address = ipaddress.ip_address(endpoint[0].partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped

@@ -1,4 +1,4 @@
-"""What can be wrong between us and a server: one plain sentence each, with the section that says so."""
+"""Problems of a connection to a server: one plain sentence each, with the section that applies."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = [
 
 @attrs.frozen
 class Problem:
-    """Something is not as it should be.
+    """Something that is wrong with a connection.
 
     Attributes:
         name: for programs, such as "accept.wrong".
         sentence: one plain sentence for people.
-        severity: "error" for what breaks a rule, "warning" for what is legal and yet no good.
+        severity: "error" for a broken rule, "warning" for what is allowed but should not be.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Unreachable(Exception):
 
 
 def unknown_host(host: str, why: str) -> Problem:
-    """Nobody knows an address for the name."""
+    """Return the problem of a name without an address."""
     return Problem("name.unknown", f"There is no address for the name {host}: {why}.")
 
 
 def refused(addresses: Sequence[str], error: str) -> Problem:
-    """No address could be connected to; `error` is what the last one said."""
+    """Return the problem of a host that refuses connections; `error` is that of its last address."""
     where = ", ".join(addresses)
     match error:
         case "ECONNREFUSED":
@@ -67,21 +67,21 @@ def refused(addresses: Sequence[str], error: str) -> Problem:
         case "timeout":
             return Problem(
                 "tcp.timeout",
-                f"Nobody answered the SYN to {where}: the host is down, or a firewall drops what we send.",
+                f"The SYN to {where} was not answered: the host is down, or a firewall drops packets.",
             )
         case "EHOSTUNREACH" | "ENETUNREACH":
-            return Problem("tcp.unreachable", f"There is no way to {where}: {error}.")
+            return Problem("tcp.unreachable", f"There is no route to {where}: {error}.")
         case _:
             return Problem("tcp.failed", f"No connection to {where}: {error}.")
 
 
 def bad_tls(error: Exception, url: str) -> Problem:
-    """TLS could not be agreed on."""
+    """Return the problem of a TLS handshake that failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Problem(
             "tls.certificate",
-            f"The server's certificate is not to be trusted: {error.verify_message.rstrip('.')} "
-            "(RFC 9525 §6, RFC 5280 §6). --insecure goes on without checking it.",
+            f"The server's certificate cannot be trusted: {error.verify_message.rstrip('.')} "
+            "(RFC 9525 §6, RFC 5280 §6). --insecure skips the check.",
         )
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     if reason in ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
@@ -92,7 +92,7 @@ def bad_tls(error: Exception, url: str) -> Problem:
 
 
 def silent(what: str, seconds: float) -> Problem:
-    """Nothing came in time."""
+    """Return the problem of a server that sent nothing in time."""
     return Problem("timeout", f"The server sent no {what} within {seconds:g} s.")
 
 
@@ -100,10 +100,10 @@ def silent(what: str, seconds: float) -> Problem:
 
 
 def unanswered(data: bytes, *, reset: bool) -> Problem:
-    """TCP ended before the answer was complete.
+    """Return the problem of an answer that TCP's end cut short.
 
     Args:
-        data: what came of the answer.
+        data: the part of the answer that came.
         reset: whether TCP ended with RST instead of FIN.
     """
     if data:
@@ -115,7 +115,7 @@ def unanswered(data: bytes, *, reset: bool) -> Problem:
 
 
 def not_http(data: bytes) -> Problem:
-    """What came is no HTTP response."""
+    """Return the problem of an answer that is not an HTTP response."""
     # A TLS alert or handshake record: type, then version 3.x (RFC 8446 §5.1).
     if data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
         return Problem("http.tls", "The server speaks TLS on this port; use wss:// instead of ws://.")
@@ -139,7 +139,7 @@ def judge_opening(
         key: our Sec-WebSocket-Key.
         offered_subprotocols: the names we offered.
         offered_extensions: the names we offered, without parameters.
-        body: what came behind the head; its first line is told.
+        body: what followed the head; its first line is quoted.
     """
     if status == 101:
         return [
@@ -148,7 +148,7 @@ def judge_opening(
         ]
     fields = {name.lower(): value for name, value in headers}
     said = next((line.strip() for line in body.splitlines() if line.strip()), "")
-    # A page's first line says nothing to anybody.
+    # The first line of an HTML page explains nothing.
     quote = f" It says: {_shorten(said)!r}." if said and not said.startswith("<") else ""
     return [Problem(f"status.{status}", f"{_explain(status, fields)} (RFC 6455 §4.1).{quote}")]
 
@@ -172,39 +172,38 @@ def _explain(status: int, fields: dict[str, str]) -> str:
         case 301 | 302 | 303 | 307 | 308:
             where = fields.get("location", "nowhere")
             return (
-                f"The server answered {status} instead of 101: go to {where!r}, which no client must follow"
+                f"The server answered {status} instead of 101: a redirect to {where!r}, which "
+                "WebSocket clients need not follow"
             )
         case 400:
-            return "The server answered 400 instead of 101: it finds fault with the opening handshake"
+            return "The server answered 400 instead of 101: it finds the opening handshake malformed"
         case 401:
-            how = fields.get("www-authenticate", "it does not say how")
-            return f"The server answered 401 instead of 101: it asks who we are ({how}); see --header"
+            how = fields.get("www-authenticate", "it does not say which")
+            return (
+                f"The server answered 401 instead of 101: it asks for credentials ({how}); send them with "
+                "--header"
+            )
         case 403:
             return (
-                "The server answered 403 instead of 101: it does not let us in; servers look at Origin "
-                "(--origin) and at credentials (--header)"
+                "The server answered 403 instead of 101: access is denied; check Origin (--origin) and "
+                "credentials (--header)"
             )
         case 404:
             return "The server answered 404 instead of 101: there is nothing at this path"
         case 407:
-            return "The server answered 407 instead of 101: a proxy asks who we are"
+            return "The server answered 407 instead of 101: a proxy asks for credentials"
         case 426:
             versions = fields.get("sec-websocket-version")
             why = (
-                f"it speaks WebSocket version {versions}, and we 13"
+                f"it supports WebSocket version {versions}, not 13"
                 if versions not in (None, "13")
-                else "it has not seen our Upgrade; does a proxy in between drop it?"
+                else "it did not get the Upgrade field; a proxy in between may drop it"
             )
             return f"The server answered 426 instead of 101: {why}"
         case 502 | 503 | 504:
-            return (
-                f"The server answered {status} instead of 101: it, or what is behind it, cannot serve us now"
-            )
+            return f"The server answered {status} instead of 101: it, or a server behind it, is unavailable"
         case _ if 200 <= status < 300:
-            return (
-                f"The server answered {status} instead of 101: this is plain HTTP, and no WebSocket is at "
-                "this path"
-            )
+            return f"The server answered {status} instead of 101: the path is plain HTTP, not a WebSocket"
         case _:
             return f"The server answered {status} instead of 101, so no WebSocket was opened"
 

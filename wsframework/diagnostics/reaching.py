@@ -1,6 +1,6 @@
-"""From a host's name to a connected socket, one address after the other.
+"""Resolve a host's name and connect a socket, trying one address after the other.
 
-Happy Eyeballs (RFC 8305) would be quicker where one address hangs, and harder to tell.
+Happy Eyeballs (RFC 8305) would be faster where one address does not answer, and harder to describe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsframework.diagnostics.target import Target
 __all__ = ["Clock", "Tell", "reach", "show_address"]
 
 Tell = Callable[[Step], None]
-"""Where steps go."""
+"""A function that gets each step."""
 
 
 class Clock:
@@ -31,12 +31,12 @@ class Clock:
         self._start = trio.current_time()
 
     def now(self) -> float:
-        """Return how long ago the start is."""
+        """Return the seconds since the start."""
         return trio.current_time() - self._start
 
 
 Endpoint = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-"""What the socket module calls an address; the last is what a Python without IPv6 makes of its addresses."""
+"""An address of the socket module; a Python without IPv6 returns IPv6 addresses in the last form."""
 
 
 @attrs.frozen
@@ -52,13 +52,13 @@ async def reach(target: Target, timeout_seconds: float, clock: Clock, tell: Tell
     """Connect to a target's host; return the socket, non-blocking.
 
     Args:
-        target: whose host.
-        timeout_seconds: for the name, and again for each address.
-        clock: what steps are timed with.
-        tell: gets each step.
+        target: names the host.
+        timeout_seconds: limits the name resolution, and each connection attempt.
+        clock: gives the times of steps.
+        tell: is called with each step.
 
     Raises:
-        Unreachable: with the reason.
+        Unreachable: no address can be connected to.
 
     Cancellation: nothing is left behind.
     """
@@ -89,13 +89,13 @@ async def _resolve(target: Target, timeout_seconds: float) -> list[_Place]:
         except (OSError, UnicodeError) as error:
             raise Unreachable(unknown_host(target.host, str(error))) from None
         return list(dict.fromkeys(_Place(family, address) for family, _, _, _, address in found))
-    raise Unreachable(unknown_host(target.host, f"nobody answered within {timeout_seconds:g} s"))
+    raise Unreachable(unknown_host(target.host, f"no answer within {timeout_seconds:g} s"))
 
 
 async def _connect(
     place: _Place, timeout_seconds: float, clock: Clock, tell: Tell
 ) -> stdlib_socket.socket | str:
-    """Connect to one address; return the socket, or why there is none."""
+    """Connect to one address; return the socket, or the error's name."""
     socket = stdlib_socket.socket(place.family, stdlib_socket.SOCK_STREAM)
     try:
         socket.setblocking(False)
@@ -125,13 +125,13 @@ async def _connect(
     kernel = read_kernel(socket)
     socket.close()
     error = "timeout" if number == errno.ETIMEDOUT else errno.errorcode.get(number, os.strerror(number))
-    # A SYN that was not answered is the only segment that can have been sent again.
+    # Only a SYN that was not answered can have been retransmitted.
     syns = None if kernel is None else 1 + kernel.retransmissions
     tell(ConnectFailed(at=clock.now(), remote=str(place), error=error, syns=syns))
     return error
 
 
 def show_address(address: Endpoint) -> str:
-    """Write a socket's address as URLs have it."""
+    """Write a socket's address as in a URL."""
     host, port = str(address[0]), str(address[1])
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

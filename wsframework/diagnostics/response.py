@@ -1,4 +1,4 @@
-"""Read the answer to an opening handshake as it came, however wrong it is."""
+"""Read the answer to an opening handshake, without rejecting one that is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsframework.diagnostics.problems import Unreachable, not_http
 __all__ = ["MAX_HEAD_BYTES", "Response", "read_body", "read_response"]
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Four times what our own server takes."""
+"""Four times what wsframework's server accepts in a request."""
 
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: [^\r\n]*)?\r?$")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -23,11 +23,11 @@ class Response:
     """A response's head.
 
     Attributes:
-        status: the number.
-        lines: all of it as it came.
+        status: the status code.
+        lines: all lines as they came.
         headers: names and values.
-        size: of the head, in bytes, with the empty line.
-        rest: what came behind it.
+        size: the head's bytes, including the empty line.
+        rest: what followed it.
     """
 
     status: int
@@ -41,7 +41,7 @@ def read_response(data: bytes) -> Response | None:
     """Return the response that the bytes begin with, or None while its head is not complete.
 
     Raises:
-        Unreachable: this is no HTTP, or its head has no end.
+        Unreachable: this is not HTTP, or its head has no end.
     """
     first, newline, _ = data[:MAX_HEAD_BYTES].partition(b"\n")
     if not b"HTTP/".startswith(data[:5]) or (newline and not _STATUS_LINE.match(first)):
@@ -63,11 +63,11 @@ def read_response(data: bytes) -> Response | None:
 
 
 def read_body(response: Response, data: bytes) -> tuple[str, bool]:
-    """Return the beginning of a body as text, and whether that is all that is worth waiting for.
+    """Return the beginning of a body as text, and whether more bytes would not be shown.
 
     Args:
         response: the head.
-        data: what came behind it.
+        data: what followed it.
     """
     fields = {name.lower(): value for name, value in response.headers}
     if "chunked" in fields.get("transfer-encoding", "").lower():

@@ -1,8 +1,8 @@
-"""The values that say what happened on a connection, and those of its first part: the name and TCP.
+"""The steps of a connection as values, and the classes for its first part: name resolution and TCP.
 
-`as_json` gives each as an object with "step" (the class's name for programs) and "at" (seconds since the
-start) first, then the attributes below under their own names. Programs read them: names and meanings stay,
-new ones may be added.
+`as_json` returns a step as an object that begins with "step" (the step's name) and "at" (seconds since the
+start), followed by the attributes below under their own names. Programs read them: names and meanings do not
+change, and new ones may be added.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _rounded(value: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Kernel:
-    """What the kernel says of a TCP connection (Linux's TCP_INFO); seconds are floats, sizes bytes.
+    """What the kernel reports of a TCP connection (TCP_INFO of Linux); times in seconds, sizes in bytes.
 
     Attributes:
         state: such as "ESTABLISHED"; RFC 9293 §3.3.2 has the names.
@@ -48,12 +48,12 @@ class Kernel:
         segment_bytes: the largest segment we send (MSS).
         options: what both SYNs agreed on: "timestamps", "SACK", "window scaling", "ECN".
         send_window_scale: the peer's windows count in units of 2**this bytes; None without scaling.
-        receive_window_scale: the same for ours.
-        retransmissions: segments sent again so far.
-        segments_sent: all that we sent, those without data included; None where the kernel is too old.
-        segments_received: all that came.
-        bytes_acknowledged: of ours, by the peer.
-        bytes_received: of the peer's.
+        receive_window_scale: the same for our windows.
+        retransmissions: segments retransmitted so far.
+        segments_sent: segments sent, including those without data; None where the kernel is too old.
+        segments_received: segments received, counted in the same way.
+        bytes_acknowledged: bytes that the peer has acknowledged.
+        bytes_received: bytes that the peer has sent.
     """
 
     state: str
@@ -72,12 +72,12 @@ class Kernel:
 
 @attrs.frozen(kw_only=True)
 class Resolved(Step):
-    """The host's name has become addresses.
+    """The host's name was resolved.
 
     Attributes:
         host: the name.
         addresses: in the order in which they are tried.
-        is_address: whether the name was an address already, so that nobody was asked.
+        is_address: whether the name was an address already, so that no resolver was asked.
     """
 
     step = "name.resolved"
@@ -93,7 +93,7 @@ class Connecting(Step):
 
     Attributes:
         remote: the peer's address.
-        state: of the connection directly after that; None where the kernel does not say.
+        state: the connection's state directly after that; None where the kernel does not report it.
     """
 
     step = "tcp.connecting"
@@ -109,7 +109,7 @@ class ConnectFailed(Step):
     Attributes:
         remote: the peer's address.
         error: such as "ECONNREFUSED" or "timeout".
-        syns: how often SYN was sent, where the kernel says so.
+        syns: how often SYN was sent; None where the kernel does not report it.
     """
 
     step = "tcp.failed"
@@ -121,7 +121,7 @@ class ConnectFailed(Step):
 
 @attrs.frozen(kw_only=True)
 class Connected(Step):
-    """SYN+ACK came, the kernel has sent ACK, and the connection stands.
+    """SYN+ACK came, the kernel has sent ACK, and the connection is established.
 
     Attributes:
         local: our address.

@@ -1,4 +1,4 @@
-"""What a client asks for: a URL, and what a user adds to it, checked (RFC 6455 §3, §4.1)."""
+"""Check what a user asks for: a URL, header fields and subprotocols (RFC 6455 §3, §4.1)."""
 
 from __future__ import annotations
 
@@ -95,24 +95,24 @@ def parse_target(url: str) -> Target:
     """Take a WebSocket URL apart.
 
     Raises:
-        ConfigurationError: it is none; says what it should be.
+        ConfigurationError: it is not a WebSocket URL.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{url!r} is no URL: {error}") from None
+        raise ConfigurationError(f"{url!r} is not a URL: {error}") from None
     if parts.scheme not in _HTTP.values():
         better = _HTTP.get(parts.scheme)
         hint = (
             f"; write {better}{url[len(parts.scheme) :]}" if better else ", such as ws://127.0.0.1:8000/chat"
         )
-        raise ConfigurationError(f"{url!r} is no ws:// or wss:// URL{hint}")
+        raise ConfigurationError(f"{url!r} is not a ws:// or wss:// URL{hint}")
     if not parts.hostname:
         raise ConfigurationError(f"{url!r} names no host, such as ws://127.0.0.1:8000/chat")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(
-            f"{parts.scheme}://…@{parts.hostname}: a WebSocket URL holds no user and password; "
+            f"{parts.scheme}://…@{parts.hostname}: a WebSocket URL has no user and password; "
             "give them as --header 'Authorization: Basic …'"
         )
     if parts.fragment or url.endswith("#"):
@@ -124,7 +124,7 @@ def parse_target(url: str) -> Target:
 
 
 def parse_headers(lines: Sequence[str], origin: str | None = None) -> tuple[tuple[str, str], ...]:
-    """Split header fields as people write them, `Name: value`, and put Origin in front if there is one.
+    """Split header fields of the form `Name: value`, and put Origin before them if it is given.
 
     Raises:
         ConfigurationError: one has another form, or holds what may not be sent (RFC 9110 §5).
@@ -160,12 +160,12 @@ def parse_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def tls_context(*, insecure: bool = False) -> ssl.SSLContext:
-    """Return how to speak TLS: with the system's certificate authorities, or trusting anybody."""
+    """Return a TLS context that trusts the system's authorities or, if insecure, any certificate."""
     context = ssl.create_default_context()
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    # An upgrade is HTTP/1.1's; a server that would rather speak HTTP/2 must be told.
+    # The upgrade exists in HTTP/1.1 only; without ALPN a server may choose HTTP/2.
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -176,4 +176,4 @@ def _ascii(host: str) -> str:
     try:
         return host.encode("idna").decode()
     except UnicodeError:
-        raise ConfigurationError(f"{host!r} is no host name") from None
+        raise ConfigurationError(f"{host!r} is not a host name") from None

@@ -83,7 +83,7 @@ OPENINGS: dict[str, tuple[Talk, str]] = {
     "connection.missing": (upgrading(without="Connection"), "Connection does not say Upgrade"),
     "subprotocol.unasked": (upgrading("Sec-WebSocket-Protocol: superchat"), "subprotocol 'superchat'"),
     "extension.unasked": (upgrading("Sec-WebSocket-Extensions: x-mine"), "extension 'x-mine'"),
-    "status.200": (answering("200 OK"), "this is plain HTTP"),
+    "status.200": (answering("200 OK"), "plain HTTP, not a WebSocket"),
     "status.302": (answering("302 Found", "Location: https://x.invalid/"), "https://x.invalid/"),
     "status.400": (answering("400 Bad Request", body=b"\r\nno key"), "It says: 'no key'"),
     "status.401": (answering("401 Unauthorized", "WWW-Authenticate: Basic"), "(Basic)"),
@@ -91,8 +91,8 @@ OPENINGS: dict[str, tuple[Talk, str]] = {
     "status.404": (answering("404 Not Found"), "nothing at this path"),
     "status.407": (answering("407 Proxy Authentication Required"), "a proxy asks"),
     "status.418": (answering("418 Teapot"), "no WebSocket was opened"),
-    "status.426": (answering("426 Upgrade Required"), "does a proxy in between drop it?"),
-    "status.503": (answering("503 Busy"), "cannot serve us now"),
+    "status.426": (answering("426 Upgrade Required"), "a proxy in between may drop it"),
+    "status.503": (answering("503 Busy"), "is unavailable"),
     "http.malformed": (saying(b"SSH-2.0-x\r\n"), "begins with 'SSH-2.0-x'"),
     "http.tls": (saying(b"\x15\x03\x01\x00\x02\x02\x46"), "use wss:// instead"),
     "http.none": (saying(b""), "closed TCP before it had answered"),
@@ -121,7 +121,7 @@ def test_a_wrong_answer_is_one_line_with_its_section_and_exit_code_1(problem: st
 def test_a_version_that_the_server_asks_for_is_named() -> None:
     with raw_server(answering("426 Upgrade Required", "Sec-WebSocket-Version: 8, 7")) as server:
         story = tell_story(f"ws://{server}/")
-    assert "version 8, 7, and we 13" in only(story, "diagnosis")["sentence"]
+    assert "version 8, 7, not 13" in only(story, "diagnosis")["sentence"]
 
 
 def test_the_wrong_accept_is_shown_beside_the_right_one(command: Command) -> None:
@@ -348,7 +348,7 @@ def test_a_reset_in_the_middle_is_an_error(command: Command) -> None:
     assert only(story, "tcp.reset")["direction"] == "received"
     assert only(story, "tcp.closed")["how"] == "reset"
     assert (code, err) == (1, "")
-    assert "RST: the connection is gone at once" in out
+    assert "RST: the connection ends at once" in out
     assert "RFC 1122 §4.2.2.13" in out
 
 

@@ -99,7 +99,7 @@ def words(step: Step) -> str:
         ),
         (
             Connecting(at=0.0, remote="1.2.3.4:80", state="ESTABLISHED"),
-            "the answer was there before the call",
+            "the answer came before the call",
         ),
         (
             ConnectFailed(at=0.0, remote="a", error="timeout", syns=3),
@@ -107,10 +107,10 @@ def words(step: Step) -> str:
         ),
         (
             ConnectFailed(at=0.0, remote="a", error="ECONNREFUSED", syns=1),
-            "← RST from a: nobody listens there",
+            "← RST from a: nothing listens there",
         ),
         (TLS, "TLSv1.3, TLS_AES_256_GCM_SHA384 (256 bits), ALPN http/1.1, agreed on in 1.50 s"),
-        (TLS, "certificate of tea, signed by Tea CA; checked for tea.example | good for tea.example"),
+        (TLS, "certificate of tea, signed by Tea CA; checked for tea.example | valid for tea.example"),
         (TLS, "valid from 2026-01-01 to 2026-12-31, 9 days left"),
         (attrs.evolve(TLS, verified=False, alpn=None), "(256 bits), agreed"),
         (attrs.evolve(TLS, verified=False), "NOT checked (--insecure)"),
@@ -119,7 +119,7 @@ def words(step: Step) -> str:
         (attrs.evolve(TLS, certificate=attrs.evolve(CERTIFICATE, subject="")), "certificate of tea.example,"),
         (
             attrs.evolve(TLS, certificate=attrs.evolve(CERTIFICATE, subject="", names=(), issuer="")),
-            "certificate of nobody, signed by nobody",
+            "certificate of an unnamed subject, signed by an unnamed issuer",
         ),
         (
             ResponseStep(
@@ -169,7 +169,7 @@ def words(step: Step) -> str:
             attrs.evolve(CLOSING, first="server", received_code=1013),
             "closed cleanly | a client should reconnect later, with growing pauses",
         ),
-        (attrs.evolve(CLOSING, first=None), "nobody sent a Close frame"),
+        (attrs.evolve(CLOSING, first=None), "neither side sent a Close frame"),
         (TLSClosed(at=0.0, direction="sent"), "TLS   → close_notify: we end"),
         (TLSClosed(at=0.0, direction="received"), "TLS   ← close_notify: the server ends"),
         (Fin(at=0.0, direction="sent", first=True, states=()), "TCP   → FIN: we end TCP first"),
@@ -181,15 +181,15 @@ def words(step: Step) -> str:
             Fin(at=0.0, direction="sent", first=False, states=("CLOSE_WAIT", "CLOSED")),
             "LAST_ACK in between was too",
         ),
-        (Reset(at=0.0, direction="received", state="CLOSED"), "← RST: the connection is gone"),
-        (Reset(at=0.0, direction="received", state=None), "← RST: the connection is gone"),
+        (Reset(at=0.0, direction="received", state="CLOSED"), "← RST: the connection ends at once"),
+        (Reset(at=0.0, direction="received", state=None), "← RST: the connection ends at once"),
         (CLOSED, "the server sent FIN first, so TIME_WAIT is at its end"),
         (
             attrs.evolve(CLOSED, time_wait=("client", "server")),
             "TIME_WAIT is at our end and the server's end:",
         ),
         (attrs.evolve(CLOSED, how="reset"), "ended by RST"),
-        (attrs.evolve(CLOSED, how="abandoned"), "left without the server's FIN"),
+        (attrs.evolve(CLOSED, how="abandoned"), "closed without the server's FIN"),
         (Diagnosis(at=0.0, problem="x", sentence="It is wrong."), "WRONG   It is wrong."),
         (Diagnosis(at=0.0, problem="x", sentence="It is odd.", severity="warning"), "ODD     It is odd."),
     ],

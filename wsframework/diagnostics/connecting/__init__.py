@@ -1,1 +1,1 @@
-"""Talk to a server: `opening` connects with trio-websocket, or says why it cannot; `talk` sends and shows."""
+"""Connect to a server with trio-websocket (`opening`), and exchange messages with it (`talk`)."""

@@ -1,8 +1,8 @@
-"""Open a connection with trio-websocket, and say in one sentence why there is none.
+"""Open a connection with trio-websocket, and explain in one sentence why it fails.
 
-trio-websocket tells little of a failed opening handshake: of a wrong answer only that it is wrong, and of a
-server that leaves without one nothing at all. So the bytes are overheard on their way, up to the answer, and
-judged as `wsframework trace` judges them.
+trio-websocket says little of a failed opening handshake: that an answer is wrong, but not what is wrong with
+it, and nothing when the server closes without an answer. Therefore the bytes are recorded up to the answer,
+and checked as `wsframework trace` checks them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from wsframework.diagnostics.target import MAX_MESSAGE_BYTES, Opening
 __all__ = ["connected"]
 
 _OVERHEARD_BYTES = 128 * 1024
-"""More than the head of an answer may have."""
+"""More than the longest head of an answer."""
 
 _CLOSE_SECONDS = 1.0
-"""How long the end of TCP may take once both Close frames crossed, or there is nothing to wait for."""
+"""How long the end of TCP may take after the closing handshake, or after it was given up."""
 
 _KEY = re.compile(rb"^Sec-WebSocket-Key: *(\S+)", re.IGNORECASE | re.MULTILINE)
 
@@ -42,10 +42,10 @@ _T = TypeVar("_T")
 
 
 async def connected(opening: Opening, use: Callable[[WebSocketConnection], Awaitable[_T]]) -> _T:
-    """Connect, call `use` with the connection, close what is left of it, and return what it returned.
+    """Connect, call `use` with the connection, close the connection, and return what `use` returned.
 
     Raises:
-        Unreachable: there was no connection; with the reason.
+        Unreachable: there was no connection; it has the reason.
 
     Cancellation: the socket is closed.
     """
@@ -93,11 +93,11 @@ async def _secure(
 async def _open(nursery: trio.Nursery, stream: _Overheard, opening: Opening) -> WebSocketConnection:
     limit = opening.timeout_seconds
     with trio.move_on_after(limit) as scope:
-        # trio-websocket would wait for ever for the answer of a server that has left.
+        # trio-websocket does not notice that the server has left, and would wait for the answer.
         nursery.start_soon(stream.cancel_when_ended, scope)
         return await wrap_client_stream(
             nursery,
-            stream,  # type: ignore[arg-type]  # any Trio stream does
+            stream,  # type: ignore[arg-type]  # any Trio stream works
             opening.target.host_header,
             opening.target.resource,
             subprotocols=opening.subprotocols,
@@ -108,7 +108,7 @@ async def _open(nursery: trio.Nursery, stream: _Overheard, opening: Opening) -> 
 
 
 class _Overheard(trio.abc.Stream):
-    """A stream that remembers what went through it, until told to stop."""
+    """A stream that records its bytes, until `stop`."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -140,7 +140,7 @@ class _Overheard(trio.abc.Stream):
         return data
 
     def _check(self) -> None:
-        # trio-websocket would wait for the rest of what can be no answer any more.
+        # trio-websocket would wait for the rest of an answer that is malformed already.
         try:
             read_response(bytes(self._received))
         except Unreachable:
@@ -156,21 +156,21 @@ class _Overheard(trio.abc.Stream):
         self._end.set()
 
     async def cancel_when_ended(self, scope: trio.CancelScope) -> None:
-        """Wait for the end, then cancel."""
+        """Cancel `scope` when the stream has ended or the answer is malformed."""
         await self._end.wait()
         scope.cancel(reason="the server has left")
 
     def stop(self) -> None:
-        """Remember no more."""
+        """Stop recording."""
         self._listening = False
         self._received.clear()
 
     def explain(self, opening: Opening, error: Exception | None) -> list[Problem]:
-        """Say why there is no connection.
+        """Return the problems why there is no connection.
 
         Args:
-            opening: what was asked for.
-            error: what trio-websocket raised, if it did.
+            opening: the opening handshake that failed.
+            error: what trio-websocket raised, or None.
         """
         received = bytes(self._received)
         try:

@@ -1,12 +1,12 @@
-"""A conversation: what is typed goes out, what comes is shown, until one side has had enough.
+"""A conversation: send what is typed and show what comes, until one side closes the connection.
 
 Theory of operation
 -------------------
-    listen       shows messages; ends everything when the connection is closed
-    speak        sends lines; when they are over, waits for a quiet moment and closes
-    interrupted  SIGINT: closes
+    listen       shows messages; ends when the connection is closed
+    speak        sends lines; after the last one, waits until no more messages come
+    interrupted  waits for SIGINT
 
-Whoever comes first cancels the others, and only then the Close frame is sent, by `run`.
+The first task that ends cancels the others, and then `run` sends the Close frame.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from wsframework.closes import CloseFrame, check_close
 __all__ = ["Ended", "Screen", "Talk"]
 
 HELP = (
-    "what you type is sent, line by line",
-    "/ping                 ask the server for a sign of life, and show how long it took",
-    "/close [CODE REASON]  close the connection, with 1000 if you name no other code",
+    "each line that you type is sent as a message",
+    "/ping                 send a ping, and show how long the answer takes",
+    "/close [CODE REASON]  close the connection, with code 1000 unless you give one",
     "/help                 show this",
     "//…                   send a line that begins with /",
-    "Ctrl-D and Ctrl-C close the connection, too",
+    "Ctrl-D and Ctrl-C close the connection too",
 )
 
 
 class Screen(Protocol):
-    """What shows a connection."""
+    """Shows a connection."""
 
     def opened(self, url: str, subprotocol: str | None) -> None:
-        """The connection is open."""
+        """Show that the connection is open."""
 
     def sent(self, message: str) -> None:
-        """A message was sent."""
+        """Show a message that was sent."""
 
     def received(self, message: str | bytes) -> None:
-        """A message came."""
+        """Show a message that came."""
 
     def ponged(self, seconds: float) -> None:
-        """A ping was answered."""
+        """Show that a ping was answered."""
 
     def note(self, text: str) -> None:
-        """Say something about a command."""
+        """Show the answer to a command."""
 
     def closed(self, by: str, code: int, reason: str) -> None:
-        """The connection is closed.
+        """Show that the connection is closed.
 
         Args:
-            by: "client" or "server": who sent the first Close frame.
+            by: "client" or "server": the side that sent the first Close frame.
             code: the server's close code, 1006 when it sent none.
             reason: its close reason.
         """
@@ -63,13 +63,13 @@ class Screen(Protocol):
 
 @attrs.frozen
 class Ended:
-    """How a conversation was over.
+    """How a conversation ended.
 
     Attributes:
-        by: "client" or "server": who closed the connection.
+        by: "client" or "server": the side that closed the connection.
         code: the server's close code; 1005 when its Close frame had none, 1006 when it sent none.
         reason: its close reason.
-        interrupted: whether SIGINT was what ended it.
+        interrupted: whether SIGINT ended it.
     """
 
     by: str
@@ -83,10 +83,10 @@ class Talk:
 
     Args:
         ws: the connection.
-        screen: what shows it.
-        lines: what is typed.
+        screen: shows it.
+        lines: the lines that are typed.
         commands: whether lines that begin with a slash are commands.
-        wait_seconds: how long nothing must come, once the lines are over, before the connection is closed.
+        wait_seconds: after the last line, close when no message has come for so long.
         timeout_seconds: how long to wait for the server's answer to our Close frame.
     """
 
@@ -112,7 +112,7 @@ class Talk:
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> Ended:
-        """Talk until the connection is closed; show that, and return how it was.
+        """Talk until the connection is closed; show and return how it ended.
 
         Cancellation: the connection is left open.
         """
@@ -155,14 +155,14 @@ class Talk:
         except ConnectionClosed:
             return  # the listener has seen it too
         if not self._commands:
-            # From a pipe: the answers to the last lines are still to come.
+            # Lines from a pipe have ended, and their answers may still come.
             self._stay()
             with self._quiet:
                 await trio.sleep_forever()
         self._stop(CloseFrame(1000))
 
     def _stay(self) -> None:
-        """Something has come: wait for more."""
+        """Wait again for `wait_seconds`."""
         self._quiet.deadline = trio.current_time() + self._wait_seconds
 
     async def _say(self, line: str) -> None:
@@ -189,7 +189,9 @@ class Talk:
                 for text in HELP:
                     self._screen.note(text)
             case _:
-                self._screen.note(f"there is no command {command}; /help lists them, and / sends it: /{line}")
+                self._screen.note(
+                    f"there is no command {command}; /help lists the commands, and /{line} sends the line"
+                )
 
     def _close_with(self, words: str) -> None:
         code, _, reason = words.partition(" ")

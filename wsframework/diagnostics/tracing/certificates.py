@@ -1,8 +1,8 @@
-"""Read names and dates from a certificate (RFC 5280 §4.1) as it came: DER.
+"""Read names and dates from a certificate in DER (RFC 5280 §4.1).
 
-Python's `ssl` takes apart only certificates that it has verified, and the ones that people need to look at
-are the others. This reads what a trace tells and nothing more; what it does not understand it leaves out.
-It is for people's eyes: whether to trust a certificate is OpenSSL's to say.
+Python's `ssl` decodes only certificates that it has verified, and a trace must show the others. This module
+reads what a trace shows, and leaves out what it does not understand. It decides nothing: OpenSSL says whether
+a certificate can be trusted.
 
     Certificate ::= SEQUENCE { tbsCertificate SEQUENCE {
         [0] version, serialNumber, signature, issuer Name, validity SEQUENCE { notBefore, notAfter },
@@ -29,11 +29,11 @@ _DNS_NAME, _IP_ADDRESS = 0x82, 0x87  # [2] and [7], implicit
 
 
 def read_certificate(der: bytes, now: datetime) -> Certificate | None:
-    """Return what a certificate says, or None when it cannot be read.
+    """Return the names and dates of a certificate, or None when it cannot be read.
 
     Args:
         der: the certificate.
-        now: what "days left" counts from, with its time zone.
+        now: the time that "days left" counts from, with its time zone.
     """
     try:
         return _read(der, now)
@@ -60,7 +60,7 @@ def _read(der: bytes, now: datetime) -> Certificate:
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Take apart a run of tag, length, value."""
+    """Split a sequence of elements: tag, length, value."""
     position = 0
     while position < len(data):
         tag, length = data[position], data[position + 1]
@@ -70,7 +70,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
             length = int.from_bytes(data[position : position + size], "big")
             position += size
         if position + length > len(data):
-            raise ValueError("an element is longer than what holds it")
+            raise ValueError("an element is longer than the one around it")
         yield tag, data[position : position + length]
         position += length
 

@@ -1,6 +1,6 @@
-"""A connected socket's bytes, in the clear or through TLS, and how they end.
+"""A connected socket's bytes, in plain text or through TLS, and how they end.
 
-TLS is done on two memory buffers, so that each end of it is seen as what it is: close_notify, FIN or RST.
+TLS runs on two memory buffers, so that close_notify, FIN and RST can be told apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _READ_BYTES = 64 * 1024
 
 
 class Ending(StrEnum):
-    """What came instead of bytes."""
+    """How the peer's bytes ended."""
 
     CLOSE_NOTIFY = "close_notify"
     FIN = "fin"
@@ -29,7 +29,7 @@ class Channel:
     """Both directions of one TCP connection.
 
     Attributes:
-        socket: connected and non-blocking; whoever made it closes it.
+        socket: connected and non-blocking; the caller closes it.
         tls: the TLS connection, once `start_tls` was called.
     """
 
@@ -59,7 +59,7 @@ class Channel:
                     how = "RST" if ended is Ending.RESET else "FIN"
                     raise ConnectionError(f"the server ended TCP ({how}) in the middle of it") from None
             except ssl.SSLError:
-                # An alert that says why, for the server's log.
+                # Send the alert, which gives the reason for the server's log.
                 await self._flush()
                 raise
         await self._flush()
@@ -67,7 +67,7 @@ class Channel:
         return tls
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; when the connection is gone, `receive` will say so."""
+        """Send bytes; when the connection is lost, the next `receive` returns `Ending.RESET`."""
         if self.tls is None:
             await self._send_raw(data)
             return
@@ -75,7 +75,7 @@ class Channel:
         await self._flush()
 
     async def receive(self) -> bytes | Ending:
-        """Wait for bytes, at least one, or for the end of them. After an Ending the next may follow.
+        """Wait for at least one byte, or for the end of the bytes; a FIN may follow after CLOSE_NOTIFY.
 
         Cancellation: no byte is lost.
         """
@@ -90,7 +90,7 @@ class Channel:
                 if ended is not None:
                     return ended
             except ssl.SSLError:
-                # A record that cannot be decrypted ends everything (RFC 8446 §5.2).
+                # A record that cannot be decrypted ends the connection (RFC 8446 §5.2).
                 self.tls = None
                 return Ending.RESET
             else:
@@ -100,18 +100,18 @@ class Channel:
                 return Ending.CLOSE_NOTIFY
 
     async def close_tls(self) -> bool:
-        """Send close_notify, if there is TLS; say whether there was."""
+        """Send close_notify if the connection uses TLS; return whether it does."""
         tls = self.tls
         if tls is None:
             return False
-        with contextlib.suppress(ssl.SSLError):  # it wants to read the peer's, too
+        with contextlib.suppress(ssl.SSLError):  # it waits for the peer's close_notify
             tls.unwrap()
         await self._flush()
         return True
 
     def shut_down(self) -> None:
         """Send FIN."""
-        with contextlib.suppress(OSError):  # it is gone already
+        with contextlib.suppress(OSError):  # the connection is lost already
             self.socket.shutdown(stdlib_socket.SHUT_WR)
 
     async def _flush(self) -> None:
@@ -133,7 +133,7 @@ class Channel:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.socket)
             except ConnectionError:
-                # The kernel says it once only, and to whom it pleases.
+                # The kernel reports the error once, to `send` or to `recv`.
                 self._reset = True
 
     async def _receive_raw(self) -> bytes | Ending:

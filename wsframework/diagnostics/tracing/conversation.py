@@ -5,8 +5,8 @@ Theory of operation
     bytes in -> `FrameSplitter` -> frame steps -> `FrameJudge` -> diagnoses
             \\-> `wire.Decoder` -> what a client must do: answer a ping, answer a Close, fail the connection
 
-Everything is in one task: send what was asked for, listen for a while, close, listen for the answer. The
-state of the closing handshake is `wire.ClosingHandshake`'s; the frames it encodes are a server's, so only
+One task does everything: it sends the messages, listens for a while, closes, and waits for the answer.
+`wire.ClosingHandshake` keeps the state of the closing handshake. It encodes the frames of a server, so only
 their contents are used, and masked here.
 """
 
@@ -64,11 +64,11 @@ class Conversation:
     """One open connection's frames.
 
     Args:
-        channel: where they come from and go to.
+        channel: sends and receives their bytes.
         codecs: permessage-deflate's two ends, if it was agreed on.
-        clock: what steps are timed with.
-        tell: gets each step.
-        diagnose: gets each problem.
+        clock: gives the times of steps.
+        tell: is called with each step.
+        diagnose: is called with each problem.
     """
 
     def __init__(
@@ -94,23 +94,23 @@ class Conversation:
         self._finished: deque[list[Frame]] = deque()
 
     async def hold(self, script: Script, rest: bytes) -> Ending | None:
-        """Hold the whole conversation; return how the bytes ended, if they did.
+        """Exchange all messages and Close frames; return how the bytes ended, or None if they did not.
 
         Args:
             script: what to do.
-            rest: the bytes that came right behind the 101.
+            rest: the bytes that followed the 101.
         """
         ending: Ending | None = None
         with trio.move_on_after(script.timeout_seconds) as sending:
             for message in script.messages:
                 await self._send_message(message)
         if sending.cancelled_caught:
-            # Half a frame may be out, so nothing can follow it.
+            # A part of a frame may have been sent, so nothing can follow it.
             self._failed = True
             self._diagnose(
                 Problem(
                     "tcp.stuck",
-                    f"The server read nothing for {script.timeout_seconds:g} s (RFC 9293 §3.8.6).",
+                    f"The server did not read for {script.timeout_seconds:g} s (RFC 9293 §3.8.6).",
                 )
             )
         if rest:
@@ -230,7 +230,7 @@ class Conversation:
         # "The masking key [...] MUST be chosen [...] unpredictable" (§5.3)
         key = os.urandom(4)
         data = encode_frame(opcode, payload, rsv1=compressed, masking_key=key)
-        # Told first: over loopback the answer may be there before `send` returns.
+        # Reported first: on loopback the answer may come before `send` returns.
         (frame,) = FrameSplitter().feed(data)
         self._tell(self._step("sent", frame))
         await self._channel.send(data)
@@ -238,7 +238,7 @@ class Conversation:
     # The end
 
     def _sum_up(self, ending: Ending | None) -> None:
-        """Tell how the closing handshake went, and what was left unfinished."""
+        """Report how the closing handshake went, and what was left incomplete."""
         if ending is not None:
             self._show_unfinished()
         closing = self._closing
@@ -248,8 +248,8 @@ class Conversation:
                 self._diagnose(
                     Problem(
                         "close.none",
-                        f"The server {how} the connection without a Close frame, which is what 1006 stands "
-                        "for (RFC 6455 §7.1.5).",
+                        f"The server {how} the connection without a Close frame; clients see code 1006 "
+                        "(RFC 6455 §7.1.5).",
                     )
                 )
             elif closing.state is CloseState.CLOSE_SENT:
@@ -313,9 +313,11 @@ class Conversation:
 
 
 def _explain(code: int, reason: str) -> Problem:
-    """Say what the decoder has found in the payloads; headers are the judge's."""
+    """Describe what the decoder has found in payloads; `FrameJudge` looks at the headers."""
     if code == CloseCode.MESSAGE_TOO_BIG:
-        return Problem("message.too_big", f"The server sent {reason}; this tool takes no more.", "warning")
+        return Problem(
+            "message.too_big", f"The server sent {reason}; this command accepts no more.", "warning"
+        )
     if code == CloseCode.INVALID_PAYLOAD and "UTF-8" in reason:
         return Problem("message.utf8", f"The server sent {reason} (RFC 6455 §8.1).")
     if code == CloseCode.INVALID_PAYLOAD:

@@ -1,7 +1,7 @@
-"""Bytes to frames, without judging them.
+"""Split bytes into frames, without checking them.
 
-`wire.Decoder` hands over messages and stops at the first broken rule. A trace wants to show each frame as it
-came, the broken ones too, so it splits the bytes a second time, here.
+`wire.Decoder` returns messages, and stops at the first broken rule. A trace shows each frame as it came,
+broken ones included, so this module splits the bytes a second time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsframework.wire import Opcode, apply_mask
 __all__ = ["Frame", "FrameSplitter", "preview"]
 
 _KEPT_BYTES = 512
-"""How much of a payload is kept: more than a control frame may have, and more than anybody reads."""
+"""How much of a payload is kept: more than a control frame may have, and enough for a preview."""
 
 _PREVIEW_BYTES = 256
 
@@ -30,8 +30,8 @@ class Frame:
         masked: the mask bit.
         masking_key: four bytes, or none.
         length: of the payload, as the header says it.
-        header_bytes: of the header, the masking key included.
-        payload: what is kept of it, without the mask.
+        header_bytes: the header's bytes, including the masking key.
+        payload: the part that is kept, unmasked.
         missing: how many bytes of the payload did not come.
     """
 
@@ -45,7 +45,7 @@ class Frame:
 
     @property
     def opcode(self) -> int:
-        """What it carries."""
+        """The opcode (RFC 6455 §5.2)."""
         return self.first & 0x0F
 
     @property
@@ -60,7 +60,7 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """The opcode's name in small letters; "reserved" for one without."""
+        """The opcode's name in lower case, or "reserved"."""
         try:
             return Opcode(self.opcode).name.lower()
         except ValueError:
@@ -107,12 +107,12 @@ class FrameSplitter:
                 yield self._finish()
 
     def take_incomplete(self) -> Frame | None:
-        """Return the frame whose header has come and whose payload has not; it ends here."""
+        """Return the frame whose header has come and whose payload has not, and forget it."""
         return None if self._frame is None else self._finish()
 
     @property
     def header_bytes(self) -> int:
-        """How many bytes of a header have come that is not complete."""
+        """How many bytes of an incomplete header have come."""
         return len(self._header)
 
     def _finish(self) -> Frame:
@@ -136,13 +136,13 @@ def _read_header(data: bytes) -> Frame | None:
 
 
 def preview(payload: bytes, length: int) -> Payload:
-    """Return the beginning of a payload, of which `payload` is there and `length` bytes are in all."""
+    """Return the beginning of a payload of `length` bytes, of which `payload` has come."""
     shown = payload[:_PREVIEW_BYTES]
     cut = length > len(shown)
     try:
         text: str | None = shown.decode()
     except UnicodeDecodeError as error:
-        # Cut inside a character is no reason to show hexadecimal.
+        # A text that is cut inside a character is still shown as text.
         whole = cut and error.reason == "unexpected end of data" and error.end == len(shown)
         text = shown[: error.start].decode() if whole else None
     return Payload(text=text, hex=shown.hex(), cut=cut)

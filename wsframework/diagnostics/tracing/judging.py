@@ -1,4 +1,4 @@
-"""What is wrong with a server's frames (RFC 6455 §5), in sentences; all of it, not only the first."""
+"""Find everything that is wrong with a server's frames (RFC 6455 §5), and say it in sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FrameJudge"]
 
 
 class FrameJudge:
-    """Look at a server's frames, one after the other, for what RFC 6455 §5 forbids.
+    """Checks a server's frames, one after the other, against RFC 6455 §5.
 
     Args:
         compression: whether permessage-deflate was agreed on.
@@ -69,7 +69,8 @@ class FrameJudge:
             )
         if frame.opcode == Opcode.CONTINUATION and not self._in_message:
             yield Problem(
-                "frame.continuation", "The server sent a continuation frame of no message (RFC 6455 §5.4)."
+                "frame.continuation",
+                "The server sent a continuation frame outside of a message (RFC 6455 §5.4).",
             )
         elif frame.opcode in (Opcode.TEXT, Opcode.BINARY) and self._in_message:
             yield Problem(

@@ -1,12 +1,12 @@
-"""The end of TCP: who sends FIN first, and what the kernel makes of it.
+"""The end of TCP: which side sends FIN first, and the states of the kernel.
 
-    the server first (as RFC 6455 §7.1.1 wants it)     we first
+    the server first (as in RFC 6455 §7.1.1)           the client first
     ESTABLISHED  <- FIN   CLOSE_WAIT                    ESTABLISHED  -> FIN   FIN_WAIT1
                  -> FIN   LAST_ACK                                   <- ACK   FIN_WAIT2
                  <- ACK   CLOSED                                     <- FIN   TIME_WAIT
 
-Whoever sends FIN first ends in TIME_WAIT, and keeps the port for a minute (Linux) so that no late segment can
-reach a later connection (RFC 9293 §3.6).
+The side that sends FIN first ends in TIME_WAIT, and keeps the port for a minute (on Linux), so that no late
+segment can reach a later connection (RFC 9293 §3.6).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from wsframework.diagnostics.tracing.steps import Fin, Reset, TCPClosed, TLSClos
 __all__ = ["Parting"]
 
 _SETTLE_SECONDS = 1.0
-"""How long the peer's kernel may take to acknowledge our FIN."""
+"""How long to wait for the acknowledgement of our FIN."""
 
 
 class Parting:
     """The end of one connection.
 
     Args:
-        channel: whose.
-        clock: what steps are timed with.
-        tell: gets each step.
-        diagnose: gets each problem.
+        channel: the connection.
+        clock: gives the times of steps.
+        tell: is called with each step.
+        diagnose: is called with each problem.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Parting:
     ) -> None:
         self._channel = channel
         self._socket = channel.socket
-        # A connection that was reset has forgotten them.
+        # Read now: a socket that was reset no longer has its addresses.
         self._local = self._socket.getsockname()[:2]
         self._remote = self._socket.getpeername()[:2]
         self._clock = clock
@@ -51,12 +51,12 @@ class Parting:
         self._first: str | None = None
 
     async def part(self, ending: Ending | None, *, clean: bool, patience_seconds: float) -> None:
-        """End the connection and tell how that went.
+        """End the connection, and report each step.
 
         Args:
-            ending: how the peer's bytes have ended already, if they have.
-            clean: whether both Close frames crossed, so that it is the server's turn to send FIN.
-            patience_seconds: how long to wait for its FIN.
+            ending: how the peer's bytes have ended, or None while they have not.
+            clean: whether both Close frames crossed, so that the server has to send FIN first.
+            patience_seconds: how long to wait for the server's FIN.
         """
         if clean and ending in (None, Ending.CLOSE_NOTIFY):
             ending = await self._wait_for_end(ending, patience_seconds)
@@ -64,13 +64,14 @@ class Parting:
                 self._diagnose(
                     Problem(
                         "tcp.not_closed",
-                        f"The server has not closed TCP within {patience_seconds:g} s after the closing "
-                        "handshake, which is its part; so we do, and TIME_WAIT is ours (RFC 6455 §7.1.1).",
+                        f"The server did not close TCP within {patience_seconds:g} s after the closing "
+                        "handshake, as it should; the client did, and TIME_WAIT is on its side "
+                        "(RFC 6455 §7.1.1).",
                         "warning",
                     )
                 )
         elif ending is None and read_state(self._socket) == "CLOSE_WAIT":
-            # Its FIN is in the kernel already, behind bytes that nobody wanted.
+            # The server's FIN is in the kernel already, behind bytes that were not read.
             ending = await self._wait_for_end(ending, patience_seconds)
         elif ending is Ending.CLOSE_NOTIFY:
             self._tell(TLSClosed(at=self._clock.now(), direction="received"))
@@ -85,7 +86,7 @@ class Parting:
         self._finish(ending, clean)
 
     async def _wait_for_end(self, ending: Ending | None, seconds: float) -> Ending | None:
-        """Read and drop what still comes, up to the end of it."""
+        """Read and drop what still comes, until it ends."""
         if ending is Ending.CLOSE_NOTIFY:
             self._tell(TLSClosed(at=self._clock.now(), direction="received"))
         with trio.move_on_after(seconds):
@@ -100,7 +101,7 @@ class Parting:
     def _received_fin(self) -> None:
         state = read_state(self._socket)
         if state == "CLOSED" and "client" in (time_wait_ends(self._local, self._remote) or ()):
-            # The kernel has taken the connection from the socket to wait out its time.
+            # The kernel keeps the connection, without its socket, until TIME_WAIT is over.
             state = "TIME_WAIT"
         self._tell(
             Fin(
@@ -126,8 +127,8 @@ class Parting:
             self._diagnose(
                 Problem(
                     "tcp.reset",
-                    "The server ended TCP with RST instead of FIN, and RST throws away what is still on its "
-                    "way; a kernel does that when its program closes a socket with unread bytes "
+                    "The server ended TCP with RST instead of FIN, so data in flight is lost; a kernel sends "
+                    "RST when a program closes a socket that has unread bytes "
                     "(RFC 6455 §7.1.1, RFC 1122 §4.2.2.13).",
                     "warning" if clean else "error",
                 )
@@ -136,7 +137,7 @@ class Parting:
             self._diagnose(
                 Problem(
                     "tcp.half_open",
-                    "The server has not ended its half of TCP; we leave without its FIN (RFC 9293 §3.6).",
+                    "The server did not send FIN; the client closed the socket without it (RFC 9293 §3.6).",
                     "warning",
                 )
             )

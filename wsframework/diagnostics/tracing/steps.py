@@ -26,15 +26,15 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class Certificate:
-    """Whom a server says to be.
+    """A server's certificate.
 
     Attributes:
         subject: its common name, or an empty string.
-        issuer: that of who signed.
-        names: all host names and addresses it is good for.
+        issuer: the issuer's common name.
+        names: all host names and addresses that it is valid for.
         not_before: as ISO 8601, in UTC.
         not_after: the same.
-        days_left: whole days until it expires; negative when it has.
+        days_left: whole days until it expires; negative after that.
     """
 
     subject: str
@@ -47,17 +47,17 @@ class Certificate:
 
 @attrs.frozen(kw_only=True)
 class TLSOpened(Step):
-    """The TLS handshake is done.
+    """The TLS handshake is complete.
 
     Attributes:
         version: such as "TLSv1.3".
         cipher: the cipher suite.
         bits: the length of its key.
         alpn: the protocol agreed on, or None.
-        server_name: whom we asked for (SNI).
+        server_name: the name that was asked for (SNI).
         verified: whether the certificate was checked; False with --insecure.
         certificate: the server's; None when it could not be read.
-        seconds: what the handshake took.
+        seconds: how long the handshake took.
     """
 
     step = "tls.opened"
@@ -91,18 +91,18 @@ class RequestStep(Step):
 
 @attrs.frozen(kw_only=True)
 class Agreement:
-    """What the answer to an opening handshake says, and what it should say.
+    """What the answer to an opening handshake contains, and what it should contain.
 
     Attributes:
         accept: the Sec-WebSocket-Accept that came, or None.
-        accept_input: what it is made from: our key and the GUID.
+        accept_input: our key and the GUID, which the value is computed from.
         accept_sha1: the SHA-1 of that, in hexadecimal.
         accept_expected: that in base64.
-        accept_matches: whether it is what came.
-        subprotocols_offered: ours.
+        accept_matches: whether it is the value that came.
+        subprotocols_offered: the subprotocols that we offered.
         subprotocol: the server's choice, or None.
-        extensions_offered: ours, as the field's value, or None.
-        extensions: what the server agreed to, as the field's value, or None.
+        extensions_offered: the value of the field that we sent, or None.
+        extensions: the value of the field that the server sent, or None.
     """
 
     accept: str | None
@@ -124,9 +124,9 @@ class ResponseStep(Step):
         status: the HTTP status.
         lines: the head as it came.
         bytes: the head's size.
-        body: the beginning of what followed, if it is no WebSocket; else an empty string.
+        body: the beginning of the body; empty when the WebSocket is open.
         seconds: since the request.
-        agreement: the answer judged; None when the status is not 101.
+        agreement: what the answer agrees to; None when the status is not 101.
     """
 
     step = "http.response"
@@ -144,8 +144,8 @@ class Payload:
     """The beginning of a payload or message.
 
     Attributes:
-        text: it as text, if it is UTF-8; None otherwise.
-        hex: it in hexadecimal.
+        text: as text, if it is UTF-8; None otherwise.
+        hex: in hexadecimal.
         cut: whether there is more.
     """
 
@@ -166,12 +166,12 @@ class FrameStep(Step):
         rsv: the three reserved bits that are set: 1 (compressed), 2, 3.
         masked: whether the payload came masked.
         masking_key: in hexadecimal, or None.
-        length: of the payload, in bytes.
-        header_bytes: of the header, the masking key included.
-        complete: False when the connection ended, or was failed, inside it.
-        payload: without the mask; of a compressed message as it is on the wire.
-        close_code: of a Close frame with a code; None otherwise.
-        close_reason: of a Close frame; None otherwise.
+        length: the payload's bytes.
+        header_bytes: the header's bytes, including the masking key.
+        complete: False when the connection ended or failed inside the frame.
+        payload: unmasked; that of a compressed message as it is on the wire.
+        close_code: the code of a Close frame that has one; None otherwise.
+        close_reason: the reason of a Close frame; None otherwise.
     """
 
     step = "frame"
@@ -193,14 +193,14 @@ class FrameStep(Step):
 
 @attrs.frozen(kw_only=True)
 class MessageStep(Step):
-    """A message that no frame shows by itself, because it is compressed or in fragments, is complete.
+    """A message is complete that its frames do not show, because it is compressed or fragmented.
 
     Attributes:
         direction: "sent" or "received".
         kind: "text" or "binary".
-        frames: how many it is in.
-        compressed: whether it was.
-        length: in bytes, before compressing or after inflating.
+        frames: the number of its frames.
+        compressed: whether it is compressed on the wire.
+        length: its bytes, before compressing or after inflating.
         payload: its beginning.
     """
 
@@ -219,11 +219,11 @@ class CloseHandshake(Step):
     """How the closing handshake went (RFC 6455 §7.1).
 
     Attributes:
-        first: who sent the first Close frame: "client", "server", or None when nobody did.
-        sent_code: ours; None when we sent no Close frame, 1005 when it had no code.
+        first: who sent the first Close frame: "client", "server", or None when neither side did.
+        sent_code: our close code; None when we sent no Close frame, 1005 when it had no code.
         received_code: the server's, in the same way.
         received_reason: the server's close reason.
-        clean: whether both sent one.
+        clean: whether both sides sent a Close frame.
     """
 
     step = "closing.handshake"
@@ -283,14 +283,14 @@ class Reset(Step):
 
 @attrs.frozen(kw_only=True)
 class TCPClosed(Step):
-    """Nothing is left of the connection but what the kernels remember.
+    """The connection is over; only the kernels still know of it.
 
     Attributes:
         how: "fin" when both sides sent FIN, "reset", or "abandoned" when the peer's FIN did not come in time.
         first: who sent the first FIN: "client", "server", or None.
         time_wait: which ends this machine's kernel keeps in TIME_WAIT: "client", "server"; None where it does
             not say.
-        kernel: its last word, or None.
+        kernel: what the kernel reported last, or None.
     """
 
     step = "tcp.closed"
@@ -303,13 +303,13 @@ class TCPClosed(Step):
 
 @attrs.frozen(kw_only=True)
 class Diagnosis(Step):
-    """Something is not as it should be.
+    """A problem was found.
 
     Attributes:
         problem: its name for programs, such as "accept.wrong".
-        sentence: one plain sentence, with the section that says so.
-        fatal: True when there is no connection for this reason.
-        severity: "error" for what breaks a rule, "warning" for what is legal and yet no good.
+        sentence: one plain sentence, with the section that applies.
+        fatal: True when it is the reason that there is no connection.
+        severity: "error" for a broken rule, "warning" for what is allowed but should not be.
     """
 
     step = "diagnosis"

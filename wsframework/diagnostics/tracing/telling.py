@@ -1,7 +1,7 @@
 """Describe steps in English: what happened, and what it means.
 
-Each step becomes a sentence with its layer and direction, and lines below it with details. What the peer has
-sent is escaped.
+Each step becomes a sentence with its layer and direction, and lines below it with details. Text from the peer
+is escaped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Line:
     """One line of a step's description.
 
     Attributes:
-        text: the sentence, without a character that acts on a terminal.
+        text: the sentence, without terminal control characters.
         layer: "NAME", "TCP", "TLS", "HTTP", "FRAME", "CLOSE", "WRONG" or "ODD" on a step's first line; empty
             on the lines below it.
         arrow: "→" for what we send, "←" for what comes, or an empty string.
@@ -81,16 +81,16 @@ def _(step: Resolved) -> Iterator[_Block]:
 
 @_blocks.register
 def _(step: Connecting) -> Iterator[_Block]:
-    yield "TCP", _OUT, f"SYN to {step.remote}: may we talk? Our sequence numbers start here"
+    yield "TCP", _OUT, f"SYN to {step.remote}, with our initial sequence number"
     if step.state is not None:
-        at_once = "" if step.state == "SYN_SENT" else ": the answer was there before the call returned"
+        at_once = "" if step.state == "SYN_SENT" else ": the answer came before the call returned"
         yield _below(f"the kernel has the connection in {step.state}{at_once}")
 
 
 @_blocks.register
 def _(step: ConnectFailed) -> Iterator[_Block]:
     if step.error == "ECONNREFUSED":
-        yield "TCP", _IN, f"RST from {step.remote}: nobody listens there"
+        yield "TCP", _IN, f"RST from {step.remote}: nothing listens there"
     else:
         yield "TCP", "", f"no connection to {step.remote}: {step.error}"
     if step.syns is not None and step.syns > 1:
@@ -102,7 +102,7 @@ def _(step: Connected) -> Iterator[_Block]:
     yield (
         "TCP",
         _IN,
-        f"SYN+ACK from {step.remote}: yes, and mine start here ({_milliseconds(step.seconds)})",
+        f"SYN+ACK from {step.remote}, with its initial sequence number ({_milliseconds(step.seconds)})",
     )
     if step.kernel is not None:
         yield from map(_below, _options(step.kernel))
@@ -137,10 +137,11 @@ def _(step: TLSOpened) -> Iterator[_Block]:
     if certificate is None:
         yield _below(f"its certificate cannot be read; {checked}")
         return
-    who = escape_json(certificate.subject or (certificate.names[0] if certificate.names else "nobody"))
-    yield _below(f"certificate of {who}, signed by {escape_json(certificate.issuer or 'nobody')}; {checked}")
+    subject = certificate.subject or (certificate.names[0] if certificate.names else "an unnamed subject")
+    issuer = certificate.issuer or "an unnamed issuer"
+    yield _below(f"certificate of {escape_json(subject)}, signed by {escape_json(issuer)}; {checked}")
     if certificate.names:
-        yield _below(f"good for {escape_json(', '.join(certificate.names))}")
+        yield _below(f"valid for {escape_json(', '.join(certificate.names))}")
     days = certificate.days_left
     left = f"{days} days left" if days >= 0 else f"EXPIRED {-days} days ago"
     yield _below(f"valid from {certificate.not_before[:10]} to {certificate.not_after[:10]}, {left}")
@@ -248,7 +249,7 @@ def _(step: CloseHandshake) -> Iterator[_Block]:
             answer = f"we answered {sent}" if step.sent_code else "and we sent none"
             text = f"the server sent Close {received} first, {answer}"
         case _:
-            text = "nobody sent a Close frame"
+            text = "neither side sent a Close frame"
     yield "CLOSE", "", f"{text}: {'closed cleanly' if step.clean else 'NOT closed cleanly'}"
     if step.first == "server" and step.received_code and (hint := advice(step.received_code)):
         yield _below(hint)
@@ -294,7 +295,7 @@ def _(step: Fin) -> Iterator[_Block]:
 
 @_blocks.register
 def _(step: Reset) -> Iterator[_Block]:
-    yield "TCP", _IN, "RST: the connection is gone at once, with all that was on its way"
+    yield "TCP", _IN, "RST: the connection ends at once, and data in flight is lost"
     if step.state is not None:
         yield _below(f"the kernel has the connection in {step.state}")
 
@@ -302,19 +303,19 @@ def _(step: Reset) -> Iterator[_Block]:
 @_blocks.register
 def _(step: TCPClosed) -> Iterator[_Block]:
     words = {"fin": "both sides have sent FIN", "reset": "ended by RST"}
-    yield "TCP", "", words.get(step.how, "left without the server's FIN")
+    yield "TCP", "", words.get(step.how, "closed without the server's FIN")
     if step.time_wait:
         ends = " and ".join(
             {"client": "our end", "server": "the server's end"}[end] for end in step.time_wait
         )
-        yield _below(f"TIME_WAIT is at {ends}: no late segment shall meet a later connection")
+        yield _below(f"TIME_WAIT is at {ends}: it keeps late segments out of later connections")
     elif step.how == "fin" and step.first == "server":
         yield _below("the server sent FIN first, so TIME_WAIT is at its end")
     kernel = step.kernel
     if kernel is not None and kernel.segments_sent is not None:
         yield _below(
             f"{kernel.segments_sent} segments sent, {kernel.segments_received} received, "
-            f"{kernel.retransmissions} sent again; {kernel.bytes_received} bytes came"
+            f"{kernel.retransmissions} retransmitted; {kernel.bytes_received} bytes received"
         )
 
 

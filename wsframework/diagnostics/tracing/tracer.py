@@ -1,4 +1,4 @@
-"""One connection from its URL to the end of TCP, told step by step."""
+"""Trace one connection, step by step, from its URL to the end of TCP."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ from wsframework.wire.compression import MIN_ZLIB_WINDOW_BITS
 __all__ = ["Plan", "trace"]
 
 _DEFLATE_OFFER = "permessage-deflate; client_max_window_bits"
-"""What browsers offer."""
+"""The offer that browsers send."""
 
 _BODY_SECONDS = 1.0
-"""How long to wait for a body that nobody asked for."""
+"""How long to wait for the body of a refusal."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,8 +61,7 @@ class Plan:
     """What to trace.
 
     Attributes:
-        opening: where to connect, and what to say. Its timeout also limits each later step that waits for the
-            server.
+        opening: where to connect, and what to send. Its timeout also limits each later wait for the server.
         deflate: whether to offer permessage-deflate.
         messages: texts to send.
         wait_seconds: how long to listen after the last message was sent.
@@ -75,10 +74,10 @@ class Plan:
 
 
 async def trace(plan: Plan, tell: Callable[[Step], None]) -> bool:
-    """Make one connection, tell each step as it happens, and say whether nothing was wrong.
+    """Make one connection, report each step as it happens, and return whether nothing was wrong.
 
     Raises:
-        ValueError: a header field, a subprotocol or the like may not be sent; nothing was, then.
+        ValueError: a header field or a subprotocol may not be sent; no connection was made.
 
     Cancellation: the socket is closed; the server may see RST.
     """
@@ -95,7 +94,7 @@ class _Tracer:
         self._clock = Clock()
         self._key = base64.b64encode(os.urandom(16)).decode()
         self._offer = _DEFLATE_OFFER if plan.deflate else None
-        # Before anything is done, because it may be that it cannot be sent.
+        # Built before connecting, because it may raise.
         self._request = build_request(
             opening.target.host_header,
             opening.target.resource,
@@ -182,10 +181,10 @@ class _Tracer:
     # The opening handshake
 
     async def _open(self, channel: Channel) -> Response:
-        """Send the request, wait for the response, and tell both.
+        """Send the request, wait for the response, and report both.
 
         Raises:
-            Unreachable: no response came, or something else.
+            Unreachable: no response came, or it is not an upgrade.
         """
         lines = self._request.decode("latin-1").rstrip("\r\n").split("\r\n")
         sent_at = self._clock.now()
@@ -259,10 +258,10 @@ class _Tracer:
         )
 
     def _codecs(self, response: Response) -> tuple[Deflater | None, Inflater] | None:
-        """Return permessage-deflate's two ends as the response has agreed to them; None without it.
+        """Return permessage-deflate's two ends with the agreed parameters; None without compression.
 
         Raises:
-            Unreachable: its parameters are not to be accepted.
+            Unreachable: its parameters may not be accepted.
         """
         extensions = _field(response, "Sec-WebSocket-Extensions")
         if extensions is None:
@@ -271,7 +270,7 @@ class _Tracer:
             agreed = agreed_deflate(parse_extensions(extensions))
         except ValueError as error:
             raise Unreachable(
-                Problem("extension.parameters", f"The server's answer cannot be accepted: {error}.")
+                Problem("extension.parameters", f"The server's answer is not acceptable: {error}.")
             ) from None
         return None if agreed is None else _client_codecs(agreed)
 
@@ -281,7 +280,7 @@ def _client_codecs(agreed: DeflateParameters) -> tuple[Deflater | None, Inflater
         window_bits=agreed.server_max_window_bits, no_context_takeover=agreed.server_no_context_takeover
     )
     if agreed.client_max_window_bits < MIN_ZLIB_WINDOW_BITS:
-        return None, inflater  # zlib cannot; not compressing is always allowed (RFC 7692 §6)
+        return None, inflater  # zlib cannot compress so; not compressing is always allowed (RFC 7692 §6)
     deflater = Deflater(
         window_bits=agreed.client_max_window_bits, no_context_takeover=agreed.client_no_context_takeover
     )
