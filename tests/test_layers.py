@@ -16,7 +16,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
     ("tokens",),
-    ("closes", "cookies", "certificates"),
+    ("closes", "cookies", "certificates", "headers"),
     ("errors", "config", "records", "request", "crashes", "matching"),
     ("authority", "calling"),
     ("wire", "routing", "origins", "forwarded", "proxy_protocol", "plugins", "timers", "tasks"),
@@ -39,6 +39,7 @@ PURE = (
     "tokens",
     "closes",
     "cookies",
+    "headers",
     "errors",
     "config",
     "request",

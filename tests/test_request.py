@@ -11,7 +11,8 @@ import attrs
 import pytest
 
 from wsframework.cookies import set_cookie_field
-from wsframework.request import Address, Headers, Request, Response, reason_phrase
+from wsframework.headers import Headers
+from wsframework.request import Address, Request, Response, reason_phrase
 
 
 @pytest.mark.parametrize(
@@ -26,44 +27,6 @@ from wsframework.request import Address, Headers, Request, Response, reason_phra
 )
 def test_an_address_reads_as_in_a_url(address: Address, text: str) -> None:
     assert str(address) == text
-
-
-FIELDS = [("Host", "example.com"), ("X-Tag", "a"), ("x-tag", "b")]
-
-
-def test_header_names_are_looked_up_without_regard_to_case() -> None:
-    headers = Headers(FIELDS)
-    assert headers["HOST"] == headers["host"] == "example.com"
-    assert "hOsT" in headers
-    assert "origin" not in headers
-    number: object = 7
-    assert number not in headers
-    assert headers.get("origin") is None
-    with pytest.raises(KeyError, match="origin"):
-        headers["origin"]
-
-
-def test_a_repeated_header_reads_as_one_list_and_line_by_line() -> None:
-    headers = Headers(FIELDS)
-    assert headers["x-tag"] == "a, b"
-    assert headers.get_all("X-Tag") == ["a", "b"]
-    assert headers.get_all("origin") == []
-    assert headers.pairs() == tuple(FIELDS)
-
-
-def test_headers_made_of_headers_keep_repeated_fields_apart() -> None:
-    assert Headers(Headers(FIELDS)).pairs() == tuple(FIELDS)
-    assert Response(headers=Headers(FIELDS)).headers.pairs() == tuple(FIELDS)
-
-
-def test_headers_are_a_mapping_of_lower_case_names_in_order() -> None:
-    headers = Headers(FIELDS)
-    assert list(headers) == ["host", "x-tag"]
-    assert len(headers) == 2
-    assert dict(headers) == {"host": "example.com", "x-tag": "a, b"}
-    assert headers == Headers({"host": "example.com", "x-tag": "a, b"})
-    assert repr(headers) == f"Headers({FIELDS!r})"
-    assert not Headers()
 
 
 @pytest.mark.parametrize(
@@ -257,20 +220,3 @@ def test_thousands_of_offered_subprotocols_are_kept_as_one_string() -> None:
     assert sys.getsizeof(request._subprotocols) < 20_000
     assert Request("/", subprotocols=()).subprotocols == ()
     assert attrs.evolve(request, subprotocols=("a",)).subprotocols == ("a",)
-
-
-def test_packed_headers_read_as_before() -> None:
-    fields = [("host", "x"), ("a", "1:2"), ("a", ""), ("b", "café")]
-    headers = Headers(fields)
-    headers.pack()
-    assert headers.pairs() == tuple(fields)
-    assert (headers["A"], headers.get_all("a"), len(headers), list(headers)) == (
-        "1:2, ",
-        ["1:2", ""],
-        3,
-        ["host", "a", "b"],
-    )
-    assert repr(headers) == repr(Headers(fields))
-    empty = Headers()
-    empty.pack()
-    assert (empty.pairs(), "host" in empty) == ((), False)

@@ -22,10 +22,11 @@ from wsframework.errors import (
     WrongThread,
     WSFrameworkError,
 )
+from wsframework.headers import Headers
 from wsframework.observer import ObservedFrame, Observer
 from wsframework.plugins import Plugin
 from wsframework.records import JsonFormatter
-from wsframework.request import Address, Headers, Request, Response
+from wsframework.request import Address, Request, Response
 from wsframework.rooms import (
     Engine,
     GapPolicy,

@@ -21,12 +21,12 @@ is made: at import or start-up, never while serving.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import trio_websocket
 
 from wsframework.closes import MAX_REASON_BYTES, Closed, CloseFrame, check_close
+from wsframework.headers import HeaderFields, Headers
 from wsframework.tokens import is_token
 
 __all__ = [
@@ -162,7 +162,7 @@ class Reject(WSFrameworkError):
         self,
         status: int,
         body: str | bytes = b"",
-        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        headers: HeaderFields = (),
         *,
         close: int | None = None,
     ) -> None:
@@ -174,7 +174,7 @@ class Reject(WSFrameworkError):
             )
         super().__init__(status)
         self.status = status
-        self.headers = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
+        self.headers = Headers(headers).pairs()
         self.body = body
         self.close = None if close is None else _close_frame(close, body)
 
@@ -215,19 +215,13 @@ class Accept(WSFrameworkError, Generic[ValueT]):
     """
 
     @overload
-    def __init__(
-        self: Accept[None], *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()
-    ) -> None: ...
+    def __init__(self: Accept[None], *, headers: HeaderFields = ()) -> None: ...
     @overload
-    def __init__(
-        self, value: ValueT, *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()
-    ) -> None: ...
-    def __init__(
-        self, value: Any = None, *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, value: ValueT, *, headers: HeaderFields = ()) -> None: ...
+    def __init__(self, value: Any = None, *, headers: HeaderFields = ()) -> None:
         super().__init__(value)
         self.value: ValueT = value
-        self.headers = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
+        self.headers = Headers(headers).pairs()
         for field in self.headers:
             _check_added(field)
 

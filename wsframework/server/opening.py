@@ -14,9 +14,10 @@ from wsframework.authority import is_host_field
 from wsframework.certificates import TLSEnd
 from wsframework.errors import HandshakeError
 from wsframework.forwarded import Client
+from wsframework.headers import Headers
 from wsframework.observer import Observer
 from wsframework.records import logger, record
-from wsframework.request import Address, Headers, Request, Response
+from wsframework.request import Address, Request, Response
 from wsframework.server.http import Head
 from wsframework.session import Acceptance, CrashResponse, Decide, Refusal
 from wsframework.wire import (

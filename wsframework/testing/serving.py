@@ -30,8 +30,9 @@ import trio_websocket
 from wsframework.app import App
 from wsframework.authority import AllowedHosts, to_ascii
 from wsframework.connection import Connection
+from wsframework.headers import HeaderFields, Headers
 from wsframework.observer import Observer
-from wsframework.request import Address, HeaderFields, Headers, Request, Response
+from wsframework.request import Address, Request, Response
 from wsframework.server import Server, serve_streams
 from wsframework.session import Acceptance
 from wsframework.testing.background import open_background
