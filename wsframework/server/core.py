@@ -1,7 +1,6 @@
 """What the parts of one server share: its settings, its clocks, its observers and its connections.
 
-Listeners and incoming connections count themselves in here, requests add their sessions, and the drain goes
-through all of them. This module decides nothing.
+Listeners and incoming connections register here, requests add their sessions, and the drain ends all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["Core"]
 
 class _Waiting(Protocol):
     def drain(self) -> None:
-        """The server is stopping: do not wait for the rest of the head."""
+        """Take note that the server is stopping: do not wait for the rest of the head."""
 
 
 class _Deciding(Protocol):
@@ -45,14 +44,14 @@ class Core:
         lifetime: from its start to its end.
         timers: the deadlines of all connections.
         observer: the log and the user's observers.
-        admission: counts connections, and refuses those that are too many.
-        blocked_loop: tells of an event loop that stood still.
+        admission: counts connections, and applies the limits on them.
+        blocked_loop: reports that the event loop was blocked.
         transports: of all WebSocket connections.
         sessions: of all handlers that have not ended.
         waiting: sockets in the hub whose head is not complete.
         handshakes: scopes in which heads are read from streams, and their deadlines.
         deciding: requests about which the application decides.
-        draining: whether the drain has begun: no request is upgraded any more.
+        draining: whether the drain has begun, so that no more requests are upgraded.
     """
 
     def __init__(

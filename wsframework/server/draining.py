@@ -1,13 +1,12 @@
-"""How a server stops: open handshakes finish, clients get their Close, handlers end, and it takes no longer
-than `Timeouts.drain`.
+"""How a server stops within `Timeouts.drain`: handshakes finish, clients get Close frames, handlers end.
 
-    settle      handshakes that are under way get a moment to finish
-    drain       handlers see `ws.draining`; every client gets Close 1001, at moments spread out so that the
-                clients do not all come back at once
+    settle      handshakes in progress get a moment to finish
+    drain       handlers see `ws.draining`; every client gets Close 1001, spread over time so that the clients
+                do not all reconnect at once
     cut short   the time is over, or `stop` was called twice: every client gets its Close at once
-    give up     the server has failed: Close 1011 to everybody who can still be told
+    give up     the server has failed: every client that can be reached gets Close 1011
 
-What is left then is aborted and cancelled.
+What is left after that is aborted and cancelled.
 """
 
 from __future__ import annotations
@@ -28,21 +27,20 @@ from wsframework.server.hub import Hub
 __all__ = ["Drain", "contained", "spread_seconds"]
 
 SETTLE_SECONDS = 1.0
-"""How long handshakes that are under way may take to finish once accepting has stopped. Without it a rolling
-restart on a shared listener lost 148 of 7,195 handshakes, with it none of 9,882."""
+"""How long handshakes in progress may take to finish once accepting has stopped. Without this time a rolling
+restart on a shared listener lost 148 of 7,195 handshakes, and with it none of 9,882."""
 
 _FAILED = CloseFrame(1011, "the server has failed")
 
 _SPREAD_CLOSES_PER_SECOND = 2000
-"""How fast Close frames go out in a drain at the most: every client may come back at once, and each costs the
-others of its server, or the next one, a handshake. A thousand clients and more take at least a second, fewer
-proportionally less."""
+"""The highest rate of Close frames in a drain. Each client may reconnect at once, and its next server then
+spends a handshake on it."""
 
 _SPREAD_SHARE = 0.8
-"""Of `Timeouts.drain`: the last client needs time to answer, and its handler to finish."""
+"""The share of `Timeouts.drain` for this: the last client needs time to answer, and its handler to finish."""
 
 _FRAME_DEPARTURE_SECONDS = 0.1
-"""How long the last Close frames may take into the sockets' buffers."""
+"""How long to wait until the last Close frames are in the sockets' buffers."""
 
 
 class Drain:
@@ -50,7 +48,7 @@ class Drain:
 
     Args:
         core: the server's.
-        hub: what moves the bytes of its sockets, where it has one.
+        hub: the server's hub, or None where it has none.
     """
 
     def __init__(self, core: Core, hub: Hub | None) -> None:
@@ -60,11 +58,11 @@ class Drain:
     async def run(self) -> None:
         """Close every connection and wait for the handlers, up to `Timeouts.drain`.
 
-        Cancellation: it must not be cancelled.
+        Cancellation: must not be cancelled.
         """
         lifetime = self._core.lifetime
         lifetime.drain_limit.deadline = trio.current_time() + self._core.timeouts.drain
-        # A mistake in here is a failure like any other.
+        # A bug in this method is a failure of the server.
         if lifetime.failure is None:
             await lifetime.run_vital(self._drain)
         if lifetime.failure is not None:
@@ -89,7 +87,7 @@ class Drain:
             await lifetime.outlast_interrupts(self._core.admission.wait_empty)
 
     async def _settle(self) -> None:
-        """Let handshakes that are under way finish: their clients have come before we said that we stop."""
+        """Let handshakes in progress finish: their clients came before the server began to stop."""
         core = self._core
         until = trio.current_time() + min(SETTLE_SECONDS, core.timeouts.drain / 2)
         while trio.current_time() < until:
@@ -98,8 +96,7 @@ class Drain:
             await trio.sleep(0.01)
 
     def _begin(self) -> None:
-        """Begin the drain, unless it has begun: no more upgrades, and Close 1001 to every client in its
-        time."""
+        """Begin the drain, unless it has begun: no more upgrades, and every client gets Close 1001."""
         core = self._core
         if core.draining:
             return
@@ -122,8 +119,7 @@ class Drain:
         await self._close_all(SHUTTING_DOWN)
 
     async def _give_up(self) -> None:
-        """Tell all clients that can be told that the server has failed, and give handlers the rest of the
-        drain's time."""
+        """Send Close 1011 to every client that can be reached; handlers get the rest of the drain's time."""
         core, lifetime = self._core, self._core.lifetime
         core.draining = True
         self._end_handshakes("the server has failed")
@@ -140,14 +136,14 @@ class Drain:
     # Its steps
 
     def _end_handshakes(self, reason: str) -> None:
-        """Answer those whose head is not complete."""
+        """Answer the clients whose request is not complete."""
         for scope in list(self._core.handshakes):
             scope.cancel(reason=reason)
         for waiting in list(self._core.waiting):
             contained(waiting.drain)
 
     async def _close_all(self, frame: CloseFrame) -> None:
-        """Close at once whatever was still to be closed, without counting on the hub's tasks or on timers."""
+        """Close all connections that are left at once, without the tasks of the hub and without timers."""
         for endpoint in self._endpoints():
             contained(functools.partial(endpoint.start_close, frame, frame.reason))
         self._flush()
@@ -174,10 +170,10 @@ def spread_seconds(clients: int, drain: float) -> float:
 
 
 def contained(function: Callable[[], object]) -> None:
-    """Call what must not keep the others from being called."""
+    """Call a function; if it raises, log the exception and continue."""
     try:
         function()
-    except BaseException as error:  # a mistake of ours: user code runs elsewhere, Ctrl-C is held back
+    except BaseException as error:  # a bug: user code runs elsewhere, and Ctrl-C is held back
         record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
 
 

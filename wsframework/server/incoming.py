@@ -1,8 +1,8 @@
 """Sockets before they are connections: TLS handshakes and request heads, in the hub.
 
-No task belongs to a socket until its request's head is whole; a port scan or a health probe costs one object
-and no line in the log. One timer bounds TLS and head together. What OpenSSL needs for a connection is made
-when its first bytes are there, so a client that says nothing costs as little with TLS as without.
+A socket gets a task only when its request's head is complete; a port scan or a health probe costs one object
+and is not logged. One timer bounds TLS and head together. The TLS state of a connection is created when its
+first bytes come, so a silent client costs as little with TLS as without.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = ["Incoming"]
 _HEAD_READ_BYTES = 16 * 1024
 
 _LATE_READS = 64
-"""Pieces of a head that are read at once when its time is up."""
+"""How many pieces of a head are read when its time is up."""
 
 _LATE_SECONDS = 1.0
-"""What a client gets in addition whose bytes had come in time and waited for us."""
+"""How much longer a client gets if its bytes came in time and waited in the kernel."""
 
 _READ_ONLY_METHODS = frozenset({"GET", "HEAD"})
 
@@ -47,21 +47,21 @@ class Incoming:
     Args:
         socket: as it was accepted, non-blocking.
         remote: the client's address.
-        local: ours.
-        hub: where it is watched.
+        local: the server's address.
+        hub: watches it.
         core: the server's.
-        on_head: called with a complete head; this then waits for `answer`, `upgrade` or `abort`.
+        on_head: called with a complete head; then one of `answer`, `upgrade` or `abort` has to be called.
         tls: the context for a TLS handshake.
 
     Attributes:
         remote: the client's address.
-        local: ours.
+        local: the server's address.
         secure: whether it speaks TLS.
         client: what a trusted proxy says of its client.
         preface: reads what comes before TLS and the head.
         on_left: called when the client leaves while the application decides about its GET or HEAD; the
-            socket is closed then. A request of another method is not given up halfway, and its client may
-            have closed one direction only, so its socket stays open for the answer.
+            socket is closed then. The decision about another method is not cancelled, and its client may have
+            closed one direction only, so its socket stays open for the answer.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Incoming:
 
     @property
     def tls(self) -> TLSEnd | None:
-        """What knows the client's certificate, if the client was asked for one."""
+        """The TLS socket, which has the client's certificate if one was asked for."""
         socket = self._socket
         if isinstance(socket, ssl.SSLSocket) and socket.context.verify_mode is not ssl.CERT_NONE:
             return socket
@@ -132,7 +132,7 @@ class Incoming:
         """Wait for the head.
 
         Raises:
-            OSError: the hub cannot watch the socket; it is closed, and counted out.
+            OSError: the hub cannot watch the socket; it is closed, and no longer counted.
         """
         self._admitted = True
         self._core.waiting.add(self)
@@ -146,10 +146,10 @@ class Incoming:
     def refuse(
         self, told: dict[SocketTransport, None] | None = None, on_closed: Callable[[], object] | None = None
     ) -> None:
-        """Say that there are too many; over TLS that would cost a handshake, so just leave.
+        """Answer that there are too many connections; over TLS, which would cost a handshake, only close.
 
         Args:
-            told: where who is being told stands for so long, in that order.
+            told: holds the connections that are being refused, the oldest first; this one is added.
             on_closed: called when its descriptor is free again.
 
         Raises:
@@ -182,7 +182,7 @@ class Incoming:
             end()
 
     def on_ready(self, events: int, now: float) -> None:
-        """Go on with TLS or the head."""
+        """Continue with TLS or the head."""
         if self._head is None:
             self._go_on()
         elif events & HANGUP:
@@ -203,7 +203,7 @@ class Incoming:
             self._ask(READ | WRITE)
             return
         except NOT_NOW:
-            self._ask(READ)  # a socket that may be written, and need not be, would be ready for ever
+            self._ask(READ)  # an idle socket is always ready to be written
             return
         except OSError as error:
             record(logging.DEBUG, "handshake.lost", remote=self.remote, error=str(error))
@@ -229,7 +229,7 @@ class Incoming:
             if not preface.take(self, self._socket.recv(preface.wants)):
                 return False
         self.preface = None
-        # Whether bytes of TLS are there, or the end, is for the next turn to tell.
+        # The next turn tells whether bytes of TLS are there, or the end.
         return not self.secure
 
     def _go_on_with_tls(self) -> bool:
@@ -248,7 +248,7 @@ class Incoming:
 
     def _begin_tls(self, socket: stdlib_socket.socket) -> ssl.SSLSocket:
         assert self._tls is not None
-        # Python forgets to close a socket that it finds reset while it wraps it.
+        # Python does not close a socket that it finds reset while wrapping it.
         socket.getpeername()
         self._core.admission.begin_handshake(self)
         self._socket = wrapped = self._tls.wrap_socket(
@@ -257,7 +257,7 @@ class Incoming:
         return wrapped
 
     def make_room(self) -> None:
-        """Give up a TLS handshake for a newer one, unless what has come by now completes it."""
+        """End a TLS handshake in favour of a newer one, unless the bytes that have come complete it."""
         self._read_what_waits()
         if self._handshaking:
             self.abort()
@@ -268,15 +268,15 @@ class Incoming:
             self._hub.ask(self._socket.fileno(), events)
 
     def _unread(self) -> bool:
-        """Whether bytes wait in the kernel. FIN is none, nor is a reset; `recv` tells of those."""
+        """Whether bytes wait in the kernel; FIN and a reset do not count, and `recv` reports them."""
         try:
-            # As the plain socket that it is: OpenSSL would take them.
+            # On the plain socket, because OpenSSL would consume them.
             return bool(stdlib_socket.socket.recv(self._socket, 1, stdlib_socket.MSG_PEEK))
         except OSError:
             return False
 
     def _read_what_waits(self) -> bool:
-        """Read what came while something else held us up; return whether there was anything."""
+        """Read what came while the event loop was busy; return whether there was anything."""
         anything = False
         for _ in range(_LATE_READS):
             if self not in self._core.waiting or not self._unread():
@@ -291,7 +291,7 @@ class Incoming:
             return
         limit = self._core.timeouts.handshake
         if late and not self._extended:
-            # We read nothing for a while, or an answer of ours came late. Once: it may be on purpose.
+            # The server did not read for a while, or answered late. Only once: a client may do it on purpose.
             self._extended = True
             self._timer = self._core.timers.after(min(limit, _LATE_SECONDS), self._time_out)
         elif self._reader.started:
@@ -300,7 +300,7 @@ class Incoming:
             self.abort()
 
     def drain(self) -> None:
-        """The server is stopping: do not wait for the rest."""
+        """Take note that the server is stopping: do not wait for the rest."""
         self._read_what_waits()
         if self not in self._core.waiting:
             return
@@ -320,7 +320,7 @@ class Incoming:
             self._ask(QUIET)
 
     def _has_finished(self) -> bool:
-        """Look at what came behind the head: whether it is the end, without anything before it."""
+        """Check what followed the head: return whether it is the end, without bytes before it."""
         if self._trailing:
             self._ask(0)
             return False
@@ -329,7 +329,7 @@ class Incoming:
                 # Only OpenSSL can tell bytes from the end. One record at most: then we ask for no more.
                 self._early = data = self._socket.recv(_HEAD_READ_BYTES)
             else:
-                # What comes now stays in the kernel.
+                # Further bytes stay in the kernel.
                 data = self._socket.recv(1, stdlib_socket.MSG_PEEK)
         except NOT_NOW:
             self._ask(READ)
@@ -364,7 +364,7 @@ class Incoming:
     def upgrade(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
     ) -> SocketTransport:
-        """Return the transport that takes over; call `hand_over` when there is a connection to deliver to.
+        """Return the connection's transport; call `hand_over` when its endpoint is there.
 
         From here on the caller counts the connection: its handler may outlive its socket.
         """
@@ -373,14 +373,14 @@ class Incoming:
         return self._upgraded
 
     def hand_over(self) -> None:
-        """Let the transport move bytes, the first of which came right behind the head."""
+        """Let the transport move the bytes, beginning with those that followed the head."""
         assert self._upgraded is not None
         self._upgraded.begin(self._trailing)
 
     async def answered(self) -> None:
         """Wait until the answer to the upgrade was offered to the socket.
 
-        Cancellation: it cannot be cancelled.
+        Cancellation: cannot be cancelled.
         """
         assert self._upgraded is not None
         # Not a flush of its own: sent one by one between tasks, answers cost a tenth of a connection more.
@@ -414,7 +414,7 @@ class Incoming:
             self._timer.cancel()
 
     def flush(self) -> None:
-        """Nothing is written before the answer."""
+        """Do nothing: before the answer there is nothing to write."""
 
     @property
     def gone(self) -> bool:
@@ -422,7 +422,7 @@ class Incoming:
         return self._socket.fileno() < 0
 
     def abort(self, cause: str = "") -> None:
-        """Close the socket without a word, and count it out."""
+        """Close the socket without an answer, and stop counting it."""
         self._close()
         if self._admitted:
             self._admitted = False

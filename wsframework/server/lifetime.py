@@ -1,8 +1,8 @@
-"""From the start of a server to its end: who says that it stops, how soon, and what it then raises.
+"""The state of a server from its start to its end: why it stops, how fast, and what it raises then.
 
-Three things stop a server: a call of `stop`, a KeyboardInterrupt from anywhere, and a mistake of ours in a
-part that all connections depend on. The first two begin the drain. The third ends the server at once: a
-server that is only half alive would be worse than none.
+Three things stop a server: a call of `stop`, a KeyboardInterrupt from anywhere, and a bug in a part that all
+connections depend on. The first two begin the drain. The third ends the server at once, because a server
+without that part would accept connections and not serve them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Lifetime:
     """The state of one server between its start and its end.
 
     Args:
-        on_failure: called with the first mistake of ours that ends the server.
+        on_failure: called with the first internal error that ends the server.
 
     Attributes:
         stopping: set when the server begins to stop.
         stopped: set when every connection is closed and every handler has ended.
         drain_limit: the scope around the drain.
-        failure: the mistake of ours that ended the server.
+        failure: the internal error that ended the server.
         interrupted: the KeyboardInterrupt that stopped it.
     """
 
@@ -51,19 +51,19 @@ class Lifetime:
         self.stopping.set()
 
     def interrupt(self, interrupt: KeyboardInterrupt) -> None:
-        """Begin to stop, and raise this at the end: it is about the whole program.
+        """Begin to stop, and raise this KeyboardInterrupt at the end.
 
-        Code may raise it again and again, an observer at every event, so a second one does not cut the drain
-        short.
+        A second one does not cut the drain short, because code may raise it repeatedly, such as an observer
+        at every event.
         """
         self.interrupted = self.interrupted or interrupt
         self.stopping.set()
 
     def fail(self, error: BaseException) -> None:
-        """Close every connection that can still be told, and end the server with this exception.
+        """Close every connection, and end the server with this exception.
 
         Args:
-            error: a mistake of ours that is not about a single connection.
+            error: an internal error that concerns more than one connection.
         """
         if (interrupt := interrupt_in(error)) is not None:
             self.interrupt(interrupt)
@@ -71,14 +71,14 @@ class Lifetime:
             self.failure = error
             self._on_failure(error)
         self.stopping.set()
-        # Without what has failed the drain cannot go on: it may be needed to wake the tasks that wait.
+        # The drain cannot continue: the part that has failed may be needed to wake waiting tasks.
         self.drain_limit.cancel(reason="the server has failed")
 
     @trio.lowlevel.enable_ki_protection
     async def run_vital(
         self, function: Callable[..., Awaitable[object]], task_status: trio.TaskStatus[Any] | None = None
     ) -> None:
-        """Run a part without which there is no server; what it raises is `fail`'s.
+        """Run a part that all connections depend on; call `fail` with what it raises.
 
         Cancellation: passed on.
         """
@@ -92,7 +92,7 @@ class Lifetime:
                 raise cancelled from None
 
     async def outlast_interrupts(self, wait: Callable[[], Awaitable[object]]) -> None:
-        """Wait; a Ctrl-C that Trio delivers here, in the main task, stops the server, as `stop` does.
+        """Wait. A KeyboardInterrupt that Trio raises here, in the main task, stops the server as `stop` does.
 
         Cancellation: passed on.
         """

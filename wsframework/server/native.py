@@ -2,19 +2,19 @@
 
 Theory of operation
 -------------------
-    watch           one task; feels the caller's cancellation and then stops the server
-    infrastructure  shielded from that cancellation, and from every user's code:
+    watch           one task, which the caller's cancellation reaches; it then stops the server
+    infrastructure  shielded from that cancellation, and separate from all user code:
                     the hub (three tasks for all sockets that it can carry: plain TCP, TLS, unix), or one
                     accepting task a listener and a few tasks a connection where there is no hub; timers;
                     keepalive sweep
     user tasks      one a request, in nurseries of their own (see `tasks`): it decides, and then runs the
                     `Session`
 
-A connection goes through: TLS, head, decision, then either an answer or a transport and a `Session`. What a
-user's code raises or does to its task ends that connection. What our own infrastructure raises ends the
-server (see `lifetime`): every connection that can still be told is closed, and `run` raises it.
+The steps of a connection are TLS, the head, the decision, and then either an answer or a transport and a
+`Session`. An exception of user code, or damage that it does to its task, ends that connection. An exception
+of the infrastructure ends the server (see `lifetime`): connections are closed, and `run` raises it.
 
-Stopping reaches nothing but the accepting; what follows is the drain's (see `draining`).
+Stopping ends the accepting; `draining` does the rest.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from wsframework.session import Decide
 __all__ = ["NativeServer", "TransportChoice"]
 
 TransportChoice = Literal["auto", "hub", "stream"]
-"""How connections' bytes move: through the hub where the platform has one, or over Trio streams."""
+"""How bytes are moved: by the hub where the platform has one, or over Trio streams."""
 
 
 class NativeServer:
-    """Runs a server; what users see of it is a `Server`.
+    """Runs a server; users get a `Server`.
 
     Args:
-        decide: what every request gets.
-        secure: whether requests come over TLS, or shall look so.
-        transport: how bytes move.
+        decide: decides what a request gets.
+        secure: whether requests come over TLS, or are to appear so.
+        transport: how bytes are moved.
         observers: are told of events, after the log.
-        poller: makes what the hub waits with, in place of the platform's best.
+        poller: makes the hub's poller, in place of the platform's best one.
 
     Attributes:
         core: what its parts share.
@@ -104,15 +104,15 @@ class NativeServer:
         Args:
             listeners: sockets that listen.
             ssl: the context to serve TLS with.
-            shared: whether other processes may accept from them, and go on when this server stops.
+            shared: whether other processes may accept from them, and continue when this server stops.
 
         Raises:
-            KeyboardInterrupt: one was raised somewhere in the server, a handler included; after the drain.
-            BaseException: a mistake of ours in what all connections stand on; after all of them were closed.
+            KeyboardInterrupt: one was raised in the server or in a handler; after the drain.
+            BaseException: an internal error that ended the server; after all connections were closed.
 
         Cancellation:
-            Starts the drain. It is over by `Timeouts.drain`, unless a user's code holds its task against its
-            cancellation (a shield, a thread): then `run` waits for it, with every connection closed.
+            Starts the drain. It is over by `Timeouts.drain`, unless user code resists its cancellation (with
+            a shield or a thread): then `run` waits for it, with every connection closed.
         """
         core, lifetime, tasks = self.core, self.core.lifetime, self.requests.tasks
         try:
@@ -126,7 +126,7 @@ class NativeServer:
                             tasks.close()
                 core.observer.server_stopped(core.admission.accepted)
         except BaseException as error:
-            # Cancellation says less than what has been going on here. Groups are made by our nurseries.
+            # An error takes precedence over the cancellation. Groups are made by our nurseries.
             if lifetime.cause is None:
                 raise interrupt_in(error) or unwrap_group(error) from None
         finally:
@@ -151,7 +151,7 @@ class NativeServer:
         try:
             async with trio.open_nursery() as infrastructure:
                 if listeners and _time_is_real():
-                    # In memory there is no kernel that could hold an answer back.
+                    # Memory streams have no kernel that could delay an answer.
                     core.timers.beating = True
                 if core.timers.beating:
                     core.blocked_loop.watch()
@@ -201,7 +201,7 @@ class NativeServer:
         *,
         shared: bool,
     ) -> list[Callable[[], None]]:
-        """Start to accept in the hub; return what stops it and closes each listener."""
+        """Start to accept in the hub; return the functions that stop it and close each listener."""
         on_head = self.requests.start
         return [
             HubListener(listener, hub, self.core, on_head, ssl, shared=shared).close for listener in listeners
@@ -216,7 +216,7 @@ class NativeServer:
         *,
         shared: bool,
     ) -> list[Callable[[], None]]:
-        """Start to accept streams; return what stops it and closes each listener."""
+        """Start to accept streams; return the functions that stop it and close each listener."""
         run_vital = self.core.lifetime.run_vital
 
         def start(accepted: Accepted) -> None:
@@ -240,7 +240,7 @@ class NativeServer:
             accepted.closed()
 
     async def _keep_alive(self) -> None:
-        """Look after all quiet connections at once: one task, not one a connection."""
+        """Ping all quiet connections: one task for all of them."""
         keepalive, timers = self._keepalive, self.core.timers
         assert keepalive.interval is not None
         # A ping may come a quarter late; a second keeps 5,000 connections below a tenth of a percent.
@@ -258,6 +258,6 @@ class NativeServer:
 
 
 def _time_is_real() -> bool:
-    """Whether the clock's seconds are those that pass: a test's clock may jump, and nothing was held up."""
+    """Whether the clock follows real time: a test's clock may jump without a blocked loop."""
     clock = trio.lowlevel.current_clock()
     return 0.9 < clock.deadline_to_sleep_time(clock.current_time() + 1) < 1.1

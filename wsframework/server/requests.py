@@ -1,7 +1,7 @@
 """One request, from its complete head to the end of its handler, in a task of its own.
 
-The task decides, then answers, or upgrades and runs the `Session`. It runs the user's code, so whatever comes
-out of it ends this connection and no other.
+The task decides, and then answers, or upgrades and runs the `Session`. It runs user code, so an exception of
+the task ends this connection only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Requests:
 
     Args:
         core: the server's.
-        decide: what every request gets.
+        decide: decides what a request gets.
 
     Attributes:
         tasks: runs the tasks of requests.
@@ -55,16 +55,16 @@ class Requests:
         """Return a connection over a Trio stream; `serve` serves it.
 
         Args:
-            stream: both directions of bytes, whatever carries them; it is closed at the end.
-            remote: what the application shall see as the peer's address.
-            local: what it shall see as ours.
-            received: what was read from the stream already.
+            stream: both directions of bytes; it is closed at the end.
+            remote: the peer's address, for the application.
+            local: the server's address, for the application.
+            received: bytes that were read from the stream already.
             preface: reads what comes before TLS and the request.
         """
         return StreamIncoming(stream, remote, local, self._core, self.start, received, preface)
 
     def start(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
-        """Decide about a request, and serve it, in a task of its own."""
+        """Start a task that decides about a request and serves it."""
         proxies = self._core.proxies
         if proxies is not None and not self._identify(proxies, incoming, head):
             return
@@ -73,11 +73,11 @@ class Requests:
         try:
             self.tasks.start(self._serve, incoming, head)
         except BaseException as error:
-            self._core.lifetime.fail(error)  # no request could be served any more
+            self._core.lifetime.fail(error)  # no request can be served without it
             raise
 
     def _identify(self, proxies: Proxies, incoming: Incoming | StreamIncoming, head: Head) -> bool:
-        """Find out whose request a trusted proxy passes on; answer a client that has too many connections."""
+        """Find the client behind a trusted proxy; refuse it if it has too many connections."""
         peer = incoming.remote
         if not proxies.trusts(peer):
             return True
@@ -91,7 +91,7 @@ class Requests:
         return True
 
     async def _serve(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
-        """Decide about a request; answer it, or upgrade and run the handler. Nothing is raised."""
+        """Decide about a request; answer it, or upgrade and run the handler. It raises nothing."""
         try:
             session = await self._open(incoming, head)
             if session is not None:
@@ -147,7 +147,7 @@ class Requests:
     def _proceed(
         self, incoming: Incoming | StreamIncoming, head: Head, opening: Opening | Response | None
     ) -> Session | None:
-        """Do what was decided; None is no decision: the client has left, or the server's time is over."""
+        """Carry out a decision; None means that the client has left, or that the drain is over."""
         core, remote = self._core, incoming.remote
         if incoming.gone or opening is None:
             record(logging.DEBUG, "handshake.lost", remote=remote, error="the client has left")

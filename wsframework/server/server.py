@@ -1,4 +1,4 @@
-"""A running server, as its users see it."""
+"""A running server: its addresses and counters, and the methods that stop it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ServerStatistics:
         connections: open now, in their handshake, or with a handler in its grace.
         websockets: open now and upgraded.
         accepted: TCP (or unix) connections accepted since the start.
-        refused: of those, closed because there were too many.
+        refused: how many of them were refused, over a limit or for lack of descriptors.
     """
 
     connections: int
@@ -33,14 +33,13 @@ class ServerStatistics:
 
 
 class Server:
-    """A server that listens; what `await nursery.start(app.serve)` returns.
+    """A server that listens; `await nursery.start(app.serve)` returns one.
 
     Attributes:
         addresses: where it listens.
         secure: whether it speaks TLS.
-        trio_token: of the Trio run that it serves in: `trio.from_thread.run_sync(…,
-            trio_token=server.trio_token)` is how other threads call `room.broadcast`, `ws.send_nowait` and
-            `stop`.
+        trio_token: the token of its Trio run. Other threads call `room.broadcast`, `ws.send_nowait` and
+            `stop` by `trio.from_thread.run_sync(…, trio_token=server.trio_token)`.
     """
 
     def __init__(
@@ -119,12 +118,12 @@ class Server:
         await self._core.lifetime.stopped.wait()
 
     def serve_soon(self, stream: trio.abc.Stream, remote: Address, local: Address) -> None:
-        """Serve one more connection, beside those that are accepted, in a task of the server's; do not wait.
+        """Serve one more connection, in addition to accepted ones, in a task of the server; do not wait.
 
         Args:
-            stream: both directions of bytes, whatever carries them; the server closes it.
-            remote: what handlers shall see as the peer's address.
-            local: what they shall see as ours.
+            stream: both directions of bytes; the server closes it.
+            remote: the peer's address, for handlers.
+            local: the server's address, for handlers.
 
         Raises:
             RuntimeError: the server has begun to stop.

@@ -1,4 +1,4 @@
-"""Serve: listen somewhere, or nowhere, and run a `Server` until cancelled."""
+"""Run a server until cancelled, on listeners or without them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def serve(
     """Listen and serve until cancelled, then drain.
 
     Args:
-        decide: what every request gets.
+        decide: decides what a request gets.
         sockets: bound sockets to listen on, instead of `host`, `port` and `unix_path`.
         proxies: the proxies whose header fields are read.
         proxy_protocol: whether every connection begins with a header of the PROXY protocol.
@@ -49,7 +49,7 @@ async def serve(
 
     Raises:
         ConfigurationError: `unix_mode` is not a mode, or there is no `unix_path` for it; `sockets` is empty,
-            or stands beside `unix_path`; `proxy_protocol` is asked for, and no proxy is trusted.
+            or given with `unix_path`; `proxy_protocol` is on, and no proxy is trusted.
         ListenError: an address or socket cannot be listened on.
 
     Cancellation:
@@ -96,11 +96,11 @@ async def serve_streams(
     observers: Iterable[Observer] = (),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve without listening: connections are what `Server.serve_soon` is given.
+    """Serve without listening: `Server.serve_soon` gets the connections.
 
     Args:
         decide: as for `serve`, like the rest.
-        secure: whether requests shall look as if they came over TLS.
+        secure: whether requests are to appear as if they came over TLS.
 
     Cancellation:
         Starts the drain, which is over by `Timeouts.drain`.

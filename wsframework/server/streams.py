@@ -1,8 +1,7 @@
-"""Connections over Trio streams: in memory, and wherever there is no hub.
+"""Connections over Trio streams: in memory, and on platforms without a hub.
 
-The task of a connection runs our code only: it reads the head, waits for the decision that a user task makes,
-and then moves bytes until the end. So whatever a user's code does to its own task, this one ends the
-connection properly.
+The task of a connection runs no user code. It reads the head, waits for the decision of a user task, and then
+moves bytes until the end. So it ends the connection properly even if user code has damaged its own task.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from wsframework.wire import Deflater, Inflater
 __all__ = ["StreamIncoming"]
 
 _READ_AHEAD_BYTES = 16 * 1024
-"""What is read of a client that does not wait for our answer, only to notice when it leaves."""
+"""How much is read from a client before its answer, in order to notice when it leaves."""
 
 
 _LATE_SECONDS = 0.05
-"""What a client gets in addition to `Timeouts.handshake`: at least one turn of the event loop, in which bytes
-that came in time and waited for us reach its task."""
+"""The time after `Timeouts.handshake`: at least one turn of the event loop, in which bytes that came in time
+reach the task."""
 
 
 class StreamIncoming:
@@ -44,16 +43,16 @@ class StreamIncoming:
 
     Args:
         stream: both directions of its bytes.
-        remote: what the application shall see as the peer's address.
-        local: what it shall see as ours.
+        remote: the peer's address, for the application.
+        local: the server's address, for the application.
         core: the server's.
-        on_head: called with a complete head; this then waits for `answer`, `hand_over` or `abort`.
-        received: what was read from the stream already.
+        on_head: called with a complete head; the task then waits for `answer`, `hand_over` or `abort`.
+        received: bytes that were read from the stream already.
         preface: reads what comes before TLS and the request.
 
     Attributes:
         remote: the peer's address.
-        local: ours.
+        local: the server's address.
         secure: whether the request came over TLS.
         client: what a trusted proxy says of its client.
         gone: whether the peer left while the application was deciding.
@@ -93,13 +92,13 @@ class StreamIncoming:
 
     @property
     def tls(self) -> TLSEnd | None:
-        """What knows the client's certificate, if the client was asked for one."""
+        """The TLS connection that has the client's certificate, if one was asked for."""
         stream = self._stream
         if isinstance(stream, trio.SSLStream) and stream.context.verify_mode is not ssl.CERT_NONE:
             return cast(TLSEnd, stream)  # it has the methods of its `ssl.SSLObject`
         return None
 
-    # For the code that decides about the request
+    # Called by the task that decides
 
     def answer(self, response: Response) -> None:
         """Answer in HTTP and end the connection."""
@@ -111,7 +110,7 @@ class StreamIncoming:
     def upgrade(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
     ) -> StreamTransport:
-        """Return the transport that takes over; call `hand_over` when there is a connection to deliver to.
+        """Return the connection's transport; call `hand_over` when its endpoint is there.
 
         From here on the caller counts the connection: its handler may outlive its stream.
         """
@@ -121,26 +120,26 @@ class StreamIncoming:
         return self._transport
 
     def hand_over(self) -> None:
-        """Let the transport move bytes."""
+        """Let the transport move the bytes."""
         self._decided.set()
 
     async def answered(self) -> None:
-        """Do not wait: the answer is written by the connection's own task."""
+        """Return at once: the connection's own task writes the answer."""
 
     def abort(self) -> None:
-        """Close the stream without a word."""
+        """Close the stream without an answer."""
         self._transport = None
         self._decided.set()
 
     # The connection's task
 
     async def serve(self, *, refuse: bool = False) -> None:
-        """Serve the connection from its first byte to its last; the stream is always closed.
+        """Serve the connection from its first byte to its last, and close the stream.
 
-        No exception comes out but cancellation.
+        Raises nothing but cancellation.
 
         Args:
-            refuse: only tell the client that there are too many.
+            refuse: only answer that there are too many connections.
         """
         admission = self._core.admission
         self._admitted = admission.admit(self.remote) if not refuse else admission.turn_away()
@@ -190,7 +189,7 @@ class StreamIncoming:
             record(logging.DEBUG, "handshake.lost", remote=self.remote, error=str(error.__cause__ or error))
             return
         if head is None:
-            await self._move_bytes()  # none of a probe, which connected and left
+            await self._move_bytes()  # None for a probe, which connected and left
             return
         tls = self._stream.version() if isinstance(self._stream, trio.SSLStream) else None
         self._core.observer.connection_accepted(self.remote, self.local, tls)
@@ -200,7 +199,7 @@ class StreamIncoming:
             self._method, self._trailing = head.method, head.trailing
             self._on_head(self, head)
             del head  # an idle connection keeps what its task refers to
-            # Nearly always it is decided when the user task has taken its first step.
+            # The decision is nearly always there after the first step of the user task.
             for _ in range(2):
                 await trio.lowlevel.checkpoint()
             if not self._decided.is_set():
@@ -211,7 +210,7 @@ class StreamIncoming:
         await self._move_bytes()
 
     async def _read_head(self) -> Head | Response | None:
-        """Read a request's head; a Response when it is none, None when the peer left or said nothing."""
+        """Read a request's head. A Response refuses it; None means that the peer left or sent nothing."""
         core = self._core
         reader = HeadReader(core.limits.head_bytes, core.limits.head_fields)
         received = self._trailing
@@ -244,7 +243,7 @@ class StreamIncoming:
         return Response.error(408, f"the request's head was not complete within {limit:g} s")
 
     async def _read_preface(self, preface: Preface) -> bool:
-        """Read what comes before TLS and the head; False if the connection is over, or answered."""
+        """Read what precedes TLS and the head; return False if the connection is over or answered."""
         stream = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
         while not preface.complete:
             if not preface.take(self, await stream.receive_some(preface.wants)):
@@ -265,7 +264,7 @@ class StreamIncoming:
         except BROKEN:
             pass
         if self._method not in ("GET", "HEAD"):
-            return  # a webhook that is cancelled halfway has written half
+            return  # cancelling a POST could leave its work half done
         self.gone = True
         if self.on_left is not None:
             self.on_left()
@@ -276,7 +275,7 @@ class StreamIncoming:
             await transport.run(self._trailing)
 
     def _give_up(self) -> None:
-        """End the decision, or a transport that will never move a byte: the peer has left."""
+        """Take note that the peer has left: end the decision, or the transport that was not started."""
         self.gone = True
         if self.on_left is not None:
             self.on_left()
@@ -291,4 +290,4 @@ class StreamIncoming:
 
 
 def _nothing() -> None:
-    """Stand in for what the transport's release means, until there is one."""
+    """Do nothing: used as a callback until there is a transport."""
