@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
-from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame
+from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame, upgrade_request
 from tests.promises.stage import PATIENT, Stage, new_app, serve_by, until
-from wsframework import App, Close, Connection, Observer, Request
+from wsframework import Address, App, Close, Connection, Observer, Request
 from wsframework.crashes import interrupt_in
 from wsframework.server import Server
 
@@ -284,3 +287,114 @@ async def test_a_log_handler_that_raises_keyboard_interrupt_stops_the_server_wit
             assert await close_code(client) == 1001
         await until(lambda: raised)
     assert interrupt_in(raised[0]) is not None
+
+
+# Streams
+
+
+Both: TypeAlias = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+
+
+class Breaking(trio.abc.HalfCloseableStream):
+    """A stream of the program's, with one method that raises."""
+
+    def __init__(self, inner: Both, method: str, error: BaseException) -> None:
+        self.inner = inner
+        self.method = method
+        self.error = error
+
+    def _perhaps(self, method: str) -> None:
+        if method == self.method:
+            raise self.error
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._perhaps("send_all")
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        self._perhaps("receive_some")
+        return await self.inner.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        self._perhaps("send_eof")
+        await self.inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+        self._perhaps("aclose")
+
+
+@pytest.mark.parametrize("method", ["receive_some", "send_all", "send_eof", "aclose"])
+@pytest.mark.parametrize(
+    "error", [ValueError(), SystemExit(), Own(), OSError(5, "no"), asyncio.CancelledError()]
+)
+async def test_a_stream_that_raises_ends_its_own_connection(
+    stage: Stage, method: str, error: BaseException
+) -> None:
+    server = await stage.serve(echoing())
+    innocent = await stage.connect(server)
+    for _ in range(2):
+        ours, theirs = trio.testing.memory_stream_pair()
+        server.serve_soon(Breaking(theirs, method, error), Address("here", 1), Address("there", 2))
+        await ours.send_all(upgrade_request("/") + frame(TEXT, "one") + close_frame())
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await ours.receive_some():
+                pass
+        await ours.aclose()
+    await is_served(innocent, "one")
+    await until(lambda: server.statistics().connections == 1)
+
+
+class Held(trio.abc.Stream):
+    """Takes no byte until it is let."""
+
+    def __init__(self, inner: Both) -> None:
+        self.inner = inner
+        self.let = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.let.wait()
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@pytest.mark.parametrize("end", ["taken", "left", "stopped"])
+async def test_a_handler_starts_when_the_answer_to_the_upgrade_has_left(stage: Stage, end: str) -> None:
+    """One that blocks the event loop would hold it back."""
+    app = new_app()
+    started = trio.Event()
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        started.set()
+
+    server = await stage.serve(app)
+    ours, theirs = trio.testing.memory_stream_pair()
+    held = Held(theirs)
+    server.serve_soon(held, Address("here", 1), Address("there", 2))
+    await ours.send_all(upgrade_request("/"))
+    await until(lambda: server.statistics().websockets == 1)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert not started.is_set()
+    if end == "taken":
+        held.let.set()
+        assert (await ours.receive_some()).startswith(b"HTTP/1.1 101")
+    elif end == "left":
+        await ours.aclose()
+        held.let.set()
+    else:
+        stage.cancel(server)
+        await stage.wait_ended(server)
+    await started.wait()
+    await ours.aclose()

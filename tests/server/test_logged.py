@@ -214,6 +214,7 @@ async def test_compressed_messages_are_told_by_their_real_size(stage: Stage, jou
 
     server = await stage.serve(app)
     client = await stage.connect(server, extensions="permessage-deflate")
+    await client.next_frame()
     await client.close_well()
     assert journal.fields("message.sent")["bytes"] == 400
     assert str(journal.fields("handshake.accepted")["extensions"]).startswith("permessage-deflate")

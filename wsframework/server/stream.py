@@ -43,6 +43,7 @@ class StreamTransport(FrameTransport):
         "_scope",
         "_stream",
         "_waited_for",
+        "_written",
     )
 
     def __init__(
@@ -61,6 +62,7 @@ class StreamTransport(FrameTransport):
         self._read_ended: trio.Event | bool = False
         self._saw_fin = False
         self._waited_for: float | None = None
+        self._written: trio.Event | None = None
         self._filled = trio.Event()
         self._may_read = trio.Event()
         self._may_read.set()
@@ -75,24 +77,47 @@ class StreamTransport(FrameTransport):
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
-                    if initial:
-                        self._received(initial)
                     with self._reading:
-                        await self._read()
+                        await self._read(initial)
                     waiting, self._read_ended = self._read_ended, True
                     if isinstance(waiting, trio.Event):
                         waiting.set()
         finally:
-            await close_stream(self._stream)
-            self._released()
+            try:
+                await close_stream(self._stream)
+            finally:
+                self._released()
+                self._wake_written()
+
+    async def written(self) -> None:
+        """Wait until something was written, or the connection is over; nothing is read before that.
+
+        Call it before `run` begins, in the task that then takes what is read.
+
+        Cancellation: it cannot be cancelled.
+        """
+        self._written = trio.Event()
+        self._may_read = trio.Event()
+        with trio.CancelScope(shield=True):
+            await self._written.wait()
+        self._may_read.set()
+
+    def _wake_written(self) -> None:
+        written, self._written = self._written, None
+        if written is not None:
+            written.set()
 
     def discard(self, cause: str) -> None:
         """Take note that `run` will not be called, because the stream is closed already."""
         self._lose(cause)
         self._released()
+        self._wake_written()
 
     @trio.lowlevel.enable_ki_protection
-    async def _read(self) -> None:
+    async def _read(self, initial: bytes) -> None:
+        if initial:
+            await self._may_read.wait()
+            self._received(initial)
         while True:
             await self._may_read.wait()
             if self._decoder.stopped:
@@ -128,6 +153,7 @@ class StreamTransport(FrameTransport):
                         self.heard_at = trio.current_time()
                     await self._stream.send_all(data)
                     self.outbox_bytes -= len(data)
+                    self._wake_written()
                     if self.room_wanted:
                         self._made_room()
                 if self._sending_ended:
@@ -207,13 +233,16 @@ async def end_stream(stream: trio.abc.Stream, *, saw_fin: bool = False) -> None:
 async def close_stream(stream: trio.abc.Stream) -> None:
     """Close a stream at once, and end its connection even if another process holds the socket; see `hang_up`.
 
+    Raises:
+        BaseException: what the class of the stream raises, if it is not about the peer.
+
     Cancellation: the stream is closed all the same.
     """
     socket = _socket_of(stream)
     if socket is not None:
         with contextlib.suppress(OSError):
             socket.shutdown(trio.socket.SHUT_RDWR)
-    with trio.CancelScope(shield=True):
+    with trio.CancelScope(shield=True), contextlib.suppress(*BROKEN):
         await trio.aclose_forcefully(stream)
 
 

@@ -124,7 +124,12 @@ class StreamIncoming:
         self._decided.set()
 
     async def answered(self) -> None:
-        """Return at once: the connection's own task writes the answer."""
+        """Wait until the answer to the upgrade is written, or the connection is over.
+
+        Cancellation: it cannot be cancelled.
+        """
+        if self._transport is not None:
+            await self._transport.written()
 
     def abort(self) -> None:
         """Close the stream without an answer."""
@@ -144,10 +149,10 @@ class StreamIncoming:
         admission = self._core.admission
         self._admitted = admission.admit(self.remote) if not refuse else admission.turn_away()
         try:
-            if self._admitted:
-                await self._serve_admitted()
-            else:
-                await self._refuse()
+            try:
+                await (self._serve_admitted() if self._admitted else self._refuse())
+            finally:
+                await close_stream(self._stream)
         except BaseException as error:
             # A bug here or in the stream's class; it must not affect other connections.
             cancelled, mistakes = split_cancelled(error)
@@ -164,7 +169,6 @@ class StreamIncoming:
             if cancelled is not None:
                 raise cancelled from None
         finally:
-            await close_stream(self._stream)
             self._give_up()
             self._on_release()
             if self._admitted:
