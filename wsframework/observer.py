@@ -66,7 +66,8 @@ class Observer:
     Methods are called in the server's thread, synchronously. They must not block, and cannot wait: hand what
     takes time to a task or a thread of the program, through a memory channel or a queue. An exception that a
     method raises is logged as `observer.failed`, at most once in ten seconds for each observer, and changes
-    nothing else; a KeyboardInterrupt stops the server, as it does from anywhere else.
+    nothing else; a KeyboardInterrupt stops the server, as it does from anywhere else. An observer is not told
+    of what its own method causes.
     """
 
     # The server

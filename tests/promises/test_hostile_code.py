@@ -16,7 +16,7 @@ import trio.testing
 
 from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame, upgrade_request
 from tests.promises.stage import PATIENT, Stage, new_app, serve_by, until
-from wsframework import Address, App, Close, Connection, Observer, Request
+from wsframework import Address, App, Close, Connection, ObservedFrame, Observer, Request
 from wsframework.crashes import interrupt_in
 from wsframework.server import Server
 
@@ -398,3 +398,40 @@ async def test_a_handler_starts_when_the_answer_to_the_upgrade_has_left(stage: S
         await stage.wait_ended(server)
     await started.wait()
     await ours.aclose()
+
+
+# Observers
+
+
+async def test_an_observer_of_frames_that_sends_is_not_called_for_what_it_sends(stage: Stage) -> None:
+    app = new_app()
+    connections: list[Connection] = []
+    told: dict[str, list[int]] = {"sends": [], "listens": []}
+
+    class Sends(Observer):
+        def frame_sent(self, request: Request, frame: ObservedFrame) -> None:
+            told["sends"].append(frame.payload_bytes)
+            for ws in connections:
+                ws.send_nowait("and more")
+
+    class Listens(Observer):
+        def frame_sent(self, request: Request, frame: ObservedFrame) -> None:
+            told["listens"].append(frame.payload_bytes)
+
+    app.observe(Sends())
+    app.observe(Listens())
+
+    @app.websocket("/")
+    async def echo(ws: Connection) -> None:
+        connections.append(ws)
+        async for message in ws:
+            await ws.send(message)
+
+    server = await stage.serve(app)
+    client = await stage.connect(server)
+    for text in ("one", "four"):
+        await client.send(frame(TEXT, text))
+        assert await client.next_text() == text
+        assert await client.next_text() == "and more"
+    assert told["sends"] == [3, 4]
+    assert sorted(told["listens"]) == [3, 4, 8, 8]

@@ -116,13 +116,13 @@ class _Observed(FrameTransport):
     # Out
 
     def send(self, opcode: int, payload: bytes) -> None:
+        super().send(opcode, payload)
         if opcode != Opcode.PING:  # `_commit` reports pings
             self._tell_message(opcode, payload)
-        super().send(opcode, payload)
 
     def send_encoded(self, message: EncodedMessage) -> None:
-        self._tell_message(message.opcode, message.payload)
         super().send_encoded(message)
+        self._tell_message(message.opcode, message.payload)
 
     def _tell_message(self, opcode: int, payload: bytes) -> None:
         self._tell_sent(ObservedFrame("text" if opcode == Opcode.TEXT else "binary", len(payload)))

@@ -33,6 +33,7 @@ class Observers(Observer):
     ) -> None:
         self._log = LogObserver(timers)
         self._on_interrupt = on_interrupt
+        self._called: set[int] = set()  # ids of observers whose methods run now
         contained = [(observer, RatedRecord(timers, logging.ERROR, "observer.failed")) for observer in users]
         self._frames_wanted = False
         for event in event_names():
@@ -51,8 +52,12 @@ class Observers(Observer):
 
     def _contain(self, observer: Observer, event: str, failures: RatedRecord) -> Callable[..., object]:
         method, name = getattr(observer, event), type(observer).__qualname__
+        called, key = self._called, id(observer)
 
         def call(*args: object) -> None:
+            if key in called:
+                return  # it has caused this itself: a `frame_sent` that sends would be called without end
+            called.add(key)
             try:
                 method(*args)
             except BaseException as error:  # SystemExit too: an observer does not end what it observes
@@ -60,6 +65,8 @@ class Observers(Observer):
                     self._on_interrupt(interrupt)
                 else:
                     failures.write(exc_info=error, observer=name, method=event, error=describe(error))
+            finally:
+                called.discard(key)
 
         return call
 
