@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from wsframework.app import App
+from wsframework.config import Timeouts
 from wsframework.connection import Connection
 from wsframework.request import Request, Response
 from wsframework.session import Acceptance
@@ -58,3 +60,18 @@ class Wrapper:
             raise
         finally:
             self.log.append(f"{self.name} left")
+
+
+# Guards
+
+
+def guarded(*guards: Any, own: Iterable[Any] = (), timeouts: Timeouts | None = None) -> App:
+    app = App(timeouts=timeouts)
+    for guard in guards:
+        app.guard(guard)
+    app.websocket("/ws", guards=own)(handler)
+    return app
+
+
+async def public_page(request: Request) -> str:
+    return "page"

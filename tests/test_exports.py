@@ -39,8 +39,6 @@ TESTED_BY = {
     "wsframework/chat/messages.py": "tests/chat/test_history.py",
     "wsframework/__init__.py": "tests/test_exports.py",
     "wsframework/__main__.py": "tests/cli/test_main.py",
-    # Tested through its face.
-    "wsframework/endpoint.py": "tests/test_connection.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",
     "wsframework/cli/program.py": "tests/cli/test_main.py",
     "wsframework/rooms/engine.py": "tests/testing/test_engines.py",

@@ -19,6 +19,7 @@ from wsframework.server.hub import Hub, tune
 from wsframework.server.pollers import EpollPoller, Poller, SelectorPoller
 from wsframework.timers import Timers
 
+Sockets = list[stdlib_socket.socket]
 Pair = tuple[stdlib_socket.socket, stdlib_socket.socket]
 
 POLLERS: list[Callable[[], Poller]] = [SelectorPoller]
@@ -102,3 +103,12 @@ async def desk(core_and_hub: tuple[Core, Hub]) -> AsyncIterator[Desk]:
     yield desk
     if desk.listener.fileno() >= 0:
         desk.pollee.close()
+
+
+@pytest.fixture
+def opened() -> Iterator[Sockets]:
+    """Sockets that are closed at the end of the test."""
+    sockets: Sockets = []
+    yield sockets
+    for socket in sockets:
+        socket.close()
