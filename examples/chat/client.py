@@ -29,8 +29,12 @@ async def main(url: str, text: str) -> None:
     async with open_websocket_url(url, subprotocols=["superchat"]) as ws:
         await ask(ws, 1, type="hello", version=1, name="Example")
         joined = await ask(ws, 2, type="join", room="lobby")
-        print("In the lobby:", ", ".join(joined["people"]))
-        await ask(ws, 3, type="say", room="lobby", text=text)
+        people, cursor = joined["people"], joined["people_cursor"]
+        while cursor is not None:  # long answers come in pages
+            page = await ask(ws, 3, type="people", room="lobby", cursor=cursor)
+            people, cursor = [*people, *page["people"]], page["cursor"]
+        print("In the lobby:", ", ".join(people))
+        await ask(ws, 4, type="say", room="lobby", text=text)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from typing import Any
 import attrs
 
 from wsframework import App, SlowPolicy
-from wsframework.chat import Chat
+from wsframework.chat import Chat, Rate
 
 _HANDSHAKE = (
     "GET /ws/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -289,7 +289,7 @@ class Stuck:
     def __init__(self, port: int, *, stuffed: bool) -> None:
         self.socket, _ = open_client(port, "Stuck", receive_buffer=4096)
         if stuffed:
-            for _ in range(20):  # each an answer of 200 kB
+            for _ in range(135):  # each an answer of 32 kB
                 self.socket.sendall(text_frame({"type": "join", "room": "big"}))
                 self.socket.sendall(text_frame({"type": "leave", "room": "big"}))
         self.start = time.monotonic()
@@ -358,7 +358,8 @@ def measure(load: Load, port: int, pid: int, server: subprocess.Popen[str]) -> R
 
 def serve(database: str, slow_bytes: int, slow_seconds: float) -> None:
     """Serve the chat; print the port, and when the slow member was closed."""
-    chat = Chat(history=database, slow=SlowPolicy(max_bytes=slow_bytes, max_seconds=slow_seconds))
+    slow = SlowPolicy(max_bytes=slow_bytes, max_seconds=slow_seconds)
+    chat = Chat(history=database, slow=slow, rate=Rate(per_second=1e6, burst=10**6))
     app = App()
     app.install(chat)
     told = False

@@ -12,7 +12,7 @@ import pytest
 
 from wsframework import ConfigurationError
 from wsframework.chat import history
-from wsframework.chat.history import HistoryStore
+from wsframework.chat.history import PAGE_MESSAGES, HistoryStore
 from wsframework.chat.messages import Draft, HistoryError, Message, Retention
 
 DAY = 86400.0
@@ -118,21 +118,24 @@ def test_what_is_not_published_yet_is_not_shown(store: HistoryStore) -> None:
     assert texts(store.after("lobby", 0, upto=1).messages) == ["published"]
 
 
-def test_an_answer_is_bounded_in_characters_too(store: HistoryStore) -> None:
-    say(store, *["x" * 100_000] * 5)
+def test_a_page_is_bounded_in_characters_too(store: HistoryStore) -> None:
+    say(store, *["x" * 16_000] * 5)
     page = store.newest("lobby", upto=5)
     assert [message.id for message in page.messages] == [4, 5]
     assert page.more
-    assert not store.after("lobby", 1, upto=5).complete
-    assert [message.id for message in store.after("lobby", 3, upto=5).messages] == [4, 5]
+    missed = store.after("lobby", 1, upto=5)
+    assert ([message.id for message in missed.messages], missed.complete, missed.more) == ([2, 3], True, True)
+    rest = store.after("lobby", 3, upto=5)
+    assert ([message.id for message in rest.messages], rest.complete, rest.more) == ([4, 5], True, False)
 
 
-def test_one_message_larger_than_an_answer_is_still_shown(
+def test_one_message_larger_than_a_page_is_still_shown(
     store: HistoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "ANSWER_CHARS", 10)
-    say(store, "x" * 100)
-    assert len(store.newest("lobby", upto=1).messages) == 1
+    monkeypatch.setattr(history, "PAGE_CHARS", 10)
+    say(store, "x" * 100, "y" * 100)
+    assert texts(store.newest("lobby", upto=2).messages) == ["y" * 100]
+    assert texts(store.after("lobby", 0, upto=2).messages) == ["x" * 100]
 
 
 def test_after_an_id_comes_exactly_what_was_missed(store: HistoryStore) -> None:
@@ -149,7 +152,12 @@ def test_too_much_is_told_honestly(store: HistoryStore) -> None:
     say(store, *(str(number) for number in range(501)))
     assert not store.after("lobby", 0, upto=501).complete
     just = store.after("lobby", 1, upto=501)
-    assert (len(just.messages), just.complete) == (500, True)
+    assert (len(just.messages), just.complete, just.more) == (PAGE_MESSAGES, True, True)
+    seen = [*just.messages]
+    while just.more:
+        just = store.after("lobby", seen[-1].id, upto=501)
+        seen += just.messages
+    assert [message.id for message in seen] == list(range(2, 502))
 
 
 def test_an_id_from_the_future_is_not_taken_for_up_to_date(store: HistoryStore) -> None:

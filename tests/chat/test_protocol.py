@@ -36,9 +36,12 @@ REQUESTS: list[tuple[dict[str, Any], protocol.Request]] = [
         {"type": "say", "room": "a", "text": "<b>", "key": "k"},
         protocol.Say(None, room="a", text="<b>", key="k"),
     ),
-    ({"type": "history", "id": 6, "room": "a", "before": 9}, protocol.History(6, room="a", before=9)),
+    (
+        {"type": "history", "id": 6, "room": "a", "before": 9},
+        protocol.History(6, room="a", before=9, after=None),
+    ),
     ({"type": "typing", "id": 7, "room": "a", "on": True}, protocol.Typing(7, room="a", on=True)),
-    ({"type": "rooms", "id": 8}, protocol.ListRooms(8)),
+    ({"type": "rooms", "id": 8}, protocol.ListRooms(8, cursor=None)),
     ({"type": "ping", "id": None}, protocol.Ping(None)),
     ({"type": "ping", "id": 0, "of the": "future"}, protocol.Ping(0)),
 ]

@@ -11,7 +11,7 @@ from tests.cli.process import running
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
 from tests.docs.snippets import DOCS
-from wsframework.chat import history, names, protocol, superchat
+from wsframework.chat import history, house, names, presence, protocol, superchat
 from wsframework.testing import Client, serve
 
 PAGE = "chat.md"
@@ -71,7 +71,7 @@ async def test_every_request_of_the_page_gets_the_answer_of_the_page(follow: Fol
     table = rows("Requests and their answers")
     requests = [json.loads(request.strip("`")) for request, _ in table]
     assert [request["type"] for request in requests] == [
-        "hello", "name", "join", "leave", "say", "history", "typing", "rooms", "ping",
+        "hello", "name", "join", "leave", "say", "history", "typing", "people", "rooms", "ping",
     ]  # fmt: skip
     app = follow(PAGE).load("herald.py").app
     async with serve(app) as server, server.connect("/ws/chat", subprotocols=["superchat"]) as client:
@@ -92,7 +92,8 @@ def test_every_error_code_is_on_the_page() -> None:
 
 
 def test_every_event_is_on_the_page() -> None:
-    used = set(re.findall(r'(?<!def )event\(\s*"(\w+)"', Path(str(superchat.__file__)).read_text()))
+    sources = "".join(Path(str(module.__file__)).read_text() for module in (presence, superchat))
+    used = set(re.findall(r'(?<!def )event\(\s*"(\w+)"', sources))
     assert {re.findall(r'"type": "(\w+)"', row[0])[0] for row in rows("Events")} == used
 
 
@@ -101,7 +102,9 @@ def test_the_numbers_of_the_page_are_those_of_the_program() -> None:
     assert f"names of 1 to {names.ROOM_CHARS} letters" in TEXT
     assert f"1 to {protocol.MAX_TEXT_CHARS:,} characters" in TEXT
     assert f"more than {history.MISSED_MESSAGES} messages" in TEXT
-    assert f"{history.ANSWER_CHARS // 1024} Ki characters" in TEXT
+    assert f"{history.PAGE_MESSAGES} messages and {history.PAGE_CHARS // 1024} Ki characters" in TEXT
+    assert f"{house.PAGE_ROOMS} rooms or {house.PAGE_PEOPLE} people" in TEXT
+    assert f"more than {presence.CROWD} people" in TEXT
     assert f"[… {history.PAGE_MESSAGES} of them …]" in TEXT
     assert f"## superchat, version {protocol.VERSION}\n" in TEXT
     assert f"closed with {superchat.TAKEN_OVER}" in TEXT

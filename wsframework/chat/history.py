@@ -8,7 +8,7 @@ one caller at a time, because the counts they keep belong together with what the
 
     append   one transaction for a batch; it returns after the commit. `synchronous=FULL` makes the commit
              wait for the disk, so what it returned survives a kill -9 and a power cut. A batch waits once.
-    after    exactly the messages behind an id, or the admission that some of them are gone or too many
+    after    exactly the messages behind an id, page by page, or that some of them are gone or too many
     prune    forgets what is too old or too much, and writes down how far: the *floor*
 
 Ids are given by SQLite, rise, and are never given twice (AUTOINCREMENT). They mean something only within one
@@ -38,8 +38,10 @@ __all__ = ["MISSED_MESSAGES", "PAGE_MESSAGES", "HistoryStore"]
 
 PAGE_MESSAGES = 50
 MISSED_MESSAGES = 500
-ANSWER_CHARS = 256 * 1024
-"""What one answer holds at most: characters of text besides the counts above."""
+"""How far behind a client may be to be sent what it missed."""
+
+PAGE_CHARS = 32 * 1024
+"""Characters of text that one page holds at most, besides the count above."""
 
 _PRUNE_EVERY_MESSAGES = 1000
 _PRUNE_AT_ONCE = 5000
@@ -275,13 +277,8 @@ class HistoryStore:
         Raises:
             HistoryError: the database cannot be read.
         """
-        rows = self._read(
-            "SELECT id, room, name, text, time FROM messages WHERE room = ? AND id <= ? "
-            "ORDER BY id DESC LIMIT ?",
-            (room, upto, PAGE_MESSAGES + 1),
-        )
-        kept = _within(rows[:PAGE_MESSAGES])
-        return Page(tuple(reversed(kept)), more=len(kept) < len(rows))
+        kept, more = self._read_page("WHERE room = ? AND id <= ? ORDER BY id DESC", (room, upto))
+        return Page(tuple(reversed(kept)), more)
 
     def before(self, room: str, id: int) -> Page:
         """Return the messages of a room right before an id.
@@ -292,28 +289,38 @@ class HistoryStore:
         return self.newest(room, upto=id - 1)
 
     def after(self, room: str, id: int, *, upto: int) -> Missed:
-        """Return the messages of a room behind an id, up to and including `upto`, if that can be done.
+        """Return the messages of a room right behind an id, of those up to and including `upto`.
 
         Raises:
             HistoryError: the database cannot be read.
         """
-        # The rows before the floor: what is pruned between the two reads is then in the floor.
-        rows = self._read(
-            "SELECT id, room, name, text, time FROM messages WHERE room = ? AND id > ? AND id <= ? "
-            "ORDER BY id LIMIT ?",
+        # The messages before the floor: what is pruned between the reads is then in the floor.
+        kept, more = self._read_page("WHERE room = ? AND id > ? AND id <= ? ORDER BY id", (room, id, upto))
+        behind = self._read_number(
+            "SELECT count(*) FROM (SELECT 1 FROM messages WHERE room = ? AND id > ? AND id <= ? LIMIT ?)",
             (room, id, upto, MISSED_MESSAGES + 1),
         )
         floor = self._read_number(
             "SELECT max(floor, coalesce((SELECT id FROM floors WHERE room = ?), 0)) FROM log", (room,)
         )
-        too_much = len(rows) > MISSED_MESSAGES or len(_within(rows)) < len(rows)
-        if id < floor or id > upto or too_much:
-            return Missed((), complete=False)
-        return Missed(tuple(rows), complete=True)
+        if id < floor or id > upto or behind > MISSED_MESSAGES:
+            return Missed((), complete=False, more=False)
+        return Missed(tuple(kept), complete=True, more=more)
 
-    def _read(self, query: str, parameters: tuple[object, ...]) -> list[Message]:
+    def _read_page(self, which: str, parameters: tuple[object, ...]) -> tuple[list[Message], bool]:
+        """Return the first messages, as many as fit into a page but at least one, and if there are more."""
+        kept: list[Message] = []
+        chars = 0
         with self._reading() as reader:
-            return [Message(*row) for row in reader.execute(query, parameters)]
+            rows = reader.execute(f"SELECT id, room, name, text, time FROM messages {which}", parameters)
+            for row in rows:
+                message = Message(*row)
+                chars += len(message.text)
+                if len(kept) == PAGE_MESSAGES or (kept and chars > PAGE_CHARS):
+                    rows.close()
+                    return kept, True
+                kept.append(message)
+        return kept, False
 
     def _read_number(self, query: str, parameters: tuple[object, ...]) -> int:
         with self._reading() as reader:
@@ -347,16 +354,6 @@ def _set_up(connection: sqlite3.Connection) -> None:
     """Choose how a connection writes; only once it is known that the database is ours."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-
-
-def _within(messages: list[Message]) -> list[Message]:
-    """Return the first messages that fit into one answer, at least one if there is any."""
-    chars = 0
-    for count, message in enumerate(messages):
-        chars += len(message.text)
-        if chars > ANSWER_CHARS and count:
-            return messages[:count]
-    return messages
 
 
 @contextmanager

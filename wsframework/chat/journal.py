@@ -56,7 +56,6 @@ class Recording:
         messages: what was published since.
     """
 
-    room: str
     upto: int
     messages: list[Message] = attrs.field(factory=list)
 
@@ -80,7 +79,7 @@ class Journal:
         self._work = trio.Event()
         self._prune_due = False
         self._stopping = False
-        self._recordings: set[Recording] = set()
+        self._recordings: dict[str, set[Recording]] = {}
         # The writer and a few readers at once: more would only wait for the store's locks.
         self._threads = trio.CapacityLimiter(4)
 
@@ -157,12 +156,15 @@ class Journal:
     @contextmanager
     def recording(self, room: str) -> Iterator[Recording]:
         """Write down what a room is told from now to the end of the block."""
-        recording = Recording(room, self.last_id)
-        self._recordings.add(recording)
+        recording = Recording(self.last_id)
+        recordings = self._recordings.setdefault(room, set())
+        recordings.add(recording)
         try:
             yield recording
         finally:
-            self._recordings.discard(recording)
+            recordings.discard(recording)
+            if not recordings:
+                self._recordings.pop(room, None)
 
     async def _in_thread(self, function: Callable[[], ResultT]) -> ResultT:
         return await trio.to_thread.run_sync(function, limiter=self._threads)
@@ -202,9 +204,8 @@ class Journal:
                 rooms.setdefault(message.room, []).append(message)
                 self.last_id = message.id
         for room, messages in rooms.items():
-            for recording in self._recordings:
-                if recording.room == room:
-                    recording.messages += messages
+            for recording in self._recordings.get(room, ()):
+                recording.messages += messages
             self._publish(room, messages)
         for entry, (message, _) in zip(batch, stored, strict=True):
             entry.outcome = message

@@ -77,12 +77,14 @@ class Page:
 
 @attrs.frozen
 class Missed:
-    """What a client missed.
+    """What a client missed, or the first page of it.
 
     Attributes:
-        messages: all of it when `complete`, else nothing.
-        complete: False when some of it is no longer kept, or it is too much for one answer.
+        messages: the oldest of it when `complete`, else nothing.
+        complete: False when some of it is no longer kept, or it is too much to send.
+        more: whether there are newer ones.
     """
 
     messages: tuple[Message, ...]
     complete: bool
+    more: bool

@@ -8,6 +8,7 @@ case folding, by which "ADA" is "Ada", and one without, by which "lda" is "Ida".
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 import unicodedata
@@ -79,6 +80,7 @@ def clean_name(name: str) -> str:
     return cleaned
 
 
+@functools.lru_cache(maxsize=256)  # a name is looked at several times when it is claimed
 def name_keys(name: str) -> tuple[str, ...]:
     """Return what names have in common with others that count as the same: any one of these.
 
@@ -181,7 +183,7 @@ class Names(Generic[HolderT]):
         return not any(key in self._reserved or self._holders.get(key, holder) is not holder for key in keys)
 
     def _suggest(self, name: str) -> str:
-        # A few tries however many are held: one number of each length.
+        # A few tries however many are held: one number of 1, 2, 4, 8 … digits.
         digits = 1
         while True:
             number = 2 if digits == 1 else 10 ** (digits - 1) + secrets.randbelow(9 * 10 ** (digits - 1))
@@ -195,4 +197,4 @@ class Names(Generic[HolderT]):
                 continue
             if self._free(keys):
                 return suggestion
-            digits += 1
+            digits *= 2

@@ -17,6 +17,7 @@ from wsframework.chat.messages import Draft, Message, Retention
 from wsframework.chat.names import Names, clean_name, clean_room, clean_text
 from wsframework.chat.page import ChatPage
 from wsframework.chat.plain import PlainChat
+from wsframework.chat.presence import Presence
 from wsframework.chat.protocol import MAX_TEXT_CHARS, SUBPROTOCOL
 from wsframework.chat.rate import Rate
 from wsframework.chat.superchat import Conversation, Superchat, messages_event
@@ -76,7 +77,10 @@ class Chat:
         self._page_path = page
         self._journal = Journal(HistoryStore(history, retention), self._publish)
         names: Names[Conversation] = Names(reserved)
-        self._superchat = Superchat(self.rooms, names, self._journal, rate, rooms_per_connection)
+        self._presence = Presence(self.rooms)
+        self._superchat = Superchat(
+            self.rooms, self._presence, names, self._journal, rate, rooms_per_connection
+        )
         self._plain = PlainChat(rate)
         self._page = None if page is None else ChatPage(path, first_room)
         self._listeners: list[Listener] = []
@@ -135,10 +139,12 @@ class Chat:
         """Keep the journal open for as long as the App serves."""
         try:
             async with trio.open_nursery() as nursery:
+                await nursery.start(self._presence.run)
                 await nursery.start(self._journal.run)
                 try:
                     yield
                 finally:
+                    self._presence.stop()
                     self._journal.stop()
         except BaseExceptionGroup as group:
             # The nursery is an internal detail, so callers get the exception without its group.

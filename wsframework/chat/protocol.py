@@ -20,8 +20,10 @@ __all__ = [
     "VERSION",
     "Hello",
     "History",
+    "InRoom",
     "Join",
     "Leave",
+    "ListPeople",
     "ListRooms",
     "Ping",
     "Refusal",
@@ -44,9 +46,14 @@ RequestId: TypeAlias = int | str | None
 MAX_REQUEST_CHARS = 64 * 1024
 """A request's length. The longest text is 4,000 characters, each at most 12 as a JSON escape pair."""
 
+_MAX_MARKS = 4096
+"""Commas, colons, quotes and opening brackets of a request: each costs time. A text may have 4,000."""
+
+_MAX_DIGITS = 100
 _MAX_ID_CHARS = 64
 _MAX_KEY_CHARS = 64
 _MAX_TOKEN_CHARS = 64
+_MAX_CURSOR_CHARS = 64
 _MAX_INTEGER = 2**53 - 1
 """What every JSON implementation agrees on (RFC 8259 §6)."""
 
@@ -123,11 +130,12 @@ class Say:
 
 @attrs.frozen
 class History:
-    """Older messages of a room."""
+    """Messages of a room right before or, if that is None, behind an id."""
 
     id: RequestId
     room: str
-    before: int
+    before: int | None
+    after: int | None
 
 
 @attrs.frozen
@@ -141,9 +149,19 @@ class Typing:
 
 @attrs.frozen
 class ListRooms:
-    """Which rooms have people in them."""
+    """Which rooms have people in them; `cursor` is from the page before."""
 
     id: RequestId
+    cursor: str | None
+
+
+@attrs.frozen
+class ListPeople:
+    """Who is in a room; `cursor` is from the page before."""
+
+    id: RequestId
+    room: str
+    cursor: str | None
 
 
 @attrs.frozen
@@ -153,7 +171,10 @@ class Ping:
     id: RequestId
 
 
-Request: TypeAlias = Hello | Rename | Join | Leave | Say | History | Typing | ListRooms | Ping
+InRoom: TypeAlias = Leave | Say | History | Typing | ListPeople
+"""Requests that a room's members make."""
+
+Request: TypeAlias = Hello | Rename | Join | InRoom | ListRooms | Ping
 
 
 def parse(message: str | bytes) -> Request:
@@ -170,10 +191,12 @@ def _load(message: str | bytes) -> dict[str, Any]:
         raise Refusal("malformed", "a request is a Text message, not a Binary one")
     if len(message) > MAX_REQUEST_CHARS:
         raise Refusal("malformed", f"a request has at most {MAX_REQUEST_CHARS} characters")
+    if sum(map(message.count, ',:"[{')) > _MAX_MARKS:
+        raise Refusal("malformed", f"a request has at most {_MAX_MARKS} commas, colons, quotes and brackets")
     try:
-        value = json.loads(message, parse_constant=_no_constant)
+        value = _DECODER.decode(message)
     except (ValueError, RecursionError):
-        # ValueError: not JSON, or an integer of thousands of digits. RecursionError: thousands of brackets.
+        # RecursionError: thousands of brackets.
         raise Refusal("malformed", "a request is a JSON object") from None
     if not isinstance(value, dict):
         raise Refusal("malformed", "a request is a JSON object")
@@ -182,6 +205,17 @@ def _load(message: str | bytes) -> dict[str, Any]:
 
 def _no_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    # The conversion takes time quadratic in their number.
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError("an integer of so many digits is none of ours")
+    return int(digits)
+
+
+# No member is a fraction, so they stay what they are written as, in bytes, which no member is either.
+_DECODER = json.JSONDecoder(parse_float=str.encode, parse_int=_integer, parse_constant=_no_constant)
 
 
 class _Fields:
@@ -276,11 +310,16 @@ def _read(fields: _Fields) -> Request:
                 fields.word("key", _MAX_KEY_CHARS),
             )
         case "history":
-            return History(fields.id, fields.cleaned("room", room), fields.integer("before"))
+            place, after = fields.cleaned("room", room), fields.optional_integer("after")
+            return History(fields.id, place, fields.integer("before") if after is None else None, after)
         case "typing":
             return Typing(fields.id, fields.cleaned("room", room), fields.flag("on"))
         case "rooms":
-            return ListRooms(fields.id)
+            return ListRooms(fields.id, fields.word("cursor", _MAX_CURSOR_CHARS))
+        case "people":
+            return ListPeople(
+                fields.id, fields.cleaned("room", room), fields.word("cursor", _MAX_CURSOR_CHARS)
+            )
         case "ping":
             return Ping(fields.id)
         case str():

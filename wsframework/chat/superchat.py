@@ -19,8 +19,9 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 import attrs
 import trio
@@ -28,18 +29,20 @@ import trio
 from wsframework import Close, Connection, Member, Rooms
 from wsframework.chat import protocol
 from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES
+from wsframework.chat.house import PAGE_PEOPLE, PAGE_ROOMS, BadCursor, House, People, Seat
 from wsframework.chat.journal import Journal, Recording
-from wsframework.chat.messages import Draft, HistoryError, Message, Page
+from wsframework.chat.messages import Draft, HistoryError, Message, Missed, Page
 from wsframework.chat.names import NAME_CHARS, ROOM_CHARS, Names, NameTaken
+from wsframework.chat.presence import CROWD, Presence
 from wsframework.chat.protocol import Refusal, answer, event
 from wsframework.chat.rate import Rate, Throttle
 
 __all__ = ["Conversation", "Superchat", "messages_event"]
 
+PageT = TypeVar("PageT")
+
 TAKEN_OVER = 4409
 """The close code of a connection whose name has come back on another one; clients do not reconnect."""
-
-_LISTED_ROOMS = 100
 
 
 @attrs.frozen(eq=False)
@@ -48,6 +51,7 @@ class Superchat:
 
     Attributes:
         rooms: who hears whom.
+        presence: what they are told of their people.
         names: who is called what.
         journal: what was said.
         rate: how fast a client may be.
@@ -55,6 +59,7 @@ class Superchat:
     """
 
     rooms: Rooms
+    presence: Presence
     names: Names[Conversation]
     journal: Journal
     rate: Rate
@@ -63,6 +68,13 @@ class Superchat:
     async def converse(self, ws: Connection) -> None:
         """Serve one connection. The handler of the subprotocol `superchat`."""
         await Conversation(self, ws).run()
+
+
+@attrs.frozen
+class _Membership:
+    member: Member
+    seat: Seat
+    scope: AsyncExitStack
 
 
 class Conversation:
@@ -74,7 +86,7 @@ class Conversation:
         self._throttle = Throttle(chat.rate, trio.current_time())
         self._name: str | None = None
         self._token = ""
-        self._memberships: dict[str, tuple[Member, AsyncExitStack]] = {}
+        self._memberships: dict[str, _Membership] = {}
         self._scope = trio.CancelScope()
         self._over = trio.Event()
 
@@ -159,17 +171,18 @@ class Conversation:
             case protocol.Say():
                 await self._say(request, name)
             case protocol.History():
-                self._membership(request)
-                page = await self._chat.journal.read(lambda store: store.before(request.room, request.before))
-                await self._ws.send(answer(request.id, "history", room=request.room, **_page(page)))
+                await self._history(request)
             case protocol.Typing():
-                member = self._membership(request)
-                member.room.broadcast(
-                    event("typing", room=request.room, name=name, on=request.on), exclude=member
-                )
+                self._chat.presence.typing(self._membership(request), name, request.on)
                 await self._ws.send(answer(request.id, "ok"))
+            case protocol.ListPeople():
+                self._membership(request)
+                people = self._page_of(request, lambda house: house.people(request.room, request.cursor))
+                await self._ws.send(answer(request.id, "people", room=request.room, **_people(people)))
             case protocol.ListRooms():
-                await self._ws.send(answer(request.id, "rooms", rooms=_list_rooms(self._chat.rooms)))
+                rooms = self._page_of(request, lambda house: house.rooms(request.cursor))
+                listed = [{"room": room, "people": people} for room, people in rooms.rooms]
+                await self._ws.send(answer(request.id, "rooms", rooms=listed, cursor=rooms.cursor))
 
     # Names
 
@@ -204,7 +217,10 @@ class Conversation:
                     "room_chars": ROOM_CHARS,
                     "rooms": self._chat.rooms_per_connection,
                     "page_messages": PAGE_MESSAGES,
+                    "page_people": PAGE_PEOPLE,
+                    "page_rooms": PAGE_ROOMS,
                     "missed_messages": MISSED_MESSAGES,
+                    "crowd": CROWD,
                     "requests_per_second": self._chat.rate.per_second,
                     "requests_burst": self._chat.rate.burst,
                 },
@@ -215,9 +231,11 @@ class Conversation:
         if request.name != name:
             self._claim(request.name, request.id)
             self._name = request.name
-            for room, (member, _) in self._memberships.items():
-                member.data = request.name
-                member.room.broadcast(event("renamed", room=room, name=name, to=request.name))
+            memberships = self._memberships.values()
+            for membership in memberships:
+                membership.member.data = request.name
+                self._chat.presence.house.rename(membership.seat, request.name)
+            self._chat.presence.renamed([one.member for one in memberships], name, request.name)
         await self._ws.send(answer(request.id, "named", name=request.name))
 
     def _claim(self, name: str, re: protocol.RequestId) -> None:
@@ -240,54 +258,73 @@ class Conversation:
             )
         journal = self._chat.journal
         with journal.recording(room) as recording:
-            complete, page = await self._read_on(request, recording)
-            page = attrs.evolve(page, messages=(*page.messages, *recording.messages))
+            missed = await self._missed(request, recording)
+            if missed is not None and missed.complete:
+                # What is recorded comes behind a gap if there is more: it is in the rest.
+                rest, page = missed.more, Page(missed.messages, more=False)
+            else:
+                rest, page = False, await journal.read(lambda store: store.newest(room, upto=recording.upto))
+            if not rest:
+                page = attrs.evolve(page, messages=(*page.messages, *recording.messages))
             # From here to the commit of the answer nothing else runs: it ends where the room's events begin.
-            membership = AsyncExitStack()
-            member = await membership.enter_async_context(self._chat.rooms[room].join(self._ws, name))
-            self._memberships[room] = member, membership
-            member.room.broadcast(event("entered", room=room, name=name), exclude=member)
+            scope, presence = AsyncExitStack(), self._chat.presence
+            member = await scope.enter_async_context(self._chat.rooms[room].join(self._ws, name))
+            self._memberships[room] = _Membership(member, presence.house.enter(room, name), scope)
+            presence.entered(member, name)
             await self._ws.send(
                 answer(
                     request.id,
                     "joined",
                     room=room,
-                    people=member.room.present(),
-                    complete=complete,
-                    last=journal.last_id,
+                    complete=missed is None or missed.complete,
+                    rest=rest,
+                    last=page.messages[-1].id if rest else journal.last_id,
                     log=journal.log,
+                    **_people(presence.house.people(room), "people_cursor"),
                     **_page(page),
                 )
             )
 
-    async def _read_on(self, request: protocol.Join, recording: Recording) -> tuple[bool, Page]:
-        """Read what a client that joins has missed; else, or if that cannot be done, the newest page."""
-        journal = self._chat.journal
-        complete = True
-        if request.after is not None:
-            after = request.after
-            if request.log == journal.log:
-                missed = await journal.read(
-                    lambda store: store.after(request.room, after, upto=recording.upto)
-                )
-                if missed.complete:
-                    return True, Page(missed.messages, more=False)
-            complete = False
-        page = await journal.read(lambda store: store.newest(request.room, upto=recording.upto))
-        return complete, page
+    async def _missed(self, request: protocol.Join, recording: Recording) -> Missed | None:
+        """Read what a client that joins has missed; None if it has had nothing."""
+        after, journal = request.after, self._chat.journal
+        if after is None:
+            return None
+        if request.log != journal.log:
+            return Missed((), complete=False, more=False)
+        return await journal.read(lambda store: store.after(request.room, after, upto=recording.upto))
 
-    def _membership(
-        self, request: protocol.Leave | protocol.Say | protocol.History | protocol.Typing
-    ) -> Member:
+    async def _history(self, request: protocol.History) -> None:
+        self._membership(request)
+        journal, room, before, after = self._chat.journal, request.room, request.before, request.after
+        if after is None:
+            page = await journal.read(lambda store: store.before(room, before or 0))
+            await self._ws.send(answer(request.id, "history", room=room, complete=True, **_page(page)))
+        else:
+            upto = journal.last_id
+            missed = await journal.read(lambda store: store.after(room, after, upto=upto))
+            page = Page(missed.messages, more=missed.more)
+            await self._ws.send(
+                answer(request.id, "history", room=room, complete=missed.complete, **_page(page))
+            )
+
+    def _membership(self, request: protocol.InRoom) -> Member:
         if request.room not in self._memberships:
             raise Refusal("not_joined", f"you are not in the room {request.room!r}", request.id)
-        return self._memberships[request.room][0]
+        return self._memberships[request.room].member
+
+    def _page_of(self, request: protocol.Request, page: Callable[[House], PageT]) -> PageT:
+        try:
+            return page(self._chat.presence.house)
+        except BadCursor as error:
+            raise Refusal("invalid", str(error), request.id, field="cursor") from None
 
     async def _leave(self, room: str) -> None:
         """Leave a room and tell it. Waits for nothing, so no cancellation can come in between."""
-        member, membership = self._memberships.pop(room)
-        await membership.aclose()
-        member.room.broadcast(event("left", room=room, name=self._name))
+        membership = self._memberships.pop(room)
+        await membership.scope.aclose()
+        self._chat.presence.house.leave(membership.seat)
+        self._chat.presence.left(membership.member, self._name or "")
 
     async def _say(self, request: protocol.Say, name: str) -> None:
         self._membership(request)
@@ -311,9 +348,8 @@ def _message(message: Message) -> dict[str, object]:
     return {"id": message.id, "name": message.name, "text": message.text, "time": message.time}
 
 
-def _list_rooms(rooms: Rooms) -> list[dict[str, object]]:
-    busiest = sorted(rooms, key=lambda room: (-len(room.members), room.name))
-    return [{"room": room.name, "people": len(room.members)} for room in busiest[:_LISTED_ROOMS]]
+def _people(people: People, cursor: str = "cursor") -> dict[str, object]:
+    return {"people": people.names, "count": people.count, cursor: people.cursor}
 
 
 def _now() -> int:
