@@ -76,6 +76,13 @@ def test_the_same_key_in_the_same_room_is_the_same_message(store: HistoryStore) 
     assert texts(store.newest("lobby", upto=99).messages) == ["once"]
 
 
+def test_a_key_is_its_senders_own(store: HistoryStore) -> None:
+    drafts = [Draft("lobby", name, name, key="1", sender=name) for name in ("Ada", "Bob", "Ada")]
+    (ada, _), (bob, new), (again, new_again) = store.append(drafts)
+    assert (new, bob.text) == (True, "Bob")
+    assert (again, new_again) == (ada, False)
+
+
 def test_messages_without_a_key_may_repeat_themselves(store: HistoryStore) -> None:
     say(store, "again", "again")
     assert texts(store.newest("lobby", upto=99).messages) == ["again", "again"]
@@ -371,10 +378,37 @@ def test_a_history_of_a_later_version_is_refused(tmp_path: Path) -> None:
     store.open()
     store.close()
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(ConfigurationError, match="a chat history of version 2"):
+    with pytest.raises(ConfigurationError, match="a chat history of version 3"):
         store.open()
+
+
+def test_a_history_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """
+        CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, room TEXT NOT NULL, name TEXT NOT NULL,
+                               text TEXT NOT NULL, time INTEGER NOT NULL, key TEXT);
+        CREATE INDEX messages_of_room ON messages (room, id);
+        CREATE UNIQUE INDEX keys_of_room ON messages (room, key) WHERE key IS NOT NULL;
+        CREATE TABLE floors (room TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE log (id TEXT NOT NULL, floor INTEGER NOT NULL);
+        INSERT INTO log VALUES ('k3Jz0', 0);
+        INSERT INTO messages (room, name, text, time, key) VALUES ('lobby', 'Ada', 'old', 1, 'k1');
+        PRAGMA application_id = 0x77736368;
+        PRAGMA user_version = 1;
+        """
+    )
+    connection.close()
+    for _ in range(2):
+        store = HistoryStore(path, Retention(days=None))
+        store.open()
+        assert (store.log, store.newest("lobby", upto=9).messages[0].text) == ("k3Jz0", "old")
+        ((message, _),) = store.append([Draft("lobby", "Bob", "new", key="k1", sender="bob")])
+        assert (message.id, message.text) == (2, "new")
+        store.close()
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class Talk:
         self.said: dict[str, str] = {}
         self.ids: dict[str, int] = {}
         self.heard: dict[int, str] = {}
+        self.tokens: dict[int, str] = {}
 
     @property
     def open(self) -> list[str]:
@@ -71,7 +72,11 @@ class Talk:
         """Say again what was not acknowledged, then go on until enough is."""
         url = f"ws://127.0.0.1:{port}/ws/chat"
         async with open_websocket_url(url, subprotocols=["superchat"]) as ws:
-            await ws.send_message(json.dumps({"type": "hello", "version": 1, "name": f"client {number}"}))
+            hello = {"type": "hello", "version": 1, "name": f"client {number}"}
+            if number in self.tokens:  # keys are those of the token
+                hello["token"] = self.tokens[number]
+            await ws.send_message(json.dumps(hello))
+            self.tokens[number] = json.loads(await ws.get_message())["token"]
             await ws.send_message(json.dumps({"type": "join", "room": "lobby"}))
             again = [key for key in self.open if key.startswith(f"{number}-")]
             for key in again:

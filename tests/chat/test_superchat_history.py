@@ -114,6 +114,27 @@ async def test_a_message_said_again_with_its_key_is_said_once() -> None:
         assert ada.events == []
 
 
+async def test_a_key_is_its_senders_own_over_connections_and_names() -> None:
+    async with chatting() as (server, _):
+        ada = await Person.come(server, "Ada", "lobby")
+        first = await ada.ask("say", room="lobby", text="mine", key="1")
+        bob = await Person.come(server, "Bob", "lobby")
+        assert (await bob.ask("say", room="lobby", text="Bob's", key="1"))["message"] > first["message"]
+        await ada.leave()
+        # Somebody else, who has the name now, or has made up a token.
+        for hello in ({}, {"token": "x.y"}, {"token": "." + ada.token}):
+            other = await Person.come(server, "Ada", "lobby", **hello)
+            assert (await other.ask("say", room="lobby", text="not Ada's", key="1"))["message"] > first[
+                "message"
+            ]
+            await other.leave()
+        for _ in range(2):
+            ada = await Person.come(server, "Ada", "lobby", token=ada.token)
+            await ada.ask("name", name="Grace")
+            assert (await ada.ask("say", room="lobby", text="mine", key="1"))["message"] == first["message"]
+            await ada.leave()
+
+
 async def test_messages_said_at_the_same_time_are_told_together_and_in_one_order() -> None:
     async with chatting() as (server, _):
         people = [await Person.come(server, f"P{number}", "lobby") for number in range(8)]

@@ -50,7 +50,7 @@ _PRUNE_AT_ONCE = 5000
 _MAX_FLOORS = 10_000
 
 _APPLICATION_ID = 0x77736368  # "wsch"
-_VERSION = 1
+_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE messages (
@@ -59,12 +59,20 @@ CREATE TABLE messages (
     name TEXT NOT NULL,
     text TEXT NOT NULL,
     time INTEGER NOT NULL,
-    key TEXT
+    key TEXT,
+    sender TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX messages_of_room ON messages (room, id);
-CREATE UNIQUE INDEX keys_of_room ON messages (room, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX keys_of_senders ON messages (room, sender, key) WHERE key IS NOT NULL;
 CREATE TABLE floors (room TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE log (id TEXT NOT NULL, floor INTEGER NOT NULL);
+"""
+
+
+_FROM_VERSION_1 = """
+ALTER TABLE messages ADD COLUMN sender TEXT NOT NULL DEFAULT '';
+DROP INDEX keys_of_room;
+CREATE UNIQUE INDEX keys_of_senders ON messages (room, sender, key) WHERE key IS NOT NULL;
 """
 
 
@@ -164,6 +172,10 @@ class HistoryStore:
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif application != _APPLICATION_ID:
                 raise ConfigurationError(f"{self.path} is a database of another program, not a chat history")
+            elif version == 1:
+                for statement in _FROM_VERSION_1.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise ConfigurationError(
                     f"{self.path} is a chat history of version {version}, and this program knows {_VERSION}"
@@ -177,8 +189,8 @@ class HistoryStore:
         """Store messages in one transaction; they are safe when this returns.
 
         Returns:
-            For each draft its message, and whether it is new: False when a message with its room and key
-            was there already, which is then the one returned.
+            For each draft its message, and whether it is new: False when a message with its room, sender and
+            key was there already, which is then the one returned.
 
         Raises:
             HistoryError: nothing was stored.
@@ -188,9 +200,9 @@ class HistoryStore:
         with self._writing() as writer:
             for draft in drafts:
                 cursor = writer.execute(
-                    "INSERT INTO messages (room, name, text, time, key) VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT (room, key) WHERE key IS NOT NULL DO NOTHING",
-                    (draft.room, draft.name, draft.text, now, draft.key),
+                    "INSERT INTO messages (room, name, text, time, key, sender) VALUES (?, ?, ?, ?, ?, ?) "
+                    "ON CONFLICT (room, sender, key) WHERE key IS NOT NULL DO NOTHING",
+                    (draft.room, draft.name, draft.text, now, draft.key, draft.sender),
                 )
                 if cursor.rowcount:
                     assert cursor.lastrowid is not None
@@ -198,8 +210,9 @@ class HistoryStore:
                     stored.append((message, True))
                 else:
                     row = writer.execute(
-                        "SELECT id, room, name, text, time FROM messages WHERE room = ? AND key = ?",
-                        (draft.room, draft.key),
+                        "SELECT id, room, name, text, time FROM messages "
+                        "WHERE room = ? AND sender = ? AND key = ?",
+                        (draft.room, draft.sender, draft.key),
                     ).fetchone()
                     stored.append((Message(*row), False))
         fresh = [message for message, new in stored if new]

@@ -38,13 +38,15 @@ class Draft:
     """A message before it is stored.
 
     Attributes:
-        key: what its sender calls it; the same key again in the same room is the same message.
+        key: what its sender calls it; the same key of the same sender in the same room is the same message.
+        sender: whose the key is: who has the same name later is somebody else.
     """
 
     room: str
     name: str
     text: str
     key: str | None = None
+    sender: str = ""
 
 
 @attrs.frozen

@@ -21,6 +21,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
+from hashlib import blake2b
 from typing import TypeVar
 
 import attrs
@@ -40,6 +41,8 @@ from wsframework.chat.rate import Rate, Throttle
 __all__ = ["Conversation", "Superchat", "messages_event"]
 
 PageT = TypeVar("PageT")
+
+_SECRET_CHARS = len(secrets.token_urlsafe(16))
 
 TAKEN_OVER = 4409
 """The close code of a connection whose name has come back on another one; clients do not reconnect."""
@@ -86,6 +89,7 @@ class Conversation:
         self._throttle = Throttle(chat.rate, trio.current_time())
         self._name: str | None = None
         self._token = ""
+        self._sender = ""
         self._memberships: dict[str, _Membership] = {}
         self._scope = trio.CancelScope()
         self._over = trio.Event()
@@ -201,7 +205,7 @@ class Conversation:
             await ghost.end()
         self._claim(request.name, request.id)
         self._name = request.name
-        self._token = secrets.token_urlsafe(16)
+        self._token, self._sender = _token(request.token)
         await self._ws.send(
             answer(
                 request.id,
@@ -328,7 +332,7 @@ class Conversation:
 
     async def _say(self, request: protocol.Say, name: str) -> None:
         self._membership(request)
-        draft = Draft(request.room, name, request.text, request.key)
+        draft = Draft(request.room, name, request.text, request.key, self._sender)
         message = await self._chat.journal.append(draft)
         await self._ws.send(
             answer(request.id, "said", room=message.room, message=message.id, time=message.time)
@@ -338,6 +342,18 @@ class Conversation:
 def messages_event(room: str, messages: Iterable[Message]) -> str:
     """Encode the event that tells a room its new messages."""
     return event("messages", room=room, messages=[_message(message) for message in messages])
+
+
+def _token(earlier: str | None) -> tuple[str, str]:
+    """Return a new token, and the sender that it and the earlier one belong to.
+
+    Its first part stays the same from one connection to the next: whoever knows it is the same sender. The
+    database has a digest of it, from which nobody can make a token.
+    """
+    secret, _, rest = (earlier or "").partition(".")
+    if len(secret) < _SECRET_CHARS or not rest:
+        secret = secrets.token_urlsafe(16)
+    return f"{secret}.{secrets.token_urlsafe(16)}", blake2b(secret.encode(), digest_size=16).hexdigest()
 
 
 def _page(page: Page) -> dict[str, object]:
