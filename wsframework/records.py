@@ -32,6 +32,7 @@ __all__ = [
     "logger",
     "message_of",
     "record",
+    "record_failure",
     "traceback_of",
 ]
 
@@ -87,6 +88,16 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
         # user's code too.
         print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
         print(traceback_of(error), file=sys.__stderr__)
+
+
+def record_failure(error: BaseException, **fields: Any) -> None:
+    """Log `connection.failed`: an internal error that ended one connection.
+
+    Args:
+        error: what was raised.
+        fields: which connection, if that is known.
+    """
+    record(logging.ERROR, "connection.failed", exc_info=error, **fields, error=describe(error))
 
 
 def describe(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
-from wsframework.records import describe, record
+from wsframework.records import record, record_failure
 from wsframework.request import Address, Request, Response
 from wsframework.server.native import NativeServer
 from wsframework.server.opening import draining_response
@@ -146,7 +146,7 @@ class _Guest:
         try:
             await self._serve(server)
         except Exception as error:
-            record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
+            record_failure(error)
         finally:
             self.over.set()
 

@@ -20,7 +20,7 @@ import trio
 
 from wsframework.closes import SHUTTING_DOWN, CloseFrame
 from wsframework.endpoint import Endpoint
-from wsframework.records import describe, record
+from wsframework.records import record, record_failure
 from wsframework.server.core import Core
 from wsframework.server.hub import Hub
 
@@ -174,7 +174,7 @@ def contained(function: Callable[[], object]) -> None:
     try:
         function()
     except BaseException as error:  # a bug: user code runs elsewhere, and Ctrl-C is held back
-        record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
+        record_failure(error)
 
 
 async def _let_frames_depart() -> None:

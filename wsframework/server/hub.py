@@ -42,7 +42,7 @@ from typing import Protocol
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_readable, wait_task_rescheduled
 
-from wsframework.records import describe, record
+from wsframework.records import describe, record, record_failure
 from wsframework.server.pollers import Poller, default_poller
 
 if sys.platform != "win32":
@@ -324,14 +324,14 @@ class Hub:
 
     def _fail(self, pollee: Pollee, error: BaseException) -> None:
         """Log an exception that a pollee raised and drop that pollee; the others go on."""
-        record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
+        record_failure(error)
         self._abort(pollee, f"an error in the server: {describe(error)}")
 
     def _abort(self, pollee: Pollee, cause: str) -> None:
         try:
             pollee.abort(cause)
         except Exception as error:
-            record(logging.ERROR, "connection.failed", exc_info=error, error=describe(error))
+            record_failure(error)
             # It cannot even be dropped, so stop watching its socket.
             for fd in [fd for fd, other in self._pollees.items() if other is pollee]:
                 self.remove(fd)

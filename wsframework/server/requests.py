@@ -13,7 +13,7 @@ import trio
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in
 from wsframework.forwarded import Proxies
-from wsframework.records import describe, record
+from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
 from wsframework.server.core import Core
 from wsframework.server.draining import contained
@@ -108,7 +108,7 @@ class Requests:
         except BaseException as error:
             # A mistake of ours in the session. Its client must not wait for what will never come.
             assert session is not None  # `_open` has reported its own
-            _record_failure(error, session.remote)
+            record_failure(error, remote=session.remote)
             contained(session.give_up)
 
     async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | None:
@@ -133,7 +133,7 @@ class Requests:
             # A mistake of ours, or the program's end; it must not take the other connections along.
             interrupt = interrupt_in(error)
             if interrupt is None:
-                _record_failure(error, incoming.remote)
+                record_failure(error, remote=incoming.remote)
             incoming.abort()
             if interrupt is not None:
                 raise interrupt from None
@@ -189,7 +189,3 @@ class Requests:
     def _over(self, session: Session) -> None:
         self._core.sessions.discard(session)
         self._core.admission.depart(session.remote)
-
-
-def _record_failure(error: BaseException, remote: Address) -> None:
-    record(logging.ERROR, "connection.failed", exc_info=error, remote=remote, error=describe(error))

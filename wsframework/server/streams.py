@@ -17,7 +17,7 @@ from wsframework.certificates import TLSEnd
 from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import HandshakeError
 from wsframework.forwarded import Client
-from wsframework.records import describe, record
+from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
 from wsframework.server.core import Core
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
@@ -159,13 +159,7 @@ class StreamIncoming:
             if (interrupt := interrupt_in(mistakes)) is not None:
                 self._core.lifetime.interrupt(interrupt)
             elif mistakes is not None:
-                record(
-                    logging.ERROR,
-                    "connection.failed",
-                    exc_info=mistakes,
-                    remote=self.remote,
-                    error=describe(mistakes),
-                )
+                record_failure(mistakes, remote=self.remote)
             if cancelled is not None:
                 raise cancelled from None
         finally:
