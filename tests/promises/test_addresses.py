@@ -128,7 +128,7 @@ async def test_the_file_of_a_living_server_is_not_touched(stage: Stage, tmp_path
 async def test_a_file_that_is_no_socket_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(ListenError, match="no socket"):
+    with pytest.raises(ListenError, match="not a socket"):
         await new_app().serve(unix_path=str(path))
     assert path.read_text() == "data"
 
