@@ -28,7 +28,6 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The longest message that `trace` and `connect` take: enough for any server, and not too much for any
 machine."""
 
-
 _HTTP = {"http": "ws", "https": "wss"}
 
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

@@ -1,8 +1,8 @@
-"""Give the system back what a storm of connections has left free in the process.
+"""Return the memory of a storm of connections to the system.
 
-A handshake that never ends holds some 45 KiB of OpenSSL's, allocated between things that live on. glibc's
-`free` gives back only what is free at the top of the heap, so without help a process that once had 5,000 of
-them stays large.
+A TLS handshake that never ends holds about 45 KiB of OpenSSL's memory, between blocks that stay in use.
+glibc's `free` returns only the free top of the heap to the system, so a process that once had 5,000 such
+handshakes stays large without `malloc_trim`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,6 @@ _malloc_trim = _find()
 
 
 def give_back_memory() -> None:
-    """Return free pages to the system where the C library is glibc; it takes milliseconds."""
+    """Return free pages to the system if the C library is glibc; this takes milliseconds."""
     if _malloc_trim is not None:
         _malloc_trim(0)

@@ -1,7 +1,7 @@
-"""The log: an observer that turns what happens in a server and its connections into records.
+"""The log: an observer that writes a record for each event of a server and its connections.
 
-The level is asked before any field is made, so an event that is not logged costs one call. Frames are logged
-at debug, by connections that begin while the logger `wsframework` lets debug records through.
+The level is checked before a field is made, so an event that is not logged costs one call. Frames are logged
+at level debug, for connections that open while the level of the logger `wsframework` is debug.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LogObserver(Observer):
     """Logs every event.
 
     Args:
-        timers: the server's, for records at a rate.
+        timers: the server's, for records at a limited rate.
     """
 
     def __init__(self, timers: Timers) -> None:
@@ -61,7 +61,7 @@ class LogObserver(Observer):
             record(logging.DEBUG, "connection.accepted", remote=remote, local=local, tls=tls)
 
     def connection_refused(self, remote: Address) -> None:
-        """Log `connection.refused`, at a rate."""
+        """Log `connection.refused`, at a limited rate."""
         self._refusals.write(remote=remote)
 
     def handshake_refused(self, remote: Address, status: int, reason: str, request: Request | None) -> None:

@@ -1,4 +1,4 @@
-"""Which addresses belong to one client, as far as an address can tell."""
+"""The network of an address: addresses that probably belong to one client."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TEREDO = b"\x20\x01\x00\x00"  # 2001::/32 (RFC 4380 §4)
 
 
 def network_of(host: str, limits: Limits) -> str | bytes:
-    """Return what stands for the network of an address; equal for all addresses of one.
+    """Return a value that is the same for all addresses of one network.
 
-    An IPv6 address that carries an IPv4 address counts as that one: the mapped form that a socket for both
-    shows, NAT64 (else all of IPv4 would be one network), 6to4 (whose holder has 65,536 networks of 64 bits)
-    and Teredo (where 64 bits are a server's and not a client's). A link-local address counts whole: its
-    network is the whole cable. What is no address counts as it is written.
+    An IPv6 address that contains an IPv4 address counts as the latter: the mapped form of dual-stack sockets,
+    NAT64 (else all of IPv4 would be one network), 6to4 (whose holder has 65,536 networks of 64 bits) and
+    Teredo (whose first 64 bits are those of a server). A link-local address is a network of its own, because
+    its prefix is shared by all hosts of the link. A text that is not an address is returned unchanged.
     """
     if ":" not in host:
         if limits.ipv4_prefix_bits == 32:

@@ -1,7 +1,7 @@
-"""The observers of one server as one observer: chosen once, and an exception of theirs is contained.
+"""The observers of one server as one observer, which contains their exceptions.
 
-For each event those observers are called that define it, the log first. Where that is the log alone, which is
-the case without a user's observers, its own method stands here in place of a loop.
+Each event goes to the observers that define its method, the log first. If only the log does, which is the
+case without observers of the user, the event calls the log's method directly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One record for many similar events, which clients can cause a thousand times a second."""
+"""Write one record for many similar events, which clients can cause a thousand times a second."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from wsframework.timers import Timers
 __all__ = ["RatedRecord"]
 
 _SECONDS = 10.0
-"""At most one record in so many seconds: enough to see that it goes on."""
+"""At most one record in this time: enough to see that the events continue."""
 
 
 class RatedRecord:
-    """A record that is written at once, and then every ten seconds with how often it happened since."""
+    """A record that is written at once, and then every ten seconds with the number of events since."""
 
     def __init__(self, timers: Timers, level: int, event: str) -> None:
         self._timers = timers

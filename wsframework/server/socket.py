@@ -1,4 +1,4 @@
-"""The transport over a non-blocking socket in the hub; `tls` has what is different over TLS."""
+"""The transport over a non-blocking socket in the hub; `tls` has the one for TLS."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from wsframework.wire import BINARY, Deflater, Inflater, encode_message, frame_h
 __all__ = ["NOT_NOW", "SocketTransport"]
 
 LARGE_READ_BYTES = 256 * 1024
-"""The same inside one large frame, whose rest is then read with a quarter of the calls."""
+"""The same inside a large frame, which then needs a quarter of the calls."""
 
 _JOIN_BYTES = 128 * 1024
-"""Up to here one copy costs less than a system call with many pieces."""
+"""Up to this size one copy costs less than a system call with many pieces."""
 
 _WHOLE_BYTES = 64 * 1024
 """Payloads above it are not joined with their header."""
@@ -35,7 +35,7 @@ NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantW
 
 
 def _drop(message: str | bytes) -> None:
-    """Stand in for a connection before there is one, and after."""
+    """Do nothing: used before there is a connection, and after it."""
 
 
 class SocketTransport(FrameTransport):
@@ -111,7 +111,7 @@ class SocketTransport(FrameTransport):
         elif events & HANGUP:
             self._hung_up()
         if events & WRITE:
-            # The peer's system took something of a full buffer, and our ping may be behind it.
+            # The peer's system took bytes of a full buffer, in which our ping may wait.
             self.heard_at = now
             self._blocked = False
             self._joined = 0
@@ -134,7 +134,7 @@ class SocketTransport(FrameTransport):
             if self._sent_fin:
                 self._release()
             else:
-                self._ask()  # a FIN stays readable for ever
+                self._ask()  # a FIN stays readable
                 self._peer_closed()
             return
         self.heard_at = now
@@ -183,10 +183,10 @@ class SocketTransport(FrameTransport):
         return self.outbox_bytes + unsent_bytes(self._fd)
 
     def _not_readable(self, error: OSError) -> None:
-        """Take note that there was nothing to read; TLS may need more than that."""
+        """Take note that there was nothing to read; overridden for TLS."""
 
     def _hung_up(self) -> None:
-        """The peer is gone, or will send no more, while we are not reading."""
+        """Take note that the peer is gone, or sends no more, while reading is paused."""
         if self._decoder.stopped and not self._reading_paused:
             return  # the end is read when the bytes before it are decoded
         if self._socket_error():
@@ -321,7 +321,7 @@ class SocketTransport(FrameTransport):
             self._sent_some()
 
     def flush_now(self) -> None:
-        """Write the outbox without waiting to be told that the socket takes something."""
+        """Write the outbox without waiting until the socket is writable."""
         if self._on_release is not None:
             self._blocked = False
             self.flush()
@@ -346,7 +346,7 @@ class SocketTransport(FrameTransport):
         if left:
             outbox[0] = memoryview(outbox[0])[left:]
         if outbox:
-            # Perhaps not full. The next poll tells, and other connections get their turn in between.
+            # The buffer may have room. The next poll tells, and other connections get their turn in between.
             self._blocked = True
             self._ask()
         if sent:

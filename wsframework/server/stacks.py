@@ -1,4 +1,4 @@
-"""Where tasks stand: the frames of a user's code among ours, Trio's and the standard library's."""
+"""Find the user's code in the stacks of tasks, among frames of wsframework, Trio and the standard library."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import trio
 __all__ = ["Standing", "of_running", "of_task", "walk_tasks"]
 
 _STACK_FRAMES = 12
-"""Of a stack, the innermost ones, which are the user's."""
+"""How many of the innermost frames are reported."""
 
 
 @attrs.frozen
 class Standing:
-    """Where a task stands.
+    """Where a task is in its code.
 
     Attributes:
         function: the qualified name of the user's function that was called first, None if the task runs none.
@@ -31,12 +31,12 @@ class Standing:
 
 
 def of_task(task: trio.lowlevel.Task) -> Standing:
-    """Return where a task stands that waits."""
+    """Return where a waiting task is."""
     return _standing([(frame, line) for frame, line in task.iter_await_frames()])
 
 
 def of_running(frame: FrameType) -> Standing:
-    """Return where the task stands that runs right now.
+    """Return where the running task is.
 
     Args:
         frame: the innermost frame of the event loop's thread.
@@ -46,7 +46,7 @@ def of_running(frame: FrameType) -> Standing:
     while current is not None and current.f_code.co_name != _LOOP:
         frames.append((current, current.f_lineno))
         current = current.f_back
-    # Without the loop's own frame no task runs: it waits for the kernel, or has not begun.
+    # Without the frame of Trio's run loop no task runs: the loop waits for the kernel, or has not begun.
     return Standing(None, "") if current is None else _standing(reversed(frames))
 
 

@@ -1,10 +1,10 @@
 """The transport over a TLS socket in the hub.
 
 The socket is a non-blocking `ssl.SSLSocket`: OpenSSL reads and writes the descriptor itself. With memory BIOs
-each record would be copied through Python twice more and cost three calls instead of one. It differs from a
-plain socket in four points, all of them here: a read may leave decrypted bytes behind that no poll reports; a
-write that could not be completed must be offered again as it was; either direction may have to wait for the
-other; and the connection ends with a close_notify alert before FIN.
+each record would be copied through Python twice more and cost three calls instead of one. A TLS socket
+differs from a plain one in four points, which this module handles: a read may leave decrypted bytes behind
+that no poll reports; a write that could not be completed must be repeated with the same bytes; each direction
+may have to wait for the other; and the connection ends with a close_notify alert before FIN.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TLSTransport(SocketTransport):
             self._ask()
 
     def _read_pending(self) -> None:
-        """Read later what OpenSSL has decrypted already, of which no poll tells."""
+        """Read later what OpenSSL has decrypted already, because no poll reports it."""
         if self._pending():
             self._hub.again(self)
 
@@ -132,7 +132,7 @@ class TLSTransport(SocketTransport):
                 break
         self.outbox_bytes -= taken
         if self.outbox:
-            # Perhaps not full. The next poll tells, and other connections get their turn in between.
+            # The buffer may have room. The next poll tells, and other connections get their turn in between.
             self._blocked = True
             self._joined = 1
             self._ask()
@@ -140,7 +140,7 @@ class TLSTransport(SocketTransport):
             self._sent_some()
 
     def _cut_piece(self) -> None:
-        """Make the first piece of the outbox one record, or all that there is."""
+        """Make the first piece of the outbox as long as one record, if there are enough bytes."""
         outbox, room, whole = self.outbox, _TLS_PIECE_BYTES, 0
         for piece in outbox:
             if len(piece) > room:
