@@ -135,7 +135,7 @@ def not_async(request: Request) -> None: ...
 @pytest.mark.parametrize("guard", [not_async, "token", None])
 def test_a_guard_that_is_not_async_is_refused(guard: Any) -> None:
     app = App()
-    expected = "a guard is an async function of the request"
+    expected = r"a guard is an async function of the request \(async def\)"
     with pytest.raises(ConfigurationError, match=expected):
         app.guard(guard)
     with pytest.raises(ConfigurationError, match=expected):

@@ -230,12 +230,19 @@ async def positional_room(request: Request, room: str, /) -> str:
         (user_of, "given is a mapping of names to async functions"),
         ("user", "given is a mapping of names to async functions"),
         ({1: user_of}, "given needs the name of a handler's parameter, not 1"),
+        ({True: user_of}, "given needs the name of a handler's parameter, not True"),
         ({"a user": user_of}, "given needs the name of a handler's parameter, not 'a user'"),
         ({"room": user_of}, "'room' is a parameter of the path and of given; rename one"),
-        ({"user": not_async}, "given 'user' is an async function of the request: not_async is none"),
-        ({"user": generator}, "given 'user' is an async function of the request: generator is none"),
-        ({"user": Users}, "given 'user' is an async function of the request: Users is none"),
-        ({"user": "Ada"}, "given 'user' is an async function of the request: 'Ada' is none"),
+        (
+            {"user": not_async},
+            "given 'user' is an async function of the request (async def): not_async is none",
+        ),
+        (
+            {"user": generator},
+            "given 'user' is an async function of the request (async def): generator is none",
+        ),
+        ({"user": Users}, "given 'user' is an async function of the request (async def): Users is none"),
+        ({"user": "Ada"}, "given 'user' is an async function of the request (async def): 'Ada' is none"),
         ({"user": no_request}, "given 'user': no_request() -> 'str' cannot be called with the request: "),
         ({"user": only_by_name}, "cannot be called with the request: too many positional"),
         ({"user": more}, "asks for 'user', which is no parameter of the path; it has room"),
@@ -264,6 +271,22 @@ def test_a_routes_guard_takes_parameters_of_the_path_like_a_given_function() -> 
     assert [step.gives for step in steps] == [None, None, None, "user"]
     with pytest.raises(RouteError, match=r"path '/': guard: member.* asks for 'room', .*; it has none"):
         check_steps([guards[1]], None, "/", ())
+
+
+@pytest.mark.parametrize(
+    ("guards", "why"),
+    [
+        (user_of, "guards is a list of async functions: write [user_of]"),
+        (None, "guards is a list of async functions, not None"),
+        ([not_async], "a guard is an async function of the request (async def): not_async is none"),
+        ([user_of, Users], "a guard is an async function of the request (async def): Users is none"),
+        ([no_request], "guard: no_request() -> 'str' cannot be called with the request: "),
+    ],
+)
+def test_a_routes_guard_that_cannot_be_called_is_refused_with_the_path(guards: Any, why: str) -> None:
+    with pytest.raises(RouteError) as caught:
+        check_steps(guards, None, "/{room}", ("room",))
+    assert str(caught.value).startswith(f"path '/{{room}}': {why}")
 
 
 def test_a_guard_of_the_app_takes_the_request_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -111,6 +112,14 @@ def test_fields_that_are_none_or_could_disagree_are_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Proxies.parse(trusted, fields)
+
+
+@pytest.mark.parametrize("wrong", [None, 8])
+def test_what_is_no_list_is_refused_by_the_name_of_the_argument(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"trusted_proxies is a list of texts, not {wrong}"):
+        Proxies.parse(wrong)
+    with pytest.raises(ConfigurationError, match=f"proxy_fields is a list of texts, not {wrong}"):
+        Proxies.parse(["unix"], wrong)
 
 
 # X-Forwarded-For

@@ -136,6 +136,10 @@ async def test_reject_refuses_and_no_other_given_function_is_called(
         (ExceptionGroup("both", [Reject(401), ValueError("x")]), "both"),
         (Reject(401, headers={"X-Bad": "a\r\nb"}), "not a header field"),
         (Response("no", 403), "given 'user' returned a Response; a given function refuses by raising Reject"),
+        (
+            Accept(Accept("Ada")),
+            "given 'user' returned an Accept inside an Accept; return one with all fields",
+        ),
         (BaseException("its own"), "its own"),
     ],
 )
@@ -272,6 +276,23 @@ async def test_every_answer_of_a_page_has_the_fields_in_front_of_its_own(
     assert response.headers.get_all("set-cookie") == ["a=1", *own]
 
 
+@KINDS
+@pytest.mark.parametrize("accepting_it", [False, True])
+async def test_a_refusal_that_nothing_has_awaited_lets_nobody_in(ask: Any, accepting_it: bool) -> None:
+    async def refuse(request: Request) -> str:
+        raise Reject(401)
+
+    async def decorated(request: Request) -> object:
+        found = refuse(request)  # without await
+        return Accept(found) if accepting_it else found
+
+    app, calls = site({"user": decorated})
+    response = await answered(app, ask(ROOM))
+    assert isinstance(response, CrashResponse)
+    assert "given 'user' returned a coroutine" in str(response.exception)
+    assert calls == []
+
+
 async def test_a_guard_that_accepts_with_a_value_is_a_mistake() -> None:
     app, _ = site({}, guards=[accepting(value="Ada")])
     response = await answered(app, upgrade(ROOM))
@@ -352,7 +373,7 @@ async def test_a_refused_websocket_has_the_subprotocol_of_its_route() -> None:
         ("/", {}, "missing a required argument: 'user'; the path and given fill its parameters"),
         ("/{user}", {"user": user}, "'user' is a parameter of the path and of given; rename one"),
         ("/", {"user": member}, "asks for 'room', which is no parameter of the path; it has none"),
-        ("/", {"user": "Ada"}, "given 'user' is an async function of the request: 'Ada' is none"),
+        ("/", {"user": "Ada"}, "given 'user' is an async function of the request (async def): 'Ada' is none"),
         ("/", [user], "given is a mapping of names to async functions"),
     ],
 )

@@ -138,13 +138,17 @@ def check_steps(
         names: the path's parameters.
 
     Raises:
-        ConfigurationError: `guards` is no list of async functions.
-        RouteError: `given` is no mapping of names to async functions; a name is the path's already; or a
-            function has a parameter that is not the path's.
+        RouteError: `guards` is no list of async functions, or `given` no mapping of names to such; a name is
+            the path's already; or a function has a parameter that is not the path's.
     """
     if callable(guards) or not isinstance(guards, Iterable):
-        raise ConfigurationError(f"guards is a list of async functions: write [{name_of(guards)}]")
-    steps = [Step(guard, _taken(_guard(guard), f"path {path!r}: guard", names)) for guard in guards]
+        instead = f": write [{name_of(guards)}]" if callable(guards) else f", not {guards!r}"
+        raise RouteError(f"path {path!r}: guards is a list of async functions{instead}")
+    steps = []
+    for guard in guards:
+        if not _is_async(guard):
+            raise RouteError(f"path {path!r}: a guard {_not_async(guard)}")
+        steps.append(Step(guard, _taken(guard, f"path {path!r}: guard", names)))
     if given is None:
         return tuple(steps)
     if not isinstance(given, Mapping):
@@ -153,13 +157,13 @@ def check_steps(
             f"not {given!r}"
         )
     for name, function in given.items():
-        if not str(name).isidentifier():
+        if not (isinstance(name, str) and name.isidentifier()):
             raise RouteError(f"path {path!r}: given needs the name of a handler's parameter, not {name!r}")
         if name in names:
             raise RouteError(f"path {path!r}: {name!r} is a parameter of the path and of given; rename one")
         label = f"path {path!r}: given {name!r}"
         if not _is_async(function):
-            raise RouteError(f"{label} is an async function of the request: {name_of(function)} is none")
+            raise RouteError(f"{label} {_not_async(function)}")
         steps.append(Step(function, _taken(function, label, names), name))
     return tuple(steps)
 
@@ -170,13 +174,13 @@ def check_app_guard(guard: Guard) -> Step:
     Raises:
         ConfigurationError: it is no async function of the request alone.
     """
-    return Step(guard, _taken(_guard(guard), "a guard of the App is called on every path", ()))
-
-
-def _guard(guard: Guard) -> Guard:
     if not _is_async(guard):
-        raise ConfigurationError(f"a guard is an async function of the request: {name_of(guard)} is none")
-    return guard
+        raise ConfigurationError(f"a guard {_not_async(guard)}")
+    return Step(guard, _taken(guard, "a guard of the App is called on every path", ()))
+
+
+def _not_async(function: object) -> str:
+    return f"is an async function of the request (async def): {name_of(function)} is none"
 
 
 def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ...]:

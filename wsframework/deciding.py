@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import CoroutineType
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -292,13 +293,25 @@ def _read_answer(
         raise TypeError(
             f"a guard returns None, an Accept without a value, or a Response, not {type(answer).__name__}"
         )
-    if isinstance(answer, Response):
-        # A guard's way to refuse, so hardly meant for the handler; and who is refused must not get in.
-        raise TypeError(
-            f"given {step.gives!r} returned a Response; a given function refuses by raising Reject"
-        )
+    wrong = _never_given(answer)
+    if wrong is not None:
+        raise TypeError(f"given {step.gives!r} returned {wrong}")
     parameters[step.gives] = answer
     return None
+
+
+def _never_given(answer: object) -> str | None:
+    """Say what is wrong with a value that is not meant for a handler: it may be a refusal of the client."""
+    match answer:
+        case Response():
+            return "a Response; a given function refuses by raising Reject"
+        case Accept():
+            return "an Accept inside an Accept; return one with all fields"
+        case CoroutineType():
+            answer.close()  # the exception says more than a warning that it was never awaited
+            return "a coroutine; it, or a decorator around it, lacks an await"
+        case _:
+            return None
 
 
 def _as_response(answer: object) -> Response:

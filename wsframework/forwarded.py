@@ -99,11 +99,11 @@ class Proxies:
         Raises:
             ConfigurationError: an entry is nothing of the kind, or fields are named that could disagree.
         """
-        entries = [trusted] if isinstance(trusted, str) else list(trusted)
+        entries = _list_of(trusted, "trusted_proxies")
         return cls(
             networks=tuple(_network(entry) for entry in entries if entry != "unix"),
             unix="unix" in entries,
-            fields=_check_fields([fields] if isinstance(fields, str) else list(fields)),
+            fields=_check_fields(_list_of(fields, "proxy_fields")),
         )
 
     def extended(self, trusted: Iterable[str], fields: Iterable[str] | None = None) -> Proxies:
@@ -223,6 +223,12 @@ def _parse_hop(text: str) -> tuple[_AddressT, int | None] | None:
             return None
     address = parse_address(text)
     return None if address is None else (address, port or None)
+
+
+def _list_of(entries: str | Iterable[str], what: str) -> list[str]:
+    if not isinstance(entries, Iterable):
+        raise ConfigurationError(f"{what} is a list of texts, not {entries!r}")
+    return [entries] if isinstance(entries, str) else list(entries)
 
 
 def _check_fields(fields: list[str]) -> frozenset[str]:
