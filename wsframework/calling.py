@@ -142,8 +142,7 @@ def check_steps(
             the path's already; or a function has a parameter that is not the path's.
     """
     if callable(guards) or not isinstance(guards, Iterable):
-        instead = f": write [{name_of(guards)}]" if callable(guards) else f", not {guards!r}"
-        raise RouteError(f"path {path!r}: guards is a list of async functions{instead}")
+        raise RouteError(f"path {path!r}: guards is a list of async functions{_instead(guards)}")
     steps = []
     for guard in guards:
         if not _is_async(guard):
@@ -157,7 +156,7 @@ def check_steps(
             f"not {given!r}"
         )
     for name, function in given.items():
-        if not (isinstance(name, str) and name.isidentifier()):
+        if not _is_name(name):
             raise RouteError(f"path {path!r}: given needs the name of a handler's parameter, not {name!r}")
         if name in names:
             raise RouteError(f"path {path!r}: {name!r} is a parameter of the path and of given; rename one")
@@ -177,6 +176,14 @@ def check_app_guard(guard: Guard) -> Step:
     if not _is_async(guard):
         raise ConfigurationError(f"a guard {_not_async(guard)}")
     return Step(guard, _taken(guard, "a guard of the App is called on every path", ()))
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name.isidentifier()
+
+
+def _instead(guards: object) -> str:
+    return f": write [{name_of(guards)}]" if callable(guards) else f", not {guards!r}"
 
 
 def _not_async(function: object) -> str:
