@@ -7,7 +7,7 @@ goes to the end of the line when the outbox has no room for it, or when others w
 commits from the front. So the order of the calls is the order on the wire.
 
 What is in line can still be taken out of it without tearing a frame. A send leaves when it is cancelled, a
-broadcast when its room's policy says so. What leaves from the middle stays as an empty entry until it comes
+broadcast when its room's policy drops it. What leaves from the middle stays as an empty entry until it comes
 to the front, or until most of the line is empty.
 
 Broadcasts are counted, in bytes and in messages, from the moment they get in line until they leave it. Each

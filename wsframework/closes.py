@@ -1,7 +1,7 @@
 """How a connection closes: Close frames, the rules for their codes, and what a client should do about each.
 
-A client that reconnects by itself must know which of them
-invite it back; `SENT_CODES` says so for every code that this package sends.
+A client that reconnects by itself must know after which codes it should; `SENT_CODES` has this for every code
+that the server sends.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def _finite(instance: object, attribute: attrs.Attribute[Any], value: float | No
     if value is None or not math.isfinite(value):
         raise ValueError(
             f"{type(instance).__name__}.{attribute.name} must be a finite number of seconds, not {value!r}: "
-            "an unlimited wait would keep a dead connection's resources for ever"
+            "an unlimited wait would keep a dead connection's resources without end"
         )
 
 
@@ -84,7 +84,7 @@ class Limits:
             frame with a payload, but its sender almost nothing. If it is exceeded: Close 1008. Frames with
             at least 16 bytes of payload, and messages in one frame that are not empty, are not counted;
             further payload lowers the count, and so does time, by 1/64 of the limit every second. So a
-            thousand such frames a second are allowed for ever. 65,536 is the largest number of fragments that
+            thousand such frames a second are always allowed. 65,536 is the largest number of fragments that
             Autobahn uses. HTTP/2 servers, where such floods were first seen (CVE-2019-9512, -9518), allow far
             fewer.
     """

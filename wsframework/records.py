@@ -3,8 +3,8 @@
     record(logging.INFO, "connection.opened", path="/chat", remote="127.0.0.1:5123")
 
 reads `connection.opened path=/chat remote=127.0.0.1:5123` as text and one JSON object with `JsonFormatter`.
-Everything goes to the logger `wsframework` or one below it, and nothing is configured here: that is the
-program's business (`wsframework run` does it for its own process).
+Records go to the logger `wsframework` or one below it. The program configures logging; `wsframework run` does
+so for its own process.
 
 Clients choose paths, close reasons and often the text of an exception. So every field and every traceback has
 a limit, and characters that could move a terminal's cursor, hide or reorder text, or start a new line are

@@ -105,7 +105,7 @@ class Timers:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Fire timers for ever; run it in a nursery that lives as long as what is timed.
+        """Fire timers until cancelled; run it in a nursery that lives as long as what is timed.
 
         Cancellation: timers that are still pending are dropped.
         """

@@ -57,8 +57,8 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 # n spaces it takes n² steps to find out: 1.8 s for a head of 16 KiB.
 _FORBIDDEN = re.compile(rb"[\0\x0b\x0c\x7f]|\r(?!\n)")
 
-# Every open connection keeps its request, so the names that many send are one string each. Not interned: what
-# clients send would stay interned for ever (since Python 3.12).
+# Every open connection keeps its request, so common field names share one string each. They are not interned,
+# because since Python 3.12 the text that clients send would stay interned.
 _NAMES = (
     "Host Connection Upgrade Origin User-Agent Accept Accept-Encoding Accept-Language Authorization "
     "Cache-Control Cookie DNT Forwarded Pragma Priority Referer Via Sec-Fetch-Dest Sec-Fetch-Mode "

@@ -159,7 +159,7 @@ class Hub:
             reschedule(finisher)
 
     async def run(self) -> None:
-        """Wait and dispatch for ever, until cancelled; call `close` afterwards.
+        """Wait and dispatch until cancelled; call `close` afterwards.
 
         Raises:
             BaseException: a bug in the hub, or a poller that fails: an error that is not about one pollee.

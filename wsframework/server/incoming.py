@@ -313,8 +313,9 @@ class Incoming:
 
     def _hung_up(self, method: str) -> None:
         if method in _READ_ONLY_METHODS:
-            # Reported for ever, and the client can no longer be answered. The decision is still being made,
-            # so it still counts: else a flood of resets would be a way around the limit.
+            # The poller would report it again and again, and the client cannot be answered. The decision is
+            # still being made, so the connection still counts: otherwise a flood of resets would evade the
+            # limit.
             self._leave()
         else:
             self._ask(QUIET)

@@ -1,8 +1,8 @@
 """What a connection begins with where proxies announce their clients: a header of the PROXY protocol.
 
-It comes before TLS, within the time and the size that a handshake may have. Whoever connects must be a
-trusted proxy, because anyone else could claim any address. Other peers, and headers that are malformed or
-missing, are refused without an answer. That is logged at a rate: the usual reason is a setting.
+It comes before TLS, and the limits on the time and size of a handshake include it. The peer must be a trusted
+proxy, because any other peer could claim any address. Other peers, and malformed or missing headers, are
+refused without an answer. This is logged at a limited rate: the usual reason is a wrong setting.
 """
 
 from __future__ import annotations

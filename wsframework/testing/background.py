@@ -14,10 +14,9 @@ __all__ = ["open_background"]
 
 @asynccontextmanager
 async def open_background() -> AsyncIterator[trio.Nursery]:
-    """Open a nursery out of which the block's own exception comes as it is, and a task's not in a group.
+    """Open a nursery that raises the exception of its block or of a task, without a group around it.
 
-    Its tasks are cancelled when the block fails; when the block succeeds, it is the block's business that
-    they end.
+    Its tasks are cancelled when the block fails. A block that succeeds has to end them.
     """
     failure: BaseException | None = None
     try:

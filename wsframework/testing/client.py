@@ -66,13 +66,13 @@ class ClientSettings:
         subprotocols: what it offers, the best first.
         headers: more header fields.
         deadline: seconds that any one of its waits may take.
-        goodbye_seconds: how long it waits, after it has closed, for the handler to end.
+        ending_seconds: how long it waits, after it has closed, for the handler to end.
     """
 
     subprotocols: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     deadline: float = DEADLINE_SECONDS
-    goodbye_seconds: float = DEADLINE_SECONDS
+    ending_seconds: float = DEADLINE_SECONDS
 
 
 class Wire:
@@ -316,7 +316,7 @@ class Client:
         if not self._wire.closing:
             self._finish()
 
-    async def _leave(self, goodbye_seconds: float) -> None:
+    async def _leave(self, ending_seconds: float) -> None:
         """Close at the end of the test, if the connection still allows it, and wait for the handler."""
         self.gate.release()
         self._wire.closing = True
@@ -324,7 +324,7 @@ class Client:
             with trio.move_on_after(self.deadline):
                 await self._wire.close(self.websocket, 1000, "")
         if self._link.task is not None:
-            with trio.move_on_after(goodbye_seconds):
+            with trio.move_on_after(ending_seconds):
                 await self._link.finished.wait()
         if self._link.crash is not None and not self._link.crash_seen:
             raise self._link.crash
@@ -401,7 +401,7 @@ async def open_client(
             client = Client(websocket, wire, link, deadline=deadline)
             nursery.start_soon(client._run)
             yield client
-            await client._leave(settings.goodbye_seconds)
+            await client._leave(settings.ending_seconds)
             nursery.cancel_scope.cancel(reason="the test's block has ended")
     finally:
         with trio.CancelScope(shield=True):

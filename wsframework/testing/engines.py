@@ -274,7 +274,7 @@ class EngineContract:
             assert new.complete
 
     async def test_what_was_never_kept_is_not_called_complete(self) -> None:
-        """Whoever was away may have missed it."""
+        """A client that was away may have missed it."""
         async with self._room() as (room, engines, subscribers):
             position = await engines[0].publish(room, RoomMessage.of("x"), (), None, None)
             engines[0].broadcast(room, RoomMessage.of("y"), (), None)

@@ -195,10 +195,11 @@ class TornReads(StreamWrapper):
 
 
 class HalfOpen(StreamWrapper):
-    """A connection whose other end is gone without a word: no FIN, no RST, and none gets there.
+    """A connection whose other end has vanished: no FIN and no RST comes or arrives.
 
-    From `vanish` on, bytes written disappear, reads wait for ever, and closing this end tells the other
-    nothing. The stream inside stays open; close it yourself when the test is over (`connect` does).
+    From `vanish` on, bytes written disappear, reads wait without end, and the other end does not notice that
+    this one is closed. The stream inside stays open; close it yourself when the test is over (`connect`
+    does).
     """
 
     def __init__(self, stream: trio.abc.Stream) -> None:

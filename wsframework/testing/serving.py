@@ -138,7 +138,7 @@ class MemoryServer:
             subprotocols=subprotocols,
             headers=tuple(fields),
             deadline=deadline,
-            goodbye_seconds=timeouts.disconnect_grace + timeouts.close,
+            ending_seconds=timeouts.disconnect_grace + timeouts.close,
         )
         try:
             async with open_client(stream, self._host, path, settings=settings, link=link) as client:

@@ -9,8 +9,8 @@ Each side sends at most one Close frame, and the handshake is complete when both
              the peer sends                    we answer (at once)
 
 From every state but CLOSED the loss of the transport leads to LOST. CLOSED and LOST are final. After CLOSED
-"the server MUST close the underlying TCP connection immediately" (§5.5.1); that, all waiting and all time
-limits are the transport's business. This table only says which Close frame may go out and what it all meant.
+"the server MUST close the underlying TCP connection immediately" (§5.5.1). The transport does that, waits and
+applies the time limits. This table only says which Close frame may be sent, and how the connection ended.
 """
 
 from __future__ import annotations
