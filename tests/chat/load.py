@@ -359,7 +359,9 @@ def measure(load: Load, port: int, pid: int, server: subprocess.Popen[str]) -> R
 def serve(database: str, slow_bytes: int, slow_seconds: float) -> None:
     """Serve the chat; print the port, and when the slow member was closed."""
     slow = SlowPolicy(max_bytes=slow_bytes, max_seconds=slow_seconds)
-    chat = Chat(history=database, slow=slow, rate=Rate(per_second=1e6, burst=10**6))
+    chat = Chat(
+        history=database, slow=slow, rate=Rate(per_second=1e6, burst=10**6), connections_per_address=None
+    )
     app = App()
     app.install(chat)
     told = False

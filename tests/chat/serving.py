@@ -59,7 +59,8 @@ class Peer:
     async def receive(self) -> str | bytes:
         """Return the next message; fails when there will be none."""
         while not self.messages:
-            assert await self._read(), f"the connection ended: {self.closed}"
+            assert self.closed is None, f"the connection ended: {self.closed}"
+            assert await self._read(), "the connection ended"
         return self.messages.pop(0)
 
     async def read_to_end(self) -> list[str | bytes]:

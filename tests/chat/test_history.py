@@ -167,6 +167,28 @@ def test_too_much_is_told_honestly(store: HistoryStore) -> None:
     assert [message.id for message in seen] == list(range(2, 502))
 
 
+def test_a_history_is_bounded_in_bytes(clock: Clock, tmp_path: Path) -> None:
+    for path in (tmp_path / "chat.db", None):
+        store = HistoryStore(path, Retention(days=None, bytes=512 * 1024), clock=clock)
+        store.open()
+        for _ in range(20):
+            say(store, *["\U0001f98a" * 1000] * 20)
+        while store.prune():
+            pass
+        kept: list[Message] = []
+        page = store.newest("lobby", upto=400)
+        while page.more:
+            kept += page.messages
+            page = store.before("lobby", page.messages[0].id)
+        # Of 1,600 kB; and what is left is the newest, most of what fits.
+        assert 80 <= len(kept) <= 128
+        assert kept[0].id > 400 - 130
+        assert not store.after("lobby", 1, upto=400).complete
+        store.close()
+        if path is not None:
+            assert path.stat().st_size < 3 * 1024 * 1024
+
+
 def test_an_id_from_the_future_is_not_taken_for_up_to_date(store: HistoryStore) -> None:
     say(store, "one")
     assert not store.after("lobby", 2, upto=1).complete

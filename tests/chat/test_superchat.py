@@ -10,7 +10,7 @@ import trio.testing
 from tests.chat.people import Person, texts
 from tests.chat.serving import chatting, connect
 from wsframework import Limits, SlowPolicy
-from wsframework.chat import Rate
+from wsframework.chat import Rate, superchat
 
 # Hello and names
 
@@ -362,3 +362,52 @@ async def test_events_that_others_send_are_json_objects_of_known_types() -> None
         types = [(await ada.event())["type"] for _ in range(5)]
         assert types == ["entered", "typing", "messages", "renamed", "left"]
         assert json.dumps(ada.events) == "[]"
+
+
+async def test_a_client_that_does_not_say_hello_in_time_is_closed(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(superchat, "HELLO_SECONDS", 4.0)
+    async with chatting() as (server, _):
+        silent = Person(await connect(server, "/ws/chat", subprotocol="superchat"))
+        ada = await Person.come(server, "Ada")
+        start = trio.current_time()
+        for _ in range(3):
+            await trio.sleep(1)
+            assert (await silent.ask("ping"))["type"] == "pong"
+        await silent.peer.read_to_end()
+        assert silent.peer.closed is not None
+        assert (silent.peer.closed.code, silent.peer.closed.reason) == (1008, "no hello within 4 seconds")
+        assert trio.current_time() - start == pytest.approx(4, abs=0.5)
+        await trio.sleep(2)
+        assert (await ada.ask("ping"))["type"] == "pong"
+
+
+async def test_reconnecting_gets_around_no_rate() -> None:
+    rate = Rate(per_second=0.001, burst=5)
+    async with chatting(rate=rate, address_rate=Rate(per_second=0.001, burst=20)) as (server, _):
+        answered = 0
+        for _ in range(10):
+            person = Person(await connect(server, "/ws/chat", subprotocol="superchat"))
+            try:
+                while (await person.ask("ping"))["type"] == "pong":
+                    answered += 1
+                await person.leave()
+            except AssertionError:
+                assert person.peer.closed is not None
+                assert person.peer.closed.reason == "too many requests from your address"
+        assert answered == 20 - 4  # a connection counts as a request
+
+
+@pytest.mark.parametrize("subprotocol", ["superchat", "chat"])
+async def test_an_address_has_so_many_connections_and_no_more(subprotocol: str) -> None:
+    async with chatting(connections_per_address=2) as (server, _):
+        peers = [await connect(server, "/ws/chat", subprotocol=subprotocol) for _ in range(3)]
+        await peers[2].read_to_end()
+        assert peers[2].closed is not None
+        assert peers[2].closed.reason == "too many connections from your address"
+        await peers[0].close()
+        await peers[0].read_to_end()
+        again = await connect(server, "/ws/chat", subprotocol=subprotocol)
+        await again.send(json.dumps({"type": "ping", "id": 1}))
+        assert await again.receive()

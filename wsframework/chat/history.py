@@ -47,6 +47,9 @@ _PRUNE_EVERY_MESSAGES = 1000
 _PRUNE_AT_ONCE = 5000
 """Rows deleted in one transaction, so that no writer waits long for it (10,000 take about 30 ms)."""
 
+_PRUNE_BYTES = 32 * 1024
+"""At least so much is deleted of a history that is too large."""
+
 _MAX_FLOORS = 10_000
 
 _APPLICATION_ID = 0x77736368  # "wsch"
@@ -257,12 +260,18 @@ class HistoryStore:
         total = self._counts.total()
         excess = max(0, total - retention.messages)
         oldest = 0 if retention.days is None else int((self._clock() - retention.days * 86400) * 1000)
+        too_large = self._size(writer) - retention.bytes
+        if too_large > 0:
+            too_large = max(too_large, _PRUNE_BYTES)
         count = 0
         # Ids and times rise together but for a clock that was set back, which delays forgetting and no more.
-        for id, room, stored_at in writer.execute("SELECT id, room, time FROM messages ORDER BY id"):
-            if count >= excess and stored_at >= oldest:
+        rows = writer.execute("SELECT id, room, time, length(CAST(text AS BLOB)) FROM messages ORDER BY id")
+        for id, room, stored_at, size in rows:
+            if count >= excess and stored_at >= oldest and too_large <= 0:
                 break
             count += 1
+            # More than most take, so that not too many are deleted: there is another turn.
+            too_large -= size + 200
             yield id, room
         if count:
             return  # the counts are about to change
@@ -272,6 +281,13 @@ class HistoryStore:
                     "SELECT id, room FROM messages WHERE room = ? ORDER BY id LIMIT ?",
                     (room, messages - retention.messages_per_room),
                 )
+
+    def _size(self, writer: sqlite3.Connection) -> int:
+        """Return the bytes of the database that are in use."""
+        (pages,) = writer.execute("PRAGMA page_count").fetchone()
+        (free,) = writer.execute("PRAGMA freelist_count").fetchone()
+        (page_bytes,) = writer.execute("PRAGMA page_size").fetchone()
+        return int((pages - free) * page_bytes)
 
     def _merge_floors(self, writer: sqlite3.Connection) -> None:
         """Keep the floors of so many rooms; the log's own floor stands for the rest."""

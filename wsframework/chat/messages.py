@@ -26,11 +26,14 @@ class Retention:
         days: messages older than this are forgotten, or None. 30.
         messages_per_room: the newest of a room that are kept. 10,000.
         messages: the newest of all rooms together that are kept. 1,000,000: about 200 MB of common chat.
+        bytes: what the messages may take in the database, with its indexes; the oldest are forgotten. 1 GiB,
+            where a million of the longest messages would take 16. It is looked at every 1,000 messages.
     """
 
     days: float | None = attrs.field(default=30.0, validator=_positive_or_none)
     messages_per_room: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
     messages: int = attrs.field(default=1_000_000, validator=attrs.validators.ge(1))
+    bytes: int = attrs.field(default=1024**3, validator=attrs.validators.ge(64 * 1024))
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ import logging
 import trio
 
 from wsframework import Close, Connection, ConnectionClosed
-from wsframework.chat.rate import Rate, Throttle
+from wsframework.chat.rate import Visit, Visitors
 
 __all__ = ["PlainChat"]
 
@@ -26,26 +26,29 @@ class PlainChat:
     """The handler of the subprotocol `chat`, and of clients that offer none.
 
     Args:
-        rate: how fast a client may talk: every message costs a task for a second.
+        visitors: who is connected, and how fast they may talk: every message costs a task for a second.
     """
 
-    def __init__(self, rate: Rate) -> None:
-        self._rate = rate
+    def __init__(self, visitors: Visitors) -> None:
+        self._visitors = visitors
 
     async def converse(self, ws: Connection) -> None:
         """Serve one connection.
 
         Raises:
-            Close: the client flooded.
+            Close: the client flooded, or its address has too many connections.
         """
         logger.info("[SERVER] connection()")
-        throttle = Throttle(self._rate, trio.current_time())
+        with self._visitors.visit(ws.request.remote, trio.current_time()) as visit:
+            await self._talk(ws, visit)
+
+    async def _talk(self, ws: Connection, visit: Visit) -> None:
         # The handler's own nursery: its tasks outlive the connection by up to a second, and so find out that
         # it has ended. Those in `ws.nursery` would be cancelled with it.
         async with trio.open_nursery() as nursery:
             async for message in ws:
-                if throttle.take(trio.current_time()):
-                    if throttle.exhausted:
+                if visit.take(trio.current_time()):
+                    if visit.exhausted:
                         raise Close(1008, "too many messages")
                     await ws.send("Not so fast, please.")
                     continue

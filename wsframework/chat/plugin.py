@@ -19,7 +19,7 @@ from wsframework.chat.page import ChatPage
 from wsframework.chat.plain import PlainChat
 from wsframework.chat.presence import Presence
 from wsframework.chat.protocol import MAX_TEXT_CHARS, SUBPROTOCOL
-from wsframework.chat.rate import Rate
+from wsframework.chat.rate import CONNECTIONS_PER_ADDRESS, Rate, Visitors
 from wsframework.chat.superchat import Conversation, Superchat, messages_event
 
 __all__ = ["Chat"]
@@ -39,7 +39,12 @@ class Chat:
         room: the room that the page opens first.
         history: the file for the messages (SQLite); None keeps them in memory until the program ends.
         retention: how many messages are kept, and for how long.
-        rate: how many requests a client may make.
+        rate: how many requests a connection may make.
+        address_rate: how many all connections of one address may make; three times the `rate`, and five times
+            its burst, by default. A client that reconnects has a new `rate`, but the same `address_rate`.
+            Behind a proxy, have the server trust it, or all clients have the proxy's address.
+        connections_per_address: how many connections to the chat an address may have, or None. 100. An IPv6
+            network of 64 bits counts as one address, and unix sockets are not counted.
         slow: what happens to members that do not keep up with their rooms.
         rooms_per_connection: how many rooms a client may be in at once.
         reserved_names: names that no client can have, such as those given to `say`.
@@ -60,6 +65,8 @@ class Chat:
         history: str | os.PathLike[str] | None = None,
         retention: Retention | None = None,
         rate: Rate | None = None,
+        address_rate: Rate | None = None,
+        connections_per_address: int | None = CONNECTIONS_PER_ADDRESS,
         slow: SlowPolicy | None = None,
         rooms_per_connection: int = 20,
         reserved_names: Iterable[str] = (),
@@ -78,10 +85,11 @@ class Chat:
         self._journal = Journal(HistoryStore(history, retention), self._publish)
         names: Names[Conversation] = Names(reserved)
         self._presence = Presence(self.rooms)
+        visitors = Visitors(rate, address_rate or rate.for_addresses(), connections_per_address)
         self._superchat = Superchat(
-            self.rooms, self._presence, names, self._journal, rate, rooms_per_connection
+            self.rooms, self._presence, names, self._journal, rate, visitors, rooms_per_connection
         )
-        self._plain = PlainChat(rate)
+        self._plain = PlainChat(visitors)
         self._page = None if page is None else ChatPage(path, first_room)
         self._listeners: list[Listener] = []
 

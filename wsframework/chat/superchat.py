@@ -17,6 +17,7 @@ member and the answer is committed: behind it come the room's events, from the v
 from __future__ import annotations
 
 import hmac
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -36,13 +37,16 @@ from wsframework.chat.messages import Draft, HistoryError, Message, Missed, Page
 from wsframework.chat.names import NAME_CHARS, ROOM_CHARS, Names, NameTaken
 from wsframework.chat.presence import CROWD, Presence
 from wsframework.chat.protocol import Refusal, answer, event
-from wsframework.chat.rate import Rate, Throttle
+from wsframework.chat.rate import Rate, Visit, Visitors
 
 __all__ = ["Conversation", "Superchat", "messages_event"]
 
 PageT = TypeVar("PageT")
 
 _SECRET_CHARS = len(secrets.token_urlsafe(16))
+
+HELLO_SECONDS = 10.0
+"""How long a client has for its hello, from its connection on."""
 
 TAKEN_OVER = 4409
 """The close code of a connection whose name has come back on another one; clients do not reconnect."""
@@ -58,6 +62,7 @@ class Superchat:
         names: who is called what.
         journal: what was said.
         rate: how fast a client may be.
+        visitors: who is connected, and counts their requests.
         rooms_per_connection: how many rooms a client may be in.
     """
 
@@ -66,11 +71,17 @@ class Superchat:
     names: Names[Conversation]
     journal: Journal
     rate: Rate
+    visitors: Visitors
     rooms_per_connection: int
 
     async def converse(self, ws: Connection) -> None:
-        """Serve one connection. The handler of the subprotocol `superchat`."""
-        await Conversation(self, ws).run()
+        """Serve one connection. The handler of the subprotocol `superchat`.
+
+        Raises:
+            Close: as `Conversation.run`, or the client's address has too many connections.
+        """
+        with self.visitors.visit(ws.request.remote, trio.current_time()) as visit:
+            await Conversation(self, ws, visit).run()
 
 
 @attrs.frozen
@@ -83,28 +94,31 @@ class _Membership:
 class Conversation:
     """One connection's life in the chat."""
 
-    def __init__(self, chat: Superchat, ws: Connection) -> None:
+    def __init__(self, chat: Superchat, ws: Connection, visit: Visit) -> None:
         self._chat = chat
         self._ws = ws
-        self._throttle = Throttle(chat.rate, trio.current_time())
+        self._visit = visit
         self._name: str | None = None
         self._token = ""
         self._sender = ""
         self._memberships: dict[str, _Membership] = {}
         self._scope = trio.CancelScope()
         self._over = trio.Event()
+        self._greeting = trio.CancelScope()
 
     async def run(self) -> None:
         """Answer requests until the connection ends.
 
         Raises:
-            Close: the client flooded, or its name has come back on another connection.
+            Close: the client flooded, did not say hello in time, or its name has come back on another
+                connection.
 
         Cancellation:
             The rooms are left and the name is free, whatever ends it.
         """
         try:
-            with self._scope:
+            with self._scope, self._greeting:
+                self._greeting.deadline = trio.current_time() + HELLO_SECONDS
                 async for message in self._ws:
                     await self._handle(message)
         finally:
@@ -112,6 +126,8 @@ class Conversation:
                 await self._leave(room)
             self._chat.names.release(self)
             self._over.set()
+        if self._greeting.cancelled_caught:
+            raise Close(1008, f"no hello within {HELLO_SECONDS:g} seconds")
         if self._scope.cancelled_caught:
             raise Close(TAKEN_OVER, "your name has come back on another connection")
 
@@ -128,8 +144,8 @@ class Conversation:
         return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
 
     async def _handle(self, message: str | bytes) -> None:
-        wait = self._throttle.take(trio.current_time())
-        if self._throttle.exhausted:
+        wait = self._visit.take(trio.current_time())
+        if self._visit.exhausted:
             raise Close(1008, "too many requests")
         try:
             request = self._admit(message, wait)
@@ -205,6 +221,7 @@ class Conversation:
             await ghost.end()
         self._claim(request.name, request.id)
         self._name = request.name
+        self._greeting.deadline = math.inf
         self._token, self._sender = _token(request.token)
         await self._ws.send(
             answer(
