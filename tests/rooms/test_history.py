@@ -93,6 +93,27 @@ def test_a_room_that_keeps_nothing_cannot_say_that_nothing_was_missed() -> None:
     assert not kept.replay("a", kept.position(), None).complete
 
 
+def test_a_long_history_comes_in_parts_that_join_without_a_gap() -> None:
+    long = History(messages=5000)
+    kept = Histories("e", long)
+    after = kept.add("a", text(-1), long)
+    for number in range(2500):
+        kept.add("a", text(number), long)
+        kept.add("b", text(number), long)
+    numbers: list[str | bytes] = []
+    sizes: list[int] = []
+    more = True
+    while more:
+        replay = kept.replay("a", after, long)
+        assert replay.complete
+        numbers += [message.data for _, message in replay.messages]
+        sizes.append(len(replay.messages))
+        after, more = replay.position, replay.more
+    assert numbers == [str(number) for number in range(2500)]
+    assert sizes == [1000, 1000, 500]
+    assert after == kept.position()
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_what_is_called_complete_is_complete(seed: int) -> None:
     chance = random.Random(seed)

@@ -75,6 +75,20 @@ async def test_who_comes_back_gets_what_it_missed_and_then_what_is_live() -> Non
     assert first.texts == ["heard"]
 
 
+async def test_who_missed_more_than_comes_at_once_gets_all_of_it_and_then_what_is_live() -> None:
+    room = Rooms(history=History(messages=5000))["tea"]
+    transport = connect()
+    position = await room.publish("heard")
+    for number in range(2500):
+        room.broadcast(f"{number}")
+    async with room.join(transport.connection, after=position) as member:
+        assert member.missed is False
+        room.broadcast("live")
+        while transport.outbox_bytes:
+            transport.take()
+    assert transport.texts == [*map(str, range(2500)), "live"]
+
+
 @pytest.mark.parametrize("after", ["", "7", "x.1", 7, {"position": 1}, [], False])
 async def test_what_is_no_position_is_told_to_the_member_and_no_error(after: Any) -> None:
     room = Rooms(history=KEPT)["tea"]

@@ -73,14 +73,18 @@ class Replay:
 
     Attributes:
         messages: the messages and their positions, in order; empty unless `complete`.
-        position: where the room is now: the position of the newest message that was delivered here.
+        position: where the room is now: the position of the newest message that was delivered here. With
+            `more`, the position of the last one of `messages`.
         complete: whether that is all that followed. False when the history does not reach back so far, or
             the position is not of this history.
+        more: whether these are only the first ones. The room then asks for those after `position`, so that a
+            long history blocks the event loop for no longer than a short one.
     """
 
     messages: Sequence[tuple[Position, RoomMessage]]
     position: Position
     complete: bool
+    more: bool = False
 
 
 class Subscriber(Protocol):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
 from threading import Lock
 
 from wsframework.rooms.engine import History, Position, Replay, RoomMessage
@@ -22,6 +23,9 @@ __all__ = ["Histories"]
 
 _LONGEST_NUMBER = 20
 """Digits of a number that a position may have: more than 2**64 messages are not kept."""
+
+_MOST_AT_ONCE = 1000
+"""Messages of one `Replay`: the default of `History.messages`, and a millisecond's work."""
 
 
 class _Log:
@@ -35,6 +39,15 @@ class _Log:
         self.bytes = 0
         self.forgotten = forgotten
         self.seconds = seconds
+
+    def count_after(self, number: int) -> int:
+        """Return how many messages followed the one of this number. It takes time for those alone."""
+        count = 0
+        for kept, _, _ in reversed(self.entries):
+            if kept <= number:
+                break
+            count += 1
+        return count
 
 
 class Histories:
@@ -122,13 +135,18 @@ class Histories:
             known = log is not None or history is not None
             complete = known and number is not None and forgotten <= number <= self._newest
             messages: list[tuple[Position, RoomMessage]] = []
+            more = False
             if complete and log is not None and number is not None:
+                following = log.count_after(number)
+                more = following > _MOST_AT_ONCE
+                start = len(log.entries) - following
                 messages = [
-                    (f"{self._epoch}.{kept}", message) for kept, _, message in log.entries if kept > number
+                    (f"{self._epoch}.{kept}", message)
+                    for kept, _, message in islice(log.entries, start, start + _MOST_AT_ONCE)
                 ]
             if log is not None:
                 self._drop_if_empty(log)
-            return Replay(messages, position, complete)
+            return Replay(messages, messages[-1][0] if more else position, complete, more)
 
     def _number(self, position: Position) -> int | None:
         epoch, _, number = position.rpartition(".")

@@ -238,7 +238,7 @@ class Room:
         try:
             while True:
                 replay = await self.engine.history(subscription.name, after, self.history)
-                if self._seats.fits(replay):
+                if not replay.more and self._seats.fits(replay):
                     break
                 # The backlog would count the member as slow. What is published meanwhile is read next.
                 for position, message in replay.messages:
