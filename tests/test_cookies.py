@@ -185,6 +185,12 @@ def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(wrong: str) -> 
         ({"same_site": "Lax"}, 'same_site is "lax", "strict", "none" or None, not \'Lax\''),
         ({"same_site": "none", "secure": False}, 'same_site="none" needs secure=True'),
         ({"partitioned": True, "secure": False}, "partitioned needs secure=True"),
+        ({"path": "/" * 1025}, "browsers ignore a path of more than 1024 bytes"),
+        ({"domain": "a" * 1025}, "browsers ignore a domain of more than 1024 bytes"),
+        ({"name": "__Http-session", "secure": False}, "its prefix needs secure=True"),
+        ({"name": "__http-session", "http_only": False}, "its prefix needs http_only=True"),
+        ({"name": "__Host-Http-session", "http_only": False}, "its prefix needs http_only=True"),
+        ({"name": "__Host-Http-session", "path": "/club"}, 'its prefix needs path="/" and no domain'),
         ({"name": "__Secure-session", "secure": False}, "its prefix needs secure=True"),
         ({"name": "__Host-session", "secure": False}, "its prefix needs secure=True"),
         ({"name": "__Host-session", "path": "/club"}, 'its prefix needs path="/" and no domain'),
@@ -200,6 +206,9 @@ def test_what_browsers_would_ignore_or_misread_is_refused(attributes: dict[str, 
 
 def test_the_largest_cookie_and_those_with_prefixes_are_set() -> None:
     assert field("a", "x" * 4095)
+    assert field(path="/" * 1024)
+    assert field("__Http-session", path="/club")
+    assert field("__Host-session", http_only=False)
     assert field("__Host-session").startswith("__Host-session=x; Path=/; Secure")
     assert "Domain=a-1.example" in field("__Secure-session", domain="a-1.example", path="/club")
 

@@ -97,9 +97,9 @@ def test_a_rejection_with_headers_in_the_place_of_the_body_is_refused_at_once() 
         Reject(401, headers)
 
 
-@pytest.mark.parametrize("status", [101, 200, 299, 600, 0])
-def test_a_rejection_needs_a_status_that_refuses(status: int) -> None:
-    with pytest.raises(ValueError, match=f"from 300 to 599, not {status}"):
+@pytest.mark.parametrize("status", [101, 200, 299, 600, 0, 401.0, 401.5, "401", True, None])
+def test_a_rejection_needs_a_status_that_refuses(status: Any) -> None:
+    with pytest.raises(ValueError, match=f"from 300 to 599, not {status!r}"):
         Reject(status)
 
 

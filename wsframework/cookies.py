@@ -24,6 +24,10 @@ none (strict), or with all ("none")."""
 _MOST_CHARS = 4096
 """Of name and value together; browsers ignore a cookie with more (draft-ietf-httpbis-rfc6265bis)."""
 
+_MOST_ATTRIBUTE_CHARS = (
+    1024  # a longer Path or Domain is ignored, and the cookie has another one (the same draft)
+)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_YEAR = 1601  # browsers pass over an earlier date: the cookie stays for the session (RFC 6265 §5.1.1)
 
@@ -85,7 +89,7 @@ def set_cookie_field(
     Args:
         name: a token: letters, digits and ``!#$%&'*+-.^_`|~``. A browser accepts `__Secure-…` only with
             `secure`, and `__Host-…` only with `secure`, `path="/"` and no `domain`, so that no other host can
-            have set it.
+            have set it. `__Http-…` and `__Host-Http-…` need `http_only` besides.
         value: visible ASCII without `"`, `,`, `;` and `\\`. Encode anything else, with `urllib.parse.quote`
             for example.
         max_age: seconds for which the browser keeps it; 0 deletes it. With neither `max_age` nor `expires` it
@@ -128,7 +132,10 @@ def set_cookie_field(
     if not _PATH.fullmatch(path):
         raise _wrong(name, f'{path!r} is no path: it begins with "/" and is ASCII without ";"')
     parts.append(f"Path={path}")
-    _check_security(name, path, domain, secure, same_site, partitioned)
+    for what, attribute in (("domain", domain), ("path", path)):
+        if attribute is not None and len(attribute) > _MOST_ATTRIBUTE_CHARS:
+            raise _wrong(name, f"browsers ignore a {what} of more than {_MOST_ATTRIBUTE_CHARS} bytes")
+    _check_security(name, path, domain, secure, http_only, same_site, partitioned)
     if secure:
         parts.append("Secure")
     if http_only:
@@ -172,6 +179,7 @@ def _check_security(
     path: str,
     domain: str | None,
     secure: bool,
+    http_only: bool,
     same_site: SameSite | None,
     partitioned: bool,
 ) -> None:
@@ -179,15 +187,18 @@ def _check_security(
     if same_site not in ("lax", "strict", "none", None):
         raise _wrong(name, f'same_site is "lax", "strict", "none" or None, not {same_site!r}')
     # Browsers compare the prefixes without regard to case (draft-ietf-httpbis-rfc6265bis).
-    of_this_host = name.lower().startswith("__host-")
+    prefix = name.lower()
+    of_this_host, of_no_script = prefix.startswith("__host-"), prefix.startswith(("__http-", "__host-http-"))
     needs_secure = {
-        "its prefix": of_this_host or name.lower().startswith("__secure-"),
+        "its prefix": of_this_host or of_no_script or prefix.startswith("__secure-"),
         'same_site="none"': same_site == "none",
         "partitioned": partitioned,
     }
     for what, needed in needs_secure.items():
         if needed and not secure:
             raise _wrong(name, f"{what} needs secure=True")
+    if of_no_script and not http_only:
+        raise _wrong(name, "its prefix needs http_only=True")
     if of_this_host and (path != "/" or domain is not None):
         raise _wrong(name, 'its prefix needs path="/" and no domain')
 

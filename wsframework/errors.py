@@ -27,7 +27,7 @@ import trio_websocket
 
 from wsframework.closes import MAX_REASON_BYTES, Closed, CloseFrame, check_close
 from wsframework.headers import HeaderFields, Headers
-from wsframework.tokens import is_token
+from wsframework.tokens import is_status, is_token
 
 __all__ = [
     "WSFrameworkError",
@@ -166,8 +166,8 @@ class Reject(WSFrameworkError):
         *,
         close: int | None = None,
     ) -> None:
-        if not 300 <= status <= 599:
-            raise ValueError(f"Reject needs an HTTP status from 300 to 599, not {status}")
+        if not is_status(status, lowest=300):
+            raise ValueError(f"Reject needs an HTTP status from 300 to 599, not {status!r}")
         if not isinstance(body, str | bytes):
             raise TypeError(
                 f"a body is str or bytes, not {type(body).__name__}: Reject(status, body, headers)"
