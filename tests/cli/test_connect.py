@@ -178,8 +178,23 @@ def test_a_server_that_does_not_answer_a_close_frame_is_left_in_time() -> None:
 
     with raw_server(talk) as server:
         started = time.monotonic()
-        assert connect(f"ws://{server}/", "--wait", "0", "--timeout", "0.3")[0] == 0
+        assert connect(f"ws://{server}/", "--wait", "0", "--timeout", "0.3") == (
+            1,
+            "",
+            "error: The server did not answer our Close frame (RFC 6455 §5.5.1).\n",
+        )
         assert time.monotonic() - started < 10
+
+
+def test_pings_between_both_close_frames_are_no_error() -> None:
+    def talk(connection: socket.socket) -> None:
+        upgrade(connection)
+        read_frame(connection)
+        connection.sendall(b"\x89\x01x" * 10 + b"\x81\x02hi" + b"\x88\x02\x03\xe8")
+        drain(connection)
+
+    with raw_server(talk) as server:
+        assert connect(f"ws://{server}/", "--wait", "0") == (0, "", "")
 
 
 # No connection: the sentences are those of a trace

@@ -13,7 +13,7 @@ from wsframework.cli.keyboard import Keyboard, has_editing, lines_of_pipe, uncha
 from wsframework.cli.options import Header, Insecure, Origin, Subprotocol, Timeout, Url, opening_of
 from wsframework.cli.output import INTERRUPTED, complain
 from wsframework.cli.screen import make_screen
-from wsframework.diagnostics.connecting.opening import connected
+from wsframework.diagnostics.connecting.opening import Overheard, connected
 from wsframework.diagnostics.connecting.talk import Ended, Talk
 from wsframework.diagnostics.problems import Unreachable
 
@@ -31,7 +31,8 @@ def connect(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="From a pipe: after its last line, close when no message has come for this long.",
+            help="From a pipe: after its last line, close when no message has come for this long, and at the "
+            "latest after this and --timeout together.",
             min=0,
         ),
     ] = 2.0,
@@ -46,18 +47,19 @@ def connect(
     At a terminal, type to send; /help lists the commands. From a pipe, every line is sent as a message, and
     replies are printed unchanged: echo hi | wsframework connect ws://127.0.0.1:8000/chat
 
-    Exit code: 0 after a normal end, 1 when there is no connection, 3 when the server closed it with a code
-    other than 1000, or without a Close frame.
+    Exit code: 0 after a normal end, 1 when there is no connection, or the server breaks a rule or sends
+    without end, 3 when the server closed it with a code other than 1000, or without a Close frame.
     """
     opening = opening_of(url, subprotocol, header, origin, timeout=timeout, insecure=insecure)
     typed = sys.stdin.isatty()
     keyboard = Keyboard() if has_editing() and not as_json else None
     screen = make_screen(as_json=as_json, keyboard=keyboard)
 
-    async def talk(ws: WebSocketConnection) -> Ended:
+    async def talk(ws: WebSocketConnection, stream: Overheard) -> Ended:
         screen.opened(opening.target.url, ws.subprotocol)
         lines = lines_of_pipe(sys.stdin.fileno()) if keyboard is None else keyboard.lines()
-        return await Talk(ws, screen, lines, commands=typed, wait_seconds=wait, timeout_seconds=timeout).run()
+        talk = Talk(ws, stream, screen, lines, commands=typed, wait_seconds=wait, timeout_seconds=timeout)
+        return await talk.run()
 
     try:
         with unchanged_terminal():

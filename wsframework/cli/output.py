@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import sys
 from typing import NoReturn
 
@@ -10,7 +12,7 @@ from rich.text import Text
 
 from wsframework.records import escape_json
 
-__all__ = ["INTERRUPTED", "complain", "fail", "make_console"]
+__all__ = ["INTERRUPTED", "complain", "fail", "make_console", "print_json"]
 
 INTERRUPTED = 130
 """The exit code after SIGINT: 128 and the signal's number, as shells report it."""
@@ -36,3 +38,15 @@ def complain(sentence: str) -> None:
     """Print an error as one line on stderr."""
     line = Text.assemble(("error: ", "bold red"), escape_json(sentence))
     make_console(stderr=True).print(line, soft_wrap=True)
+
+
+def print_json(value: object, *, indent: int | None = None) -> None:
+    """Print JSON on stdout at once, with every character escaped that acts on a terminal or shows nothing.
+
+    Args:
+        value: what `json.dumps` takes.
+        indent: spaces for each level; None prints one line.
+    """
+    utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    text = json.dumps(value, ensure_ascii=not utf8, indent=indent)
+    print("\n".join(map(escape_json, text.split("\n"))), flush=True)

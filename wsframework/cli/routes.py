@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from wsframework.cli.importing import Target, load_app, shorten
-from wsframework.cli.output import make_console
+from wsframework.cli.output import make_console, print_json
 from wsframework.routing import Route
 
 __all__ = ["routes"]
@@ -56,7 +55,7 @@ def routes(
     """
     rows = [_row(route) for route in load_app(target).routes]
     if as_json:
-        print(json.dumps([attrs.asdict(row) for row in rows], ensure_ascii=False, indent=2))
+        print_json([attrs.asdict(row) for row in rows], indent=2)
     else:
         _print_table(rows)
 

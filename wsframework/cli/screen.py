@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import json
 import shutil
 import sys
 from datetime import datetime
@@ -13,7 +12,7 @@ from datetime import datetime
 from rich.text import Text
 
 from wsframework.cli.keyboard import CLEAR_LINE, PROMPT, Keyboard
-from wsframework.cli.output import make_console
+from wsframework.cli.output import make_console, print_json
 from wsframework.diagnostics.close_codes import describe_close
 from wsframework.diagnostics.connecting.talk import Screen
 from wsframework.records import escape_json
@@ -134,4 +133,4 @@ class _JsonScreen:
 
     def _print(self, event: str, **fields: object) -> None:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        print(json.dumps({"time": time, "event": event, **fields}, ensure_ascii=False), flush=True)
+        print_json({"time": time, "event": event, **fields})

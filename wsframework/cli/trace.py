@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import trio
 import typer
 
 from wsframework.cli.options import Header, Insecure, Origin, Subprotocol, Timeout, Url, opening_of
-from wsframework.cli.output import INTERRUPTED, complain, make_console
+from wsframework.cli.output import INTERRUPTED, complain, make_console, print_json
 from wsframework.cli.story import lay_out
 from wsframework.diagnostics.steps import Step, as_json
 from wsframework.diagnostics.tracing.steps import Diagnosis
@@ -44,7 +43,8 @@ def trace(
     Shows name resolution, TCP, TLS, the opening handshake, every frame, the closing handshake and the end of
     TCP, each with its time, what the kernel reports, and what is wrong. Needs no privileges.
 
-    Exit code: 0 when nothing is wrong, 1 when there is no connection or the server breaks a rule.
+    Exit code: 0 when nothing is wrong, 1 when there is no connection, or the server breaks a rule or sends
+    more than 10,000 frames.
     """
     plan = Plan(
         opening=opening_of(url, subprotocol, header, origin, timeout=timeout, insecure=insecure),
@@ -60,7 +60,7 @@ def trace(
     except KeyboardInterrupt:
         code = INTERRUPTED
     if as_json_list:
-        print(json.dumps([as_json(step) for step in steps], ensure_ascii=False, indent=2), flush=True)
+        print_json([as_json(step) for step in steps], indent=2)
     for step in steps:
         if isinstance(step, Diagnosis) and step.fatal:
             complain(step.sentence)

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 import attrs
 
+from wsframework.closes import CloseCode
 from wsframework.wire import judge_response
 
 __all__ = [
     "Problem",
     "Unreachable",
     "bad_tls",
+    "broken",
+    "endless",
     "judge_opening",
     "not_http",
     "refused",
@@ -22,6 +25,15 @@ __all__ = [
     "unknown_host",
 ]
 
+_PROBLEMS = 8
+"""How many problems of one answer are told."""
+
+_SENTENCE_CHARACTERS = 500
+
+
+def _bounded(sentence: str) -> str:
+    return _shorten(sentence, _SENTENCE_CHARACTERS)
+
 
 @attrs.frozen
 class Problem:
@@ -29,12 +41,12 @@ class Problem:
 
     Attributes:
         name: for programs, such as "accept.wrong".
-        sentence: one plain sentence for people.
+        sentence: one plain sentence for people, of bounded length: servers choose parts of some.
         severity: "error" for a broken rule, "warning" for what is allowed but should not be.
     """
 
     name: str
-    sentence: str
+    sentence: str = attrs.field(converter=_bounded)
     severity: str = "error"
 
 
@@ -96,7 +108,33 @@ def silent(what: str, seconds: float) -> Problem:
     return Problem("timeout", f"The server sent no {what} within {seconds:g} s.")
 
 
+# Frames
+
+
+def broken(code: int, reason: str) -> Problem:
+    """Return the problem of frames that a decoder refuses.
+
+    Args:
+        code: the close code that it fails the connection with.
+        reason: what is wrong.
+    """
+    if code in (CloseCode.MESSAGE_TOO_BIG, CloseCode.POLICY_VIOLATION):
+        return Problem("message.too_big", f"This command cannot take what the server sent: {reason}.")
+    if code == CloseCode.INVALID_PAYLOAD and "UTF-8" in reason:
+        return Problem("message.utf8", f"The server sent {reason} (RFC 6455 §8.1).")
+    if code == CloseCode.INVALID_PAYLOAD:
+        return Problem(
+            "message.deflate", f"The server's frames break permessage-deflate: {reason} (RFC 7692 §7.2)."
+        )
+    return Problem("frame.wrong", f"The server's frames break the protocol: {reason} (RFC 6455 §5).")
+
+
 # The answer to the opening handshake
+
+
+def endless(size: int) -> Problem:
+    """Return the problem of an answer whose head is too long; `size` bytes of it have come."""
+    return Problem("http.endless", f"The answer's head has no end within {size:,} bytes (RFC 9112 §2.1).")
 
 
 def unanswered(data: bytes, *, reset: bool) -> Problem:
@@ -142,11 +180,10 @@ def judge_opening(
         body: what followed the head; its first line is quoted.
     """
     if status == 101:
-        return [
-            Problem(_name(sentence), sentence)
-            for sentence in judge_response(status, headers, key, offered_subprotocols, offered_extensions)
-        ]
-    fields = {name.lower(): value for name, value in headers}
+        found = judge_response(status, headers, key, offered_subprotocols, offered_extensions)
+        # A thousand extensions are as wrong as one.
+        return [Problem(_name(sentence), sentence) for sentence in [*dict.fromkeys(found)][:_PROBLEMS]]
+    fields = {name.lower(): _shorten(value) for name, value in headers}
     said = next((line.strip() for line in body.splitlines() if line.strip()), "")
     # The first line of an HTML page explains nothing.
     quote = f" It says: {_shorten(said)!r}." if said and not said.startswith("<") else ""
@@ -208,5 +245,5 @@ def _explain(status: int, fields: dict[str, str]) -> str:
             return f"The server answered {status} instead of 101, so no WebSocket was opened"
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:99]}…"
+def _shorten(text: str, limit: int = 100) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from wsframework.diagnostics.problems import Unreachable, not_http
+from wsframework.diagnostics.problems import Unreachable, endless, not_http
 
 __all__ = ["MAX_HEAD_BYTES", "Response", "read_body", "read_response"]
 
@@ -16,6 +16,7 @@ MAX_HEAD_BYTES = 64 * 1024
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: [^\r\n]*)?\r?$")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _BODY_BYTES = 4096
+_LENGTH = re.compile(r"[0-9]{1,9}")
 
 
 @attrs.frozen
@@ -49,7 +50,7 @@ def read_response(data: bytes) -> Response | None:
     end = _HEAD_END.search(data)
     if end is None:
         if len(data) > MAX_HEAD_BYTES:
-            raise Unreachable(not_http(data))
+            raise Unreachable(endless(len(data)))
         return None
     lines = tuple(line.rstrip("\r") for line in data[: end.start()].decode("latin-1").split("\n"))
     found = _STATUS_LINE.match(first)
@@ -75,9 +76,10 @@ def read_body(response: Response, data: bytes) -> tuple[str, bool]:
         size, newline, chunk = data.partition(b"\r\n")
         length = int(size.partition(b";")[0], 16) if re.match(rb"[0-9a-fA-F]{1,8}\b", size) else 0
         body, complete = chunk[:length], bool(newline) and len(chunk) >= length
+        complete = complete or len(data) >= 2 * _BODY_BYTES  # a size that does not end
     else:
-        length = (
-            int(fields["content-length"]) if fields.get("content-length", "").isdecimal() else _BODY_BYTES
-        )
+        # A length of more digits is as good as none: no more than the beginning is read.
+        said = fields.get("content-length", "")
+        length = int(said) if _LENGTH.fullmatch(said) else _BODY_BYTES
         body, complete = data[:length], len(data) >= length
     return body[:_BODY_BYTES].decode(errors="replace"), complete or len(body) >= _BODY_BYTES

@@ -11,6 +11,7 @@ The first task that ends cancels the others, and then `run` sends the Close fram
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -19,7 +20,9 @@ import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from wsframework.closes import CloseFrame, check_close
+from wsframework.closes import CloseCode, CloseFrame, check_close
+from wsframework.diagnostics.connecting.opening import Overheard
+from wsframework.diagnostics.problems import Problem, Unreachable
 
 __all__ = ["Ended", "Screen", "Talk"]
 
@@ -83,16 +86,19 @@ class Talk:
 
     Args:
         ws: the connection.
+        stream: its bytes.
         screen: shows it.
         lines: the lines that are typed.
         commands: whether lines that begin with a slash are commands.
         wait_seconds: after the last line, close when no message has come for so long.
-        timeout_seconds: how long to wait for the server's answer to our Close frame.
+        timeout_seconds: how long to wait for the server's answer to our Close frame; and how long messages
+            may go on to come after the last line, beside `wait_seconds`.
     """
 
     def __init__(
         self,
         ws: WebSocketConnection,
+        stream: Overheard,
         screen: Screen,
         lines: AsyncIterator[str],
         *,
@@ -101,6 +107,7 @@ class Talk:
         timeout_seconds: float,
     ) -> None:
         self._ws = ws
+        self._stream = stream
         self._screen = screen
         self._lines = lines
         self._commands = commands
@@ -109,10 +116,15 @@ class Talk:
         self._quiet = trio.CancelScope()
         self._close: CloseFrame | None = None
         self._interrupted = False
+        self._endless = False
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> Ended:
         """Talk until the connection is closed; show and return how it ended.
+
+        Raises:
+            Unreachable: the server broke the protocol, did not stop sending messages after the last line, or
+                did not answer our Close frame.
 
         Cancellation: the connection is left open.
         """
@@ -127,8 +139,30 @@ class Talk:
         reason = self._ws.closed
         code = 1006 if reason is None else int(reason.code)
         words = "" if reason is None else reason.reason or ""
+        problem = self._stream.failure
+        if problem is not None:
+            by, code, words = "client", int(CloseCode.ABNORMAL_CLOSURE), ""
         self._screen.closed(by, code, words)
+        if problem is None and not self._interrupted:
+            problem = self._judge_end(by, code)
+        if problem is not None:
+            raise Unreachable(problem)
         return Ended(by, code, words, self._interrupted)
+
+    def _judge_end(self, by: str, code: int) -> Problem | None:
+        if self._endless:
+            seconds = self._wait_seconds + self._timeout_seconds
+            return Problem(
+                "messages.endless",
+                f"The server still sent messages {seconds:g} s after the last line. Use a longer --timeout, "
+                "or keep the input open.",
+            )
+        if by == "client" and code == CloseCode.ABNORMAL_CLOSURE:
+            return Problem(
+                "close.unanswered",
+                "The server did not answer our Close frame (RFC 6455 §5.5.1).",
+            )
+        return None
 
     def _stop(self, frame: CloseFrame | None) -> None:
         assert self._nursery is not None
@@ -136,8 +170,14 @@ class Talk:
         self._nursery.cancel_scope.cancel(reason="the conversation is over")
 
     async def _part(self, frame: CloseFrame) -> None:
-        with trio.move_on_after(self._timeout_seconds):
-            await self._ws.aclose(frame.code, frame.reason or None)
+        # Not `aclose` of trio-websocket: it fails when a ping comes before the server's Close frame.
+        with (
+            trio.move_on_after(self._timeout_seconds),
+            contextlib.suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            await self._stream.close(frame)
+            while True:
+                await self._ws.get_message()
 
     async def _listen(self) -> None:
         try:
@@ -157,8 +197,9 @@ class Talk:
         if not self._commands:
             # Lines from a pipe have ended, and their answers may still come.
             self._stay()
-            with self._quiet:
+            with trio.move_on_after(self._wait_seconds + self._timeout_seconds) as talkative, self._quiet:
                 await trio.sleep_forever()
+            self._endless = talkative.cancelled_caught
         self._stop(CloseFrame(1000))
 
     def _stay(self) -> None:

@@ -71,7 +71,8 @@ class Channel:
         if self.tls is None:
             await self._send_raw(data)
             return
-        self.tls.write(data)
+        with contextlib.suppress(ssl.SSLError):  # TLS has ended; the next `receive` returns how
+            self.tls.write(data)
         await self._flush()
 
     async def receive(self) -> bytes | Ending:
@@ -132,17 +133,19 @@ class Channel:
                 rest = rest[self.socket.send(rest) :]
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.socket)
-            except ConnectionError:
+            except OSError:
                 # The kernel reports the error once, to `send` or to `recv`.
                 self._reset = True
 
     async def _receive_raw(self) -> bytes | Ending:
         while True:
+            # A server that always has bytes for us must not keep our deadlines from being noticed.
+            await trio.lowlevel.checkpoint()
             try:
                 data = self.socket.recv(_READ_BYTES)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self.socket)
-            except ConnectionError:
+            except OSError:  # ETIMEDOUT and EHOSTUNREACH too, which are no ConnectionError
                 self._reset = True
                 return Ending.RESET
             else:

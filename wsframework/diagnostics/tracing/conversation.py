@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from wsframework.closes import CloseCode, CloseFrame
-from wsframework.diagnostics.problems import Problem
+from wsframework.diagnostics.problems import Problem, broken
 from wsframework.diagnostics.reaching import Clock, Tell
 from wsframework.diagnostics.target import MAX_MESSAGE_BYTES
 from wsframework.diagnostics.tracing.channel import Channel, Ending
@@ -44,6 +44,9 @@ from wsframework.wire import (
 
 __all__ = ["Conversation", "Script"]
 
+_MAX_FRAMES = 10_000
+"""Frames that a trace takes from a server: some 15 MB of steps, and more lines than anybody reads."""
+
 
 @attrs.frozen
 class Script:
@@ -52,7 +55,7 @@ class Script:
     Attributes:
         messages: texts to send, at once and in this order.
         wait_seconds: how long to listen then.
-        timeout_seconds: how long to wait for the answer to our Close frame.
+        timeout_seconds: how long the messages may take, and the answer to our Close frame.
     """
 
     messages: tuple[str, ...]
@@ -90,6 +93,9 @@ class Conversation:
         self._judge = FrameJudge(compression=codecs is not None)
         self._closing = ClosingHandshake()
         self._failed = False
+        self._stuck = False
+        self._frames = 0
+        self._diagnosed: set[str] = set()
         self._begun: list[Frame] = []
         self._finished: deque[list[Frame]] = deque()
 
@@ -101,27 +107,17 @@ class Conversation:
             rest: the bytes that followed the 101.
         """
         ending: Ending | None = None
-        with trio.move_on_after(script.timeout_seconds) as sending:
+        with trio.move_on_after(script.timeout_seconds):
             for message in script.messages:
                 await self._send_message(message)
-        if sending.cancelled_caught:
-            # A part of a frame may have been sent, so nothing can follow it.
-            self._failed = True
-            self._diagnose(
-                Problem(
-                    "tcp.stuck",
-                    f"The server did not read for {script.timeout_seconds:g} s (RFC 9293 §3.8.6).",
-                )
-            )
-        if rest:
             await self._take(rest)
         with trio.move_on_after(script.wait_seconds):
             ending = await self._listen()
         if ending is None and not self._over:
-            await self._close(CloseFrame(CloseCode.NORMAL_CLOSURE))
             with trio.move_on_after(script.timeout_seconds) as waiting:
+                await self._close(CloseFrame(CloseCode.NORMAL_CLOSURE))
                 ending = await self._listen()
-            if waiting.cancelled_caught:
+            if waiting.cancelled_caught and not self._stuck:
                 self._diagnose(
                     Problem(
                         "close.unanswered",
@@ -129,6 +125,13 @@ class Conversation:
                         "(RFC 6455 §5.5.1).",
                     )
                 )
+        if self._stuck:
+            self._diagnose(
+                Problem(
+                    "tcp.stuck",
+                    "The server stopped reading, so a frame could not be sent to its end (RFC 9293 §3.8.6).",
+                )
+            )
         self._sum_up(ending)
         return ending
 
@@ -155,6 +158,10 @@ class Conversation:
         events = self._decoder.feed(data)
         problems = 0
         for frame in self._splitter.feed(data):
+            self._frames += 1
+            if self._frames > _MAX_FRAMES:
+                await self._stop_reading()
+                return
             problems += self._show(frame)
             if frame.opcode < Opcode.CLOSE:
                 self._begun.append(frame)
@@ -164,11 +171,23 @@ class Conversation:
         for event in events:
             await self._act(event, problems)
 
+    async def _stop_reading(self) -> None:
+        self._diagnose(
+            Problem(
+                "frames.too_many",
+                f"The server sent more than {_MAX_FRAMES:,} frames; a trace takes no more.",
+            )
+        )
+        await self._close(CloseFrame(CloseCode.POLICY_VIOLATION, "too many frames for a trace"))
+        self._failed = True
+
     def _show(self, frame: Frame) -> int:
         self._tell(self._step("received", frame))
         problems = self._judge.judge(frame)
         for problem in problems:
-            self._diagnose(problem)
+            if problem.name not in self._diagnosed:  # once: a server may repeat it ten thousand times
+                self._diagnosed.add(problem.name)
+                self._diagnose(problem)
         return len(problems)
 
     async def _act(self, event: Event, problems: int) -> None:
@@ -186,7 +205,7 @@ class Conversation:
                 if incomplete is not None:
                     problems += self._show(incomplete)
                 if not problems:
-                    self._diagnose(_explain(code, reason))
+                    self._diagnose(broken(code, reason))
                 await self._close(CloseFrame(code, reason))
                 self._failed = True
 
@@ -233,7 +252,12 @@ class Conversation:
         # Reported first: on loopback the answer may come before `send` returns.
         (frame,) = FrameSplitter().feed(data)
         self._tell(self._step("sent", frame))
-        await self._channel.send(data)
+        try:
+            await self._channel.send(data)
+        except trio.Cancelled:
+            # A part of the frame may have been sent, so nothing can follow it.
+            self._failed = self._stuck = True
+            raise
 
     # The end
 
@@ -310,18 +334,3 @@ class Conversation:
             close_code=frame.close_code,
             close_reason=frame.close_reason,
         )
-
-
-def _explain(code: int, reason: str) -> Problem:
-    """Describe what the decoder has found in payloads; `FrameJudge` looks at the headers."""
-    if code == CloseCode.MESSAGE_TOO_BIG:
-        return Problem(
-            "message.too_big", f"The server sent {reason}; this command accepts no more.", "warning"
-        )
-    if code == CloseCode.INVALID_PAYLOAD and "UTF-8" in reason:
-        return Problem("message.utf8", f"The server sent {reason} (RFC 6455 §8.1).")
-    if code == CloseCode.INVALID_PAYLOAD:
-        return Problem(
-            "message.deflate", f"The server's frames break permessage-deflate: {reason} (RFC 7692 §7.2)."
-        )
-    return Problem("frame.wrong", f"The server's frames break the protocol: {reason} (RFC 6455 §5).")

@@ -11,6 +11,7 @@ segment can reach a later connection (RFC 9293 §3.6).
 
 from __future__ import annotations
 
+import socket as stdlib_socket
 from collections.abc import Callable
 
 import trio
@@ -43,8 +44,7 @@ class Parting:
         self._channel = channel
         self._socket = channel.socket
         # Read now: a socket that was reset no longer has its addresses.
-        self._local = self._socket.getsockname()[:2]
-        self._remote = self._socket.getpeername()[:2]
+        self._local, self._remote = _addresses(channel.socket)
         self._clock = clock
         self._tell = tell
         self._diagnose = diagnose
@@ -78,7 +78,7 @@ class Parting:
         if ending is Ending.FIN:
             self._received_fin()
         if ending is not Ending.RESET:
-            await self._send_fin()
+            await self._send_fin(patience_seconds)
         if ending is None or ending is Ending.CLOSE_NOTIFY:
             ending = await self._wait_for_end(ending, patience_seconds)
             if ending is Ending.FIN:
@@ -113,9 +113,10 @@ class Parting:
         )
         self._first = self._first or "server"
 
-    async def _send_fin(self) -> None:
-        if await self._channel.close_tls():
-            self._tell(TLSClosed(at=self._clock.now(), direction="sent"))
+    async def _send_fin(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):  # a server that does not read takes no close_notify either
+            if await self._channel.close_tls():
+                self._tell(TLSClosed(at=self._clock.now(), direction="sent"))
         at, first = self._clock.now(), self._first is None
         self._first = self._first or "client"
         states = await watch_states(self._socket, self._channel.shut_down, _SETTLE_SECONDS)
@@ -151,3 +152,12 @@ class Parting:
                 kernel=read_kernel(self._socket),
             )
         )
+
+
+def _addresses(socket: stdlib_socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Return a connected socket's own address and its peer's, without what IPv6 adds to them."""
+    local = socket.getsockname()[:2]
+    try:
+        return local, socket.getpeername()[:2]
+    except OSError:  # the server has reset the connection already
+        return local, local
