@@ -71,7 +71,7 @@ INSIDE_FUNCTIONS = {
     ("wsframework.cli", "wsframework.cli.output"),
     ("wsframework.cli", "wsframework.cli.program"),
     # There is no such module on Windows.
-    ("wsframework.chat.history", "fcntl"),
+    ("wsframework.chat.database", "fcntl"),
     ("wsframework.cli.keyboard", "termios"),
 }
 """Imports (from, of) that may stand inside a function, and why."""

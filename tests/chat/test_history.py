@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,22 +7,10 @@ from typing import Any
 
 import pytest
 
-from wsframework import ConfigurationError
+from tests.chat.stores import Clock, pass_days, say, texts
 from wsframework.chat import history
 from wsframework.chat.history import PAGE_MESSAGES, HistoryStore
 from wsframework.chat.messages import Draft, HistoryError, Message, Retention
-
-DAY = 86400.0
-
-
-class Clock:
-    """Seconds since 1970, set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -44,14 +29,6 @@ def store(path: Path | None, clock: Clock) -> Iterator[HistoryStore]:
     store.open()
     yield store
     store.close()
-
-
-def say(store: HistoryStore, *texts: str, room: str = "lobby", name: str = "Ada") -> list[Message]:
-    return [message for message, _ in store.append([Draft(room, name, text) for text in texts])]
-
-
-def texts(messages: tuple[Message, ...]) -> list[str]:
-    return [message.text for message in messages]
 
 
 # Writing
@@ -204,11 +181,11 @@ def forget_all(store: HistoryStore) -> None:
 
 def test_messages_that_are_too_old_are_forgotten(store: HistoryStore, clock: Clock) -> None:
     say(store, "old")
-    clock.now += 20 * DAY
+    pass_days(store, clock, 20)
     say(store, "newer")
     forget_all(store)
     assert texts(store.newest("lobby", upto=9).messages) == ["old", "newer"]
-    clock.now += 11 * DAY
+    pass_days(store, clock, 11)
     forget_all(store)
     assert texts(store.newest("lobby", upto=9).messages) == ["newer"]
 
@@ -241,7 +218,7 @@ def test_nothing_is_forgotten_by_age_without_an_age(path: Path | None, clock: Cl
     store = HistoryStore(path, Retention(days=None), clock=clock)
     store.open()
     say(store, "old")
-    clock.now += 10_000 * DAY
+    pass_days(store, clock, 1_000)
     forget_all(store)
     assert texts(store.newest("lobby", upto=9).messages) == ["old"]
     store.close()
@@ -251,7 +228,7 @@ def test_who_missed_something_that_is_forgotten_is_told_and_others_are_not(
     store: HistoryStore, clock: Clock
 ) -> None:
     say(store, "one", "two", "three")
-    clock.now += 31 * DAY
+    pass_days(store, clock, 31)
     say(store, "four")
     forget_all(store)
     assert [store.after("lobby", id, upto=4).complete for id in (0, 1, 2, 3, 4)] == [False] * 3 + [True] * 2
@@ -266,7 +243,7 @@ def test_the_floors_of_many_rooms_become_one(
     monkeypatch.setattr(history, "_MAX_FLOORS", 3)
     for number in range(1, 9):
         say(store, "x", room=f"room{number}")
-    clock.now += 31 * DAY
+    pass_days(store, clock, 31)
     forget_all(store)
     # The floors of the last three rooms are known by room; of the others, that they are at most 5.
     assert not store.after("room8", 7, upto=8).complete
@@ -280,7 +257,7 @@ def test_forgetting_goes_in_steps_and_says_when_it_is_done(
 ) -> None:
     monkeypatch.setattr(history, "_PRUNE_AT_ONCE", 4)
     say(store, *"abcdefghij")
-    clock.now += 31 * DAY
+    pass_days(store, clock, 31)
     assert [store.prune() for _ in range(4)] == [True, True, True, False]
     assert store.newest("lobby", upto=99).messages == ()
 
@@ -297,7 +274,7 @@ def test_forgetting_is_due_after_a_thousand_messages(store: HistoryStore) -> Non
 
 def test_ids_are_never_given_twice(store: HistoryStore, clock: Clock) -> None:
     say(store, "one", "two")
-    clock.now += 31 * DAY
+    pass_days(store, clock, 31)
     forget_all(store)
     assert say(store, "three")[0].id == 3
 
@@ -308,147 +285,7 @@ def test_a_retention_that_keeps_nothing_is_refused(mistake: dict[str, Any]) -> N
         Retention(**mistake)
 
 
-# The file
-
-
-def test_everything_is_there_again_when_the_file_is_opened_again(tmp_path: Path, clock: Clock) -> None:
-    store = HistoryStore(tmp_path / "chat.db", clock=clock)
-    store.open()
-    said = say(store, "one", "two")
-    store.close()
-    again = HistoryStore(tmp_path / "chat.db", Retention(messages=1), clock=clock)
-    again.open()
-    assert again.log == store.log
-    assert again.last_id == 2
-    assert again.newest("lobby", upto=9).messages == (said[1],)  # opening forgets what is too much
-    assert not again.after("lobby", 0, upto=2).complete
-    again.close()
-
-
-def test_last_id_outlives_the_messages(tmp_path: Path, clock: Clock) -> None:
-    store = HistoryStore(tmp_path / "chat.db", clock=clock)
-    store.open()
-    say(store, "one", "two")
-    store.close()
-    clock.now += 31 * DAY
-    store.open()
-    assert (store.last_id, store.newest("lobby", upto=9).messages) == (2, ())
-    store.close()
-
-
-def test_a_new_database_is_a_new_log(tmp_path: Path) -> None:
-    logs = set()
-    for name in ("a.db", "b.db"):
-        store = HistoryStore(tmp_path / name)
-        store.open()
-        logs.add(store.log)
-        store.close()
-    assert len(logs) == 2
-
-
-def test_a_history_in_use_by_another_server_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    store = HistoryStore(path)
-    store.open()
-    with pytest.raises(ConfigurationError, match="in use by another server"):
-        HistoryStore(path).open()
-    store.close()
-    HistoryStore(path).open()
-
-
-def test_a_history_whose_server_was_killed_is_free_and_whole(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    program = (
-        "import os, signal, sys\n"
-        "from wsframework.chat.history import HistoryStore\n"
-        "from wsframework.chat.messages import Draft\n"
-        "store = HistoryStore(sys.argv[1])\n"
-        "store.open()\n"
-        "store.append([Draft('lobby', 'Ada', 'last words')])\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", program, str(path)], timeout=30).returncode == -9
-    store = HistoryStore(path)
-    store.open()
-    assert texts(store.newest("lobby", upto=1).messages) == ["last words"]
-    store.close()
-
-
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("buy milk\n" * 200)
-    with pytest.raises(ConfigurationError, match=r"cannot open the chat history .*not a database"):
-        HistoryStore(path).open()
-    assert path.read_text() == "buy milk\n" * 200
-
-
-def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "other.db"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE messages (id INTEGER)")
-    connection.commit()
-    connection.close()
-    before = path.read_bytes()
-    with pytest.raises(ConfigurationError, match="a database of another program"):
-        HistoryStore(path).open()
-    assert path.read_bytes() == before
-
-
-def test_a_history_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    store = HistoryStore(path)
-    store.open()
-    store.close()
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 3")
-    connection.close()
-    with pytest.raises(ConfigurationError, match="a chat history of version 3"):
-        store.open()
-
-
-def test_a_history_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    connection = sqlite3.connect(path)
-    connection.executescript(
-        """
-        CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, room TEXT NOT NULL, name TEXT NOT NULL,
-                               text TEXT NOT NULL, time INTEGER NOT NULL, key TEXT);
-        CREATE INDEX messages_of_room ON messages (room, id);
-        CREATE UNIQUE INDEX keys_of_room ON messages (room, key) WHERE key IS NOT NULL;
-        CREATE TABLE floors (room TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE log (id TEXT NOT NULL, floor INTEGER NOT NULL);
-        INSERT INTO log VALUES ('k3Jz0', 0);
-        INSERT INTO messages (room, name, text, time, key) VALUES ('lobby', 'Ada', 'old', 1, 'k1');
-        PRAGMA application_id = 0x77736368;
-        PRAGMA user_version = 1;
-        """
-    )
-    connection.close()
-    for _ in range(2):
-        store = HistoryStore(path, Retention(days=None))
-        store.open()
-        assert (store.log, store.newest("lobby", upto=9).messages[0].text) == ("k3Jz0", "old")
-        ((message, _),) = store.append([Draft("lobby", "Bob", "new", key="k1", sender="bob")])
-        assert (message.id, message.text) == (2, "new")
-        store.close()
-
-
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot open the chat history"):
-        HistoryStore(tmp_path / "nowhere" / "chat.db").open()
-
-
-def test_commits_wait_for_the_disk_and_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
-    store = HistoryStore(tmp_path / "chat.db")
-    store.open()
-    assert store._writer is not None
-    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    say(store, "before")
-    with store._writing():
-        # The test itself holds the writer's lock and an open transaction.
-        assert texts(store.newest("lobby", upto=9).messages) == ["before"]
-    store.close()
+# Life
 
 
 def test_a_closed_history_says_so(store: HistoryStore) -> None:

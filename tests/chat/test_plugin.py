@@ -175,7 +175,9 @@ async def test_an_error_of_the_server_comes_out_of_the_chats_lifespan_as_it_is(t
     app.install(Chat(history=tmp_path / "chat.db"))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ListenError):
         await app.serve("127.0.0.1", taken.getsockname()[1])
-    Chat(history=tmp_path / "chat.db")._journal._store.open()  # it was closed properly
+    store = Chat(history=tmp_path / "chat.db")._journal._store
+    store.open()  # it was closed properly
+    store.close()
 
 
 async def test_messages_said_while_the_server_drains_are_still_stored(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@
     app.run(port=3000)
 
 It is made with nothing but wsframework's public names. Bottom-up: `skeletons`, `names`, `rate`, `protocol`,
-`house`, `presence`, `history`, `journal`; then the two conversations, `plain` and `superchat`; beside them
-`page`; at the top `plugin`. The protocol is in docs/chat.md.
+`house`, `presence`, `database`, `history`, `journal`; then the two conversations, `plain` and `superchat`;
+beside them `page`; at the top `plugin`. The protocol is in docs/chat.md.
 """
 
 from wsframework.chat.messages import HistoryError, Message, Retention

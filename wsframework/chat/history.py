@@ -21,20 +21,22 @@ Without a path the same tables are kept in memory and end with the process.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
-import secrets
 import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from wsframework import ConfigurationError
+from wsframework.chat.database import Database, transaction
 from wsframework.chat.messages import Draft, HistoryError, Message, Missed, Page, Retention
 
 __all__ = ["MISSED_MESSAGES", "PAGE_MESSAGES", "HistoryStore"]
+
+logger = logging.getLogger("wsframework.chat")
 
 PAGE_MESSAGES = 50
 MISSED_MESSAGES = 500
@@ -52,31 +54,14 @@ _PRUNE_BYTES = 32 * 1024
 
 _MAX_FLOORS = 10_000
 
-_APPLICATION_ID = 0x77736368  # "wsch"
-_VERSION = 2
+_JUMP_DAYS = 7
+"""A clock that has gone on by more since it was last looked at has jumped, or no server ran: the time between
+does not count for the age of messages. While the history is open, it is looked at every hour."""
 
-_SCHEMA = """
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    room TEXT NOT NULL,
-    name TEXT NOT NULL,
-    text TEXT NOT NULL,
-    time INTEGER NOT NULL,
-    key TEXT,
-    sender TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX messages_of_room ON messages (room, id);
-CREATE UNIQUE INDEX keys_of_senders ON messages (room, sender, key) WHERE key IS NOT NULL;
-CREATE TABLE floors (room TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE log (id TEXT NOT NULL, floor INTEGER NOT NULL);
-"""
+_BACK_SECONDS = 60
+"""A clock that has gone back by more is told of."""
 
-
-_FROM_VERSION_1 = """
-ALTER TABLE messages ADD COLUMN sender TEXT NOT NULL DEFAULT '';
-DROP INDEX keys_of_room;
-CREATE UNIQUE INDEX keys_of_senders ON messages (room, sender, key) WHERE key IS NOT NULL;
-"""
+_DAY_MS = 86400 * 1000
 
 
 class HistoryStore:
@@ -110,6 +95,7 @@ class HistoryStore:
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._since_prune = 0
+        self._wall = self._age = 0
         self._counts: Counter[str] = Counter()
         """How many messages each room has."""
 
@@ -121,70 +107,35 @@ class HistoryStore:
         Raises:
             ConfigurationError: the file cannot be opened, is no chat history, or is in use by another server.
         """
-        where = "in memory" if self.path is None else str(self.path)
         with ExitStack() as resources:
-            try:
-                if self.path is not None:
-                    resources.enter_context(_only_one(self.path))
-                self._writer = self._connect(resources)
-                self.log = self._prepare(self._writer)
-                _set_up(self._writer)
-                if self.path is None:
-                    # A database in memory belongs to its connection, so both are the same and share the lock.
-                    self._reader, self._read_lock = self._writer, self._write_lock
-                else:
-                    self._reader = self._connect(resources)
-                    _set_up(self._reader)
-                self._counts.update(
-                    dict(self._writer.execute("SELECT room, count(*) FROM messages GROUP BY room"))
+            database = Database(self.path, int(self._clock() * 1000), resources)
+            self._writer, self._reader, self.log = database.writer, database.reader, database.log
+            if self.path is None:
+                # A database in memory belongs to its connection, so both share the lock.
+                self._read_lock = self._write_lock
+            resources.callback(self._forget_connections)
+            with self._reading() as reader:
+                self._counts = Counter(
+                    dict(reader.execute("SELECT room, count(*) FROM messages GROUP BY room"))
                 )
-                (self.last_id,) = self._writer.execute(
+                (self.last_id,) = reader.execute(
                     "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
                 ).fetchone()
-            except (sqlite3.Error, OSError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                raise ConfigurationError(f"cannot open the chat history {where}: {reason}") from error
+                self._wall, self._age = reader.execute("SELECT wall, age FROM log").fetchone()
+            while self.prune():
+                pass
             self._resources = resources.pop_all()
-        while self.prune():
-            pass
 
     def close(self) -> None:
         """Close the database. Idempotent."""
-        with self._write_lock:
-            self._writer = self._reader = None
+        with ExitStack() as locks:
+            locks.enter_context(self._write_lock)
+            if self._read_lock is not self._write_lock:
+                locks.enter_context(self._read_lock)
             self._resources.close()
 
-    def _connect(self, resources: ExitStack) -> sqlite3.Connection:
-        # No isolation level: transactions begin and end where it is written. Any thread: the locks see to it.
-        connection = sqlite3.connect(
-            self.path or ":memory:", timeout=5.0, isolation_level=None, check_same_thread=False
-        )
-        resources.enter_context(closing(connection))
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> str:
-        with _transaction(connection):
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if application == 0 and version == 0 and tables == 0:
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO log VALUES (?, 0)", (secrets.token_urlsafe(9),))
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-            elif application != _APPLICATION_ID:
-                raise ConfigurationError(f"{self.path} is a database of another program, not a chat history")
-            elif version == 1:
-                for statement in _FROM_VERSION_1.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise ConfigurationError(
-                    f"{self.path} is a chat history of version {version}, and this program knows {_VERSION}"
-                )
-            (log,) = connection.execute("SELECT id FROM log").fetchone()
-            return str(log)
+    def _forget_connections(self) -> None:
+        self._writer = self._reader = None
 
     # Writing
 
@@ -198,14 +149,15 @@ class HistoryStore:
         Raises:
             HistoryError: nothing was stored.
         """
-        now = int(self._clock() * 1000)
         stored = []
         with self._writing() as writer:
+            now = self._tick(writer)
             for draft in drafts:
                 cursor = writer.execute(
-                    "INSERT INTO messages (room, name, text, time, key, sender) VALUES (?, ?, ?, ?, ?, ?) "
+                    "INSERT INTO messages (room, name, text, time, key, sender, age) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (room, sender, key) WHERE key IS NOT NULL DO NOTHING",
-                    (draft.room, draft.name, draft.text, now, draft.key, draft.sender),
+                    (draft.room, draft.name, draft.text, now, draft.key, draft.sender, self._age),
                 )
                 if cursor.rowcount:
                     assert cursor.lastrowid is not None
@@ -225,6 +177,27 @@ class HistoryStore:
         self._since_prune += len(fresh)
         return stored
 
+    def _tick(self, writer: sqlite3.Connection) -> int:
+        """Look at the clock; return its milliseconds since 1970.
+
+        Messages are not forgotten by their times, which a wrong clock may have given them, but by their
+        *age*: a clock of the history's own, which goes on with the other one and not when that jumps.
+        """
+        now = int(self._clock() * 1000)
+        gone_on = now - self._wall
+        if -_BACK_SECONDS * 1000 <= gone_on <= _JUMP_DAYS * _DAY_MS:
+            self._age += max(0, gone_on)
+        else:
+            logger.warning(
+                "the clock is %.1f days %s where the chat history saw it last; no message is forgotten for "
+                "that, because the time between does not count for Retention.days",
+                abs(gone_on) / _DAY_MS,
+                "ahead of" if gone_on > 0 else "behind",
+            )
+        self._wall = now
+        writer.execute("UPDATE log SET wall = ?, age = ?", (self._wall, self._age))
+        return now
+
     @property
     def prune_is_due(self) -> bool:
         """Whether so much was written since the last `prune` that there may be something to forget."""
@@ -240,6 +213,7 @@ class HistoryStore:
             HistoryError: nothing was forgotten.
         """
         with self._writing() as writer:
+            self._tick(writer)
             doomed = list(itertools.islice(self._doomed(writer), _PRUNE_AT_ONCE))
             if doomed:
                 writer.executemany(
@@ -259,15 +233,14 @@ class HistoryStore:
         retention = self.retention
         total = self._counts.total()
         excess = max(0, total - retention.messages)
-        oldest = 0 if retention.days is None else int((self._clock() - retention.days * 86400) * 1000)
+        oldest = 0 if retention.days is None else self._age - int(retention.days * _DAY_MS)
         too_large = self._size(writer) - retention.bytes
         if too_large > 0:
             too_large = max(too_large, _PRUNE_BYTES)
         count = 0
-        # Ids and times rise together but for a clock that was set back, which delays forgetting and no more.
-        rows = writer.execute("SELECT id, room, time, length(CAST(text AS BLOB)) FROM messages ORDER BY id")
-        for id, room, stored_at, size in rows:
-            if count >= excess and stored_at >= oldest and too_large <= 0:
+        rows = writer.execute("SELECT id, room, age, length(CAST(text AS BLOB)) FROM messages ORDER BY id")
+        for id, room, age, size in rows:
+            if count >= excess and age >= oldest and too_large <= 0:
                 break
             count += 1
             # More than most take, so that not too many are deleted: there is another turn.
@@ -373,46 +346,7 @@ class HistoryStore:
             if self._writer is None:
                 raise HistoryError("the chat history is not open")
             try:
-                with _transaction(self._writer):
+                with transaction(self._writer):
                     yield self._writer
             except sqlite3.Error as error:
                 raise HistoryError(f"the chat history cannot be written: {error}") from error
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    """Choose how a connection writes; only once it is known that the database is ours."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # After some errors (a full disk) SQLite has rolled back by itself.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold the history for this process: two servers on one log would hide each other's messages.
-
-    The lock is on a file beside it, because closing any descriptor of the database's own file would drop
-    SQLite's locks (https://sqlite.org/howtocorrupt.html §2.2). It ends with the process, however that ends.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.with_name(f"{path.name}-lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(f"the chat history {path} is in use by another server") from None
-        yield

@@ -23,7 +23,8 @@ class Retention:
     """How much is kept.
 
     Attributes:
-        days: messages older than this are forgotten, or None. 30.
+        days: messages older than this are forgotten, or None. 30. Time by which the clock jumped, or in
+            which no server ran for more than a week, does not count.
         messages_per_room: the newest of a room that are kept. 10,000.
         messages: the newest of all rooms together that are kept. 1,000,000: about 200 MB of common chat.
         bytes: what the messages may take in the database, with its indexes; the oldest are forgotten. 1 GiB,
