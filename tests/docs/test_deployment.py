@@ -156,14 +156,14 @@ async def serve_on_unix_socket(nursery: trio.Nursery, folder: Folder, name: str)
 @exercises(
     "deployment.md",
     "tcp.cfg",
-    "wsframework run chat:app --port 8443 --ssl-cert haproxy.pem --proxy-protocol --trusted-proxy 127.0.0.1",
+    "wsframework run chat:app --port 8443 --ssl-cert haproxy.pem --allow-host chat.example --proxy-protocol "
+    "--trusted-proxy 127.0.0.1",
 )
 async def test_haproxy_announces_clients_and_leaves_tls_alone(tmp_path: Path, authority: trustme.CA) -> None:
     (tmp_path / "chat.py").write_text(CHAT)
     command = next(line for line in commands(PAGE) if "--proxy-protocol" in line)
     command = command.replace("8443", "0")
-    more = ("--allow-host", "chat.example")
-    with running("-m", *shlex.split(command), *more, cwd=tmp_path) as program:
+    with running("-m", *shlex.split(command), cwd=tmp_path) as program:
         port, inner = free_port(), program.url.rpartition(":")[2].rstrip("/")
         text = FILES["tcp.cfg"].replace("bind :443", f"bind 127.0.0.1:{port}")
         text = text.replace("127.0.0.1:8443", f"127.0.0.1:{inner}")
@@ -192,15 +192,17 @@ async def test_caddy_passes_on_what_matters(follow: Follow, tmp_path: Path, nurs
         await check_what_arrives(port, None)
 
 
-@exercises("deployment.md", "wsframework run chat:app --trusted-proxy 10.0.0.0/8 --trusted-proxy 192.0.2.7")
+@exercises(
+    "deployment.md",
+    "wsframework run chat:app --host '' --trusted-proxy 10.0.0.0/8 --trusted-proxy 192.0.2.7",
+)
 async def test_proxies_are_trusted_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text(CHAT)
     command = next(line for line in commands(PAGE) if "--trusted-proxy" in line).replace(
         "192.0.2.7", "127.0.0.1"
     )
-    more = ("--port", "0", "--allow-host", "chat.example")
-    with running("-m", *shlex.split(command), *more, cwd=tmp_path) as program:
-        port = int(program.url.rpartition(":")[2])
+    with running("-m", *shlex.split(command), "--port", "0", cwd=tmp_path) as program:
+        port = int(program.url.rpartition(":")[2].rstrip("/"))
         async with connect_through(port, None, {"X-Forwarded-For": "203.0.113.9, 10.0.0.7"}, "/ws/chat"):
             pass
         program.wait_for("remote=203.0.113.9 ", stderr=True)
