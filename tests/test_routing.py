@@ -99,6 +99,7 @@ def test_a_path_that_fits_gives_converted_parameters(
         ("/users/{id:int}", "/users/" + "9" * 5000),  # more digits than int() takes
         ("/at/{x:float}", "/at/1e5"),
         ("/at/{x:float}", "/at/nan"),
+        ("/at/{x:float}", "/at/-" + "9" * 400),  # minus infinity for float()
         ("/at/{x:float}", "/at/.5"),
         ("/jobs/{job:uuid}", "/jobs/" + UUID.replace("-", "")),
         ("/files/{name:path}", "/files/"),

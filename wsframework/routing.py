@@ -11,6 +11,7 @@ leaves the choice to the server; the client's order is its preference, §4.1).
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,10 +43,17 @@ class _Converter:
     rank: int  # narrow converters are tried before wide ones
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("there is no float as large as this")
+    return number
+
+
 _CONVERTERS: Mapping[str, _Converter] = {
     "uuid": _Converter(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", uuid.UUID, 1),
     "int": _Converter(r"-?[0-9]++", int, 2),
-    "float": _Converter(r"-?[0-9]++(?:\.[0-9]++)?", float, 3),
+    "float": _Converter(r"-?[0-9]++(?:\.[0-9]++)?", _finite, 3),
     "str": _Converter(r"[^/]++", str, 4),
     "path": _Converter(r".++", str, 5),
 }
@@ -172,7 +180,7 @@ class Template:
                 for converter, text in zip(self.converters, taken, strict=True)
             )
         except ValueError:
-            # Escapes that are no UTF-8, or more digits than int() takes.
+            # Escapes that are no UTF-8, or more digits than int() takes or a float has.
             return None
 
 
