@@ -104,9 +104,12 @@ def text_frame(value: dict[str, Any]) -> bytes:
     return bytes([0x81, 0xFE]) + len(payload).to_bytes(2) + bytes(4) + payload
 
 
-def open_client(port: int, name: str, receive_buffer: int | None = None) -> tuple[socket.socket, bytes]:
+def open_client(
+    port: int, name: str, receive_buffer: int | None = None, source: str = "127.0.0.1"
+) -> tuple[socket.socket, bytes]:
     """Connect, say hello and join the lobby; return the socket and what came behind the answers."""
     client = socket.socket()
+    client.bind((source, 0))
     if receive_buffer is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     client.settimeout(_PATIENCE_SECONDS)

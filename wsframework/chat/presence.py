@@ -17,7 +17,7 @@ __all__ = ["CROWD", "Presence"]
 CROWD = 100
 """People in a room. In one with more, changes are not told one by one."""
 
-_MOST_TOLD = 500
+_MOST_TOLD = 250
 """So many people are told a new name, in all rooms together: with 20 rooms it would be 2,000."""
 
 _CROWD_SECONDS = 2.0
