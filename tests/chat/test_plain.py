@@ -8,7 +8,7 @@ import trio.testing
 
 from tests.chat.serving import connect, serving
 from wsframework import App
-from wsframework.chat import Chat, Rate
+from wsframework.chat import Chat, Rate, plain
 
 
 def chat_app(rate: Rate | None = None) -> App:
@@ -101,3 +101,14 @@ async def test_what_people_say_cannot_break_out_of_its_log_line(
         await peer.send(said)
         await peer.receive()
     assert f"[SERVER] Received: {logged}" in caplog.messages
+
+
+class Large(bytes):
+    """A message that is too large to look at as a whole."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("9 ms for a megabyte")
+
+
+def test_the_log_looks_at_the_start_of_a_message_only() -> None:
+    assert plain._shown(Large(b"\xff" * 2**20)) == "b'" + "\\xff" * 49 + "\\x…"

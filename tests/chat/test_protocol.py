@@ -152,7 +152,21 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
 )
-MEMBERS = ["type", "id", "version", "name", "token", "room", "after", "log", "text", "key", "before", "on"]
+MEMBERS = [
+    "type",
+    "id",
+    "version",
+    "name",
+    "token",
+    "room",
+    "after",
+    "log",
+    "text",
+    "key",
+    "before",
+    "on",
+    "cursor",
+]
 TYPES = ["hello", "name", "join", "leave", "say", "history", "typing", "rooms", "ping"]
 
 

@@ -11,7 +11,7 @@ from tests.cli.process import running
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
 from tests.docs.snippets import DOCS
-from wsframework.chat import history, house, names, presence, protocol, superchat
+from wsframework.chat import history, house, names, presence, protocol, rate, superchat
 from wsframework.testing import Client, serve
 
 PAGE = "chat.md"
@@ -105,6 +105,8 @@ def test_the_numbers_of_the_page_are_those_of_the_program() -> None:
     assert f"{history.PAGE_MESSAGES} messages and {history.PAGE_CHARS // 1024} Ki characters" in TEXT
     assert f"{house.PAGE_ROOMS} rooms or {house.PAGE_PEOPLE} people" in TEXT
     assert f"more than {presence.CROWD} people" in TEXT
+    assert f"within {superchat.HELLO_SECONDS:g} seconds" in TEXT
+    assert f"Only {rate.CONNECTIONS_PER_ADDRESS} connections from one address" in TEXT
     assert f"[… {history.PAGE_MESSAGES} of them …]" in TEXT
     assert f"## superchat, version {protocol.VERSION}\n" in TEXT
     assert f"closed with {superchat.TAKEN_OVER}" in TEXT

@@ -66,6 +66,7 @@ async def _ask(ws: Connection) -> None:
 
 def _shown(message: str | bytes) -> str:
     """Return what a log line can hold of a message: what it says must not look like another line."""
-    text = message if isinstance(message, str) else repr(message)
+    start = message[: _LOGGED_CHARS + 1]  # a message may be a megabyte
+    text = start if isinstance(start, str) else repr(start)
     cut = text if len(text) <= _LOGGED_CHARS else f"{text[:_LOGGED_CHARS]}…"
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in cut)
