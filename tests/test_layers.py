@@ -68,6 +68,7 @@ ALLOWED_EFFECTS = {
 
 INSIDE_FUNCTIONS = {
     # The extra `cli` may not be installed, and then the command says so in one line.
+    ("wsframework.cli", "wsframework.cli.importing"),
     ("wsframework.cli", "wsframework.cli.output"),
     ("wsframework.cli", "wsframework.cli.program"),
     # There is no such module on Windows.

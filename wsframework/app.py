@@ -27,6 +27,7 @@ from wsframework.calling import (
     check_app_guard,
     check_context_manager,
     check_handler,
+    check_path,
     check_steps,
 )
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
@@ -148,7 +149,7 @@ class App:
             RouteError: the path, a subprotocol, `compression` or the parameters of a function do not fit, or
                 the path is taken.
         """
-        template = Template.parse(path)
+        template = Template.parse(check_path(path, "websocket"))
         keys = check_subprotocols(subprotocols)
         own = compression != "app"
         if own and not (compression is None or isinstance(compression, Deflate)):
@@ -197,7 +198,7 @@ class App:
             RouteError: the path or the parameters of a function do not fit, or the path is taken.
             ConfigurationError: an entry of `origins` is not an origin.
         """
-        template = Template.parse(path)
+        template = Template.parse(check_path(path, "http"))
         names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
         if "GET" in names and "HEAD" not in names:
             names.append("HEAD")

@@ -27,6 +27,7 @@ __all__ = [
     "check_app_guard",
     "check_context_manager",
     "check_handler",
+    "check_path",
     "check_steps",
     "function_of",
     "name_of",
@@ -79,6 +80,25 @@ def _is_async(target: object) -> bool:
     return callable(target) and (
         inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(function_of(target))
     )
+
+
+def check_path(path: object, decorator: str) -> str:
+    """Return a route's path when it is a text.
+
+    Args:
+        path: what the decorator was called with.
+        decorator: its name, for messages.
+
+    Raises:
+        RouteError: it is something else, such as the handler of a decorator without parentheses.
+    """
+    if isinstance(path, str):
+        return path
+    if callable(path):
+        raise RouteError(
+            f'@app.{decorator} has no path: write @app.{decorator}("/path") above {name_of(path)}'
+        )
+    raise RouteError(f"the path of @app.{decorator} is a text such as '/chat', not {path!r}")
 
 
 def check_handler(

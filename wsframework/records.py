@@ -25,6 +25,7 @@ from typing import Any
 
 __all__ = [
     "JsonFormatter",
+    "bounded_lines",
     "describe",
     "details_of",
     "escape",

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.conftest import Write
 from wsframework import App, ImportStringError
-from wsframework.cli.importing import load_app, shorten
+from wsframework.cli.importing import load_app, own_traceback, shorten
 
 APP = "from wsframework import App\napp = App()\n"
 
@@ -157,3 +157,82 @@ def test_a_module_without_a_file_is_named_by_its_name() -> None:
 def test_paths_below_the_working_directory_are_shortened(tmp_path: Path) -> None:
     assert shorten(str(tmp_path / "web" / "chat.py")) == str(Path("web/chat.py"))
     assert shorten("/elsewhere/chat.py") == "/elsewhere/chat.py"
+
+
+def traceback_for(target: str) -> str:
+    with pytest.raises(ImportStringError) as caught:
+        load_app(target)
+    assert caught.value.__cause__ is not None
+    return own_traceback(caught.value.__cause__)
+
+
+def test_a_traceback_has_the_users_frames_and_its_causes(write: Write) -> None:
+    write(
+        "wrapped.py",
+        "import json\ntry:\n    json.loads('{')\nexcept ValueError as e:\n    raise KeyError(1) from e\n",
+    )
+    text = traceback_for("wrapped:app")
+    assert text.count("  File ") == 2
+    assert "line 3, in <module>" in text
+    assert "The above exception was the direct cause" in text
+    assert text.endswith("KeyError: 1")
+
+
+def test_a_syntax_error_has_its_line_and_no_frames(write: Write, tmp_path: Path) -> None:
+    write("halved.py", "def f(:\n")
+    text = traceback_for("halved:app")
+    assert text.count("  File ") == 1
+    assert f'  File "{tmp_path}/halved.py", line 1\n    def f(:' in text
+
+
+def test_a_circular_import_has_both_lines(write: Write, tmp_path: Path) -> None:
+    write("circle.py", "from round import b\na = 1\n")
+    write("round.py", "from circle import a\nb = 1\n")
+    text = traceback_for("circle:app")
+    assert text.count("  File ") == 2
+    assert "circular import" in text
+
+
+def test_a_group_keeps_the_frames_of_each(write: Write) -> None:
+    write(
+        "many.py",
+        "import json\ntry:\n    json.loads('{')\nexcept ValueError as e:\n  raise ExceptionGroup('1', [e])\n",
+    )
+    text = traceback_for("many:app")
+    assert "decoder.py" not in text
+    assert text.count("line 3, in <module>") == 2  # the member's, and the context's
+
+
+def test_a_traceback_has_no_control_characters(write: Write) -> None:
+    write("loud.py", "raise ValueError('\\x1b[2J\\u202e')\n")
+    assert r"ValueError: \x1b[2J\u202e" in traceback_for("loud:app")
+
+
+def test_an_app_in_code_of_installed_packages_keeps_their_frames() -> None:
+    error = None
+    try:
+        pytest.fail("here")
+    except BaseException as failed:
+        error = failed.with_traceback(failed.__traceback__.tb_next if failed.__traceback__ else None)
+    assert error is not None
+    assert "_pytest" in own_traceback(error)
+
+
+@pytest.mark.parametrize("error", ["GeneratorExit", "__import__('asyncio').CancelledError", "BaseException"])
+def test_any_exception_at_import_is_one_line(write: Write, error: str) -> None:
+    write("leaving.py", f"raise {error}\n")
+    assert message_for("leaving:app").startswith("leaving.py:1: ")
+
+
+def test_an_attribute_that_raises_is_told_with_its_line(write: Write) -> None:
+    write("lazy.py", "def __getattr__(name):\n    return {}[name]\n")
+    assert message_for("lazy:app") == "lazy.py:2: KeyError: 'app'"
+
+
+@pytest.mark.parametrize("decorator", ["websocket", "http"])
+def test_a_decorator_without_its_path_says_so(write: Write, decorator: str) -> None:
+    write("bare_decorator.py", APP + f"@app.{decorator}\nasync def talk(ws): ...\n")
+    assert message_for("bare_decorator:app") == (
+        f"bare_decorator.py:3: wsframework.errors.RouteError: @app.{decorator} has no path: "
+        f'write @app.{decorator}("/path") above talk'
+    )

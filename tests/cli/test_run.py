@@ -247,21 +247,21 @@ def test_a_wrong_address_is_one_line_and_exit_code_2(
     assert err.count("\n") == 1
 
 
-def test_a_module_that_fails_is_one_line_and_exit_code_2(write: Write, command: Command) -> None:
-    write("broken.py", "from wsframework import App\napp = App()\n\nboom()\n")
-    assert command("run", "broken:app") == (
-        2,
-        "",
-        "error: broken.py:4: NameError: name 'boom' is not defined\n",
-    )
-
-
-def test_an_error_while_serving_keeps_its_traceback(write: Write, tmp_path: Path) -> None:
-    write("dies.py", ECHO + "@app.lifespan\nasync def die():\n    raise OSError('no database')\n    yield\n")
-    with serving("dies:app", cwd=tmp_path) as server:
-        assert server.wait() == 1
-    assert "Traceback (most recent call last):" in server.errors
-    assert "OSError: no database" in server.errors[-1]
+def test_a_module_that_fails_is_a_line_and_the_users_frames_and_exit_code_2(
+    write: Write, command: Command, tmp_path: Path
+) -> None:
+    write("settings.py", "import os\ndef load(name):\n    return os.environ[name]\n")
+    write("broken.py", "import settings\n\napp = settings.load('NO_SUCH_DATABASE')\n")
+    code, out, err = command("run", "broken:app")
+    assert (code, out) == (2, "")
+    first, *rest = err.splitlines()
+    assert first == "error: settings.py:3: KeyError: 'NO_SUCH_DATABASE'"
+    assert rest[0] == "Traceback (most recent call last):"
+    assert [line for line in rest if line.startswith("  File ")] == [
+        f'  File "{tmp_path}/broken.py", line 3, in <module>',
+        f'  File "{tmp_path}/settings.py", line 3, in load',
+    ]
+    assert rest[-1] == "KeyError: 'NO_SUCH_DATABASE'"
 
 
 def status(url: str, host: str, *, upgrade: bool) -> int:

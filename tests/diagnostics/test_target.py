@@ -45,6 +45,9 @@ def test_an_address_is_known_as_one(host: str) -> None:
         ("ws://a/#top", "no fragment"),
         ("ws://a:99999/", "is not a URL"),
         ("ws://[::1/", "is not a URL"),
+        ("ws://a:0/", "no server listens on port 0"),
+        ("ws://a/\udcff", "is not UTF-8"),
+        ("ws://a/?\udcff", "is not UTF-8"),
     ],
 )
 def test_what_is_no_websocket_url_gets_one_line_and_exit_code_2(
@@ -98,3 +101,9 @@ def test_what_may_not_be_sent_is_refused_before_anything_is(
         code, out, err = command(name, "ws://127.0.0.1:1/", option, value)
         assert (code, out) == (2, "")
         assert err.count("\n") == 1
+
+
+def test_a_message_that_is_not_utf8_is_refused_before_anything_is(command: Command) -> None:
+    code, out, err = command("trace", "ws://127.0.0.1/", "--send", "\udcff")
+    assert (code, out) == (2, "")
+    assert err == "error: --send '\\udcff' is not UTF-8, as a text message must be\n"

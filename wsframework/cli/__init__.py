@@ -1,7 +1,8 @@
 """The command line, `wsframework run` and the other commands; needs the extra `cli`.
 
 Every command is a module with one function, and `program.COMMANDS` lists them. A mistake of the user (a wrong
-import string, a port in use) is a `ConfigurationError`: one line on stderr and exit code 2.
+import string, a port in use) is a `ConfigurationError`: one line on stderr and exit code 2. The traceback of
+a module that cannot be imported follows the line.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from wsframework.errors import ConfigurationError
+from wsframework.errors import ConfigurationError, ImportStringError
 
 __all__ = ["main"]
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     _open_missing_streams()
     try:
+        from wsframework.cli.importing import own_traceback
         from wsframework.cli.output import fail
         from wsframework.cli.program import build
     except ModuleNotFoundError as error:
@@ -33,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         build()(args=arguments, prog_name="wsframework")
     except ConfigurationError as error:
-        fail(str(error))
+        cause = error.__cause__ if isinstance(error, ImportStringError) else None
+        fail(str(error), "" if cause is None else own_traceback(cause))
 
 
 def _open_missing_streams() -> None:

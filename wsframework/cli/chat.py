@@ -10,7 +10,7 @@ import typer
 
 from wsframework.app import App
 from wsframework.chat import Chat
-from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
+from wsframework.cli.logs import LogFormat, LogLevel, crashes_logged, set_up_logging
 from wsframework.cli.options import (
     AllowHost,
     Format,
@@ -51,6 +51,8 @@ def chat(
     """
     if no_history and db is not None:
         raise ConfigurationError("--no-history and --db exclude each other: give one of them")
+    if db is not None and not db.name:
+        raise ConfigurationError(f"--db {db}: this is a directory; name a file")
     set_up_logging(log_level, log_format)
     history = None if no_history else db or Path("chat.db")
     app = App(trusted_proxies=trusted_proxy or (), proxy_fields=proxy_field or DEFAULT_FIELDS)
@@ -64,13 +66,14 @@ def chat(
             print(f"  {url}", flush=True)
         print(f"Messages are kept {kept}. Ctrl-C stops.", flush=True)
 
-    app.run(
-        host or None,
-        port,
-        proxy_protocol=proxy_protocol,
-        allow_hosts=allow_host or (),
-        on_listening=announce,
-    )
+    with crashes_logged():
+        app.run(
+            host or None,
+            port,
+            proxy_protocol=proxy_protocol,
+            allow_hosts=allow_host or (),
+            on_listening=announce,
+        )
 
 
 def addresses_to_open(addresses: tuple[Address, ...]) -> list[str]:

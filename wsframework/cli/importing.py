@@ -1,4 +1,4 @@
-"""Import the App that `module:app` names; every error becomes one line."""
+"""Import the App that `module:app` names; every error becomes one line, and the user's frames below it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import traceback
 from inspect import iscoroutinefunction, isfunction, isroutine
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Annotated
+from typing import Annotated, TypeGuard
 
 import typer
 
 from wsframework.app import App
 from wsframework.errors import ImportStringError
+from wsframework.records import bounded_lines
 
-__all__ = ["Target", "load_app", "shorten"]
+__all__ = ["Target", "load_app", "own_traceback", "shorten"]
 
 Target = Annotated[
     str,
@@ -36,7 +37,8 @@ def load_app(target: str) -> App:
 
     Raises:
         ImportStringError: the string is malformed, the module does not exist or fails, or the name is not an
-            App. The message is one line, and names the line of the user's module that failed.
+            App. The message is one line, and names the line of the user's module that failed; what it raised
+            is the error's cause.
     """
     module_name, colon, attribute = target.partition(":")
     names = module_name.split(".")
@@ -50,10 +52,15 @@ def load_app(target: str) -> App:
     module = _import(module_name)
     value: object = module
     for name in attribute.split("."):
-        if not hasattr(value, name):
-            raise ImportStringError(f"{target!r}: {_describe(module)} has no {attribute!r}{_hint(module)}")
-        value = getattr(value, name)
-    if isinstance(value, App):
+        try:
+            value = getattr(value, name)
+        except AttributeError:
+            raise ImportStringError(
+                f"{target!r}: {_describe(module)} has no {attribute!r}{_hint(module)}"
+            ) from None
+        except Exception as error:  # a property, or `__getattr__` of a module
+            raise ImportStringError(_explain(error)) from error
+    if _is_app(value):
         return value
     hint = _hint(module)
     if not hint and isfunction(value) and not iscoroutinefunction(value):
@@ -81,13 +88,34 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise ImportStringError(
                 f"there is no module {error.name!r} in {directory} or among the installed packages"
-            ) from error
+            ) from None
         raise ImportStringError(_explain(error)) from error
     except SyntaxError as error:
         place = f"{shorten(error.filename or name)}:{error.lineno or 1}"
         raise ImportStringError(f"{place}: {type(error).__name__}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too
         raise ImportStringError(_explain(error)) from error
+
+
+def own_traceback(error: BaseException) -> str:
+    """Return a traceback as Python prints it, with the user's frames only.
+
+    An exception that has none of them keeps the frames of installed packages.
+    """
+    summary = traceback.TracebackException.from_exception(error)
+    left: list[traceback.TracebackException | None] = [summary]
+    foreign = tuple(_foreign_folders())
+    while left:
+        part = left.pop()
+        if part is not None:
+            own = [frame for frame in part.stack if not _is_foreign(frame.filename, foreign)]
+            ours = (str(Path(__file__).parents[1]), importlib.__file__, "<frozen ")
+            rest = own or [frame for frame in part.stack if not frame.filename.startswith(ours)]
+            part.stack = traceback.StackSummary.from_list(rest)
+            left += [part.__cause__, part.__context__, *(part.exceptions or ())]
+    return bounded_lines("".join(summary.format()).rstrip("\n"))
 
 
 def _explain(error: BaseException) -> str:
@@ -105,11 +133,15 @@ def _place(trace: TracebackType | None) -> str:
         if not frame.f_code.co_filename.startswith("<frozen ") and frame.f_code.co_filename != __file__
     ]
     foreign = tuple(_foreign_folders())
-    own = [frame for frame in frames if not frame[0].startswith(foreign)]
+    own = [frame for frame in frames if not _is_foreign(frame[0], foreign)]
     if not frames:
         return ""
     file, line = (own or frames)[-1]
     return f"{shorten(file)}:{line}"
+
+
+def _is_foreign(file: str, folders: tuple[str, ...]) -> bool:
+    return file.startswith(("<frozen ", *folders))
 
 
 def _foreign_folders() -> list[str]:
@@ -129,8 +161,13 @@ def _describe(module: ModuleType) -> str:
 
 def _hint(module: ModuleType) -> str:
     """Return a hint that names the Apps of the module."""
-    apps = [name for name, value in vars(module).items() if isinstance(value, App)]
+    apps = [name for name, value in vars(module).items() if _is_app(value)]
     return f"; it has {', '.join(f'{module.__name__}:{name}' for name in apps)}" if apps else ""
+
+
+def _is_app(value: object) -> TypeGuard[App]:
+    # `isinstance` would ask a proxy for its `__class__`, which may raise.
+    return issubclass(type(value), App)
 
 
 def _kind(value: object) -> str:

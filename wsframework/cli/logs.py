@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TextIO
 
 from wsframework.cli.background import BackgroundHandler
 from wsframework.cli.output import make_console
-from wsframework.records import JsonFormatter, details_of, escape, message_of
+from wsframework.crashes import unwrap_group
+from wsframework.errors import ConfigurationError
+from wsframework.records import JsonFormatter, describe, details_of, escape, message_of, record
 
-__all__ = ["LogFormat", "LogLevel", "TextFormatter", "set_up_logging"]
+__all__ = ["LogFormat", "LogLevel", "TextFormatter", "crashes_logged", "set_up_logging"]
 
 
 class LogLevel(StrEnum):
@@ -69,6 +73,23 @@ def set_up_logging(level: LogLevel, form: LogFormat) -> None:
     else:
         handler.setFormatter(TextFormatter(colour=make_console(stderr=True).color_system is not None))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+@contextlib.contextmanager
+def crashes_logged() -> Iterator[None]:
+    """Around a server: end the program with exit code 1 after an exception, logged as `server.crashed`.
+
+    Exceptions that a server raises are a lifespan's, or a bug in wsframework. ConfigurationError, SystemExit
+    and KeyboardInterrupt go through.
+    """
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        found = unwrap_group(error)  # of the nurseries of lifespans
+        record(logging.ERROR, "server.crashed", exc_info=found, error=describe(found))
+        sys.exit(1)
 
 
 def _handler(stream: TextIO) -> logging.Handler:

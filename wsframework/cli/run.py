@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wsframework.cli.importing import Target, load_app
-from wsframework.cli.logs import LogFormat, LogLevel, set_up_logging
+from wsframework.cli.logs import LogFormat, LogLevel, crashes_logged, set_up_logging
 from wsframework.cli.options import (
     AllowHost,
     Format,
@@ -59,6 +59,9 @@ def run(
     SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it gracefully: no new connections, Close 1001 to every client,
     and time for the handlers to finish. A second signal cuts this time short. A third one ends the process at
     once.
+
+    Exit code: 0 after a signal, 1 when a lifespan or the server crashed (the last record is server.crashed),
+    2 when it cannot start: a wrong argument, an App that cannot be imported, a port in use.
     """
     # First, so that what the module logs while it is imported has the same form.
     set_up_logging(log_level, log_format)
@@ -66,16 +69,17 @@ def run(
     mode = _mode(unix_mode, unix)
     app = load_app(target)
     app.proxies = app.proxies.extended(trusted_proxy or (), proxy_field)
-    app.run(
-        host or None,
-        port,
-        ssl=context,
-        unix_path=unix,
-        unix_mode=mode,
-        proxy_protocol=proxy_protocol,
-        allow_hosts=allow_host or (),
-        on_listening=_announce,
-    )
+    with crashes_logged():
+        app.run(
+            host or None,
+            port,
+            ssl=context,
+            unix_path=unix,
+            unix_mode=mode,
+            proxy_protocol=proxy_protocol,
+            allow_hosts=allow_host or (),
+            on_listening=_announce,
+        )
 
 
 def _mode(text: str | None, unix: str | None) -> int | None:

@@ -13,6 +13,7 @@ from wsframework.cli.options import Header, Insecure, Origin, Subprotocol, Timeo
 from wsframework.cli.output import INTERRUPTED, complain, make_console, print_json
 from wsframework.cli.story import lay_out
 from wsframework.diagnostics.steps import Step, as_json
+from wsframework.diagnostics.target import parse_messages
 from wsframework.diagnostics.tracing.steps import Diagnosis
 from wsframework.diagnostics.tracing.tracer import Plan
 from wsframework.diagnostics.tracing.tracer import trace as run_trace
@@ -49,7 +50,7 @@ def trace(
     plan = Plan(
         opening=opening_of(url, subprotocol, header, origin, timeout=timeout, insecure=insecure),
         deflate=deflate,
-        messages=tuple(send or ()),
+        messages=parse_messages(send or ()),
         wait_seconds=wait,
     )
     steps: list[Step] = []

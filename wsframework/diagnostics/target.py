@@ -19,6 +19,7 @@ __all__ = [
     "Opening",
     "Target",
     "parse_headers",
+    "parse_messages",
     "parse_subprotocols",
     "parse_target",
     "tls_context",
@@ -116,8 +117,13 @@ def parse_target(url: str) -> Target:
         )
     if parts.fragment or url.endswith("#"):
         raise ConfigurationError(f"{url!r}: a WebSocket URL has no fragment; write # as %23 (RFC 6455 §3)")
-    path = quote(parts.path or "/", safe=_SAFE)
-    query = f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
+    if port == 0:
+        raise ConfigurationError(f"{url!r}: no server listens on port 0")
+    try:
+        path = quote(parts.path or "/", safe=_SAFE)
+        query = f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{url!r} is not UTF-8; write other bytes as %XX") from None
     secure = parts.scheme == "wss"
     return Target(url, secure, _ascii(parts.hostname), port or DEFAULT_PORTS[parts.scheme], path + query)
 
@@ -156,6 +162,20 @@ def parse_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise ConfigurationError(f"--subprotocol {name!r} stands twice")
     return tuple(names)
+
+
+def parse_messages(texts: Sequence[str]) -> tuple[str, ...]:
+    """Check messages that are to be sent.
+
+    Raises:
+        ConfigurationError: one came from bytes that are not UTF-8.
+    """
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"--send {text!r} is not UTF-8, as a text message must be") from None
+    return tuple(texts)
 
 
 def tls_context(*, insecure: bool = False) -> ssl.SSLContext:
