@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -291,6 +293,27 @@ async def test_a_refusal_that_nothing_has_awaited_lets_nobody_in(ask: Any, accep
     assert isinstance(response, CrashResponse)
     assert "given 'user' returned a coroutine" in str(response.exception)
     assert calls == []
+
+
+@KINDS
+@pytest.mark.parametrize("answer", [Reject(401), Reject(401, close=4401), Accept("Ada")])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_an_answer_that_is_raised_again_and_again_keeps_no_request(
+    ask: Any, answer: Exception, grouped: bool
+) -> None:
+    async def find(request: Request) -> str:
+        raise ExceptionGroup("of a nursery", [answer]) if grouped else answer
+
+    app, _ = site({"user": find})
+    requests = []
+    for _ in range(3):
+        request = ask(ROOM)
+        requests.append(weakref.ref(request))
+        await app.decide(request)
+        del request
+    gc.collect()
+    assert answer.__traceback__ is None
+    assert [request() for request in requests] == [None] * 3
 
 
 async def test_a_guard_that_accepts_with_a_value_is_a_mistake() -> None:

@@ -20,7 +20,7 @@ from tests.sessions import (
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Close, ConnectionClosed
+from wsframework.errors import Close, ConnectionClosed, RoomUnavailable
 from wsframework.session import Acceptance, Refusal
 
 __all__ = ["logged_level"]  # a fixture
@@ -39,6 +39,32 @@ async def test_a_handler_that_returns_closes_with_1000(
     assert served.transport.texts == ["hello"]
     assert served.transport.closes == [CloseFrame(1000)]
     assert events(caplog) == ["connection.opened", "connection.closed"]
+
+
+@pytest.mark.parametrize("where", ["handler", "group", "child"])
+@pytest.mark.parametrize(
+    ("answer", "frame"),
+    [
+        (Close(4000, "bye"), CloseFrame(4000, "bye")),
+        (RoomUnavailable("no engine"), CloseFrame(1013, "try again later")),
+    ],
+)
+async def test_an_answer_that_is_raised_again_and_again_keeps_no_connection(
+    autojump_clock: MockClock, answer: Exception, frame: CloseFrame, where: str
+) -> None:
+    async def child() -> None:
+        raise answer
+
+    async def handler(ws: Connection) -> None:
+        if where == "child":
+            ws.nursery.start_soon(child)
+            await trio.sleep_forever()
+        raise ExceptionGroup("of a nursery", [answer]) if where == "group" else answer
+
+    for _ in range(2):
+        served = await serve(handler)
+        assert served.transport.closes == [frame]
+        assert answer.__traceback__ is None
 
 
 async def test_both_ends_of_a_connection_are_recorded_with_what_is_known(

@@ -7,7 +7,7 @@ from typing import TypeGuard, TypeVar
 
 import trio
 
-__all__ = ["interrupt_in", "is_a", "leaves", "split", "split_cancelled", "unwrap_group"]
+__all__ = ["forget_frames", "interrupt_in", "is_a", "leaves", "split", "split_cancelled", "unwrap_group"]
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
@@ -78,3 +78,12 @@ def unwrap_group(error: BaseException) -> BaseException:
     while is_a(error, BaseExceptionGroup) and len(inner := _exceptions_of(error)) == 1:
         error = inner[0]
     return error
+
+
+def forget_frames(error: BaseException) -> None:
+    """Drop the traceback of an exception that is an answer, and will not be shown.
+
+    One object may be raised for every client: `DENIED = Reject(403)`, at the top of a module. Its traceback
+    would grow, and keep the frames of all those calls, with the requests in them.
+    """
+    BaseException.with_traceback(error, None)  # a user's class may have its own

@@ -26,7 +26,7 @@ from wsframework.authority import AllowedHosts, parse_authority
 from wsframework.calling import Step, name_of
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in, split_cancelled, unwrap_group
+from wsframework.crashes import forget_frames, interrupt_in, split_cancelled, unwrap_group
 from wsframework.errors import Accept, Reject
 from wsframework.origins import Origins
 from wsframework.records import record
@@ -275,6 +275,7 @@ async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwa
         answer = unwrap_group(error)
         if not isinstance(answer, Reject | Accept):
             raise
+        forget_frames(answer)
         return answer
 
 

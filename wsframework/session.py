@@ -34,7 +34,7 @@ import trio
 from wsframework.closes import CloseFrame, check_close
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in, is_a, leaves, split, unwrap_group
+from wsframework.crashes import forget_frames, interrupt_in, is_a, leaves, split, unwrap_group
 from wsframework.errors import Close, ConnectionClosed, RoomUnavailable
 from wsframework.observer import Observer
 from wsframework.records import record
@@ -344,6 +344,8 @@ class Session:
                 frame = CloseFrame(1013, "try again later")
                 # No traceback: it may happen to all connections at once.
                 self._record(logging.WARNING, "room.unavailable", error=unavailable[0])
+            for answer in (*closes, *unavailable):
+                forget_frames(answer)
         self._ws.endpoint.start_close(frame)
 
     def _close_late(self) -> None:
