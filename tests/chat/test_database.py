@@ -188,6 +188,26 @@ def test_a_symbolic_link_leads_to_the_same_lock(tmp_path: Path, kind: str) -> No
     assert not list(tmp_path.glob("link-*"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems lock the name only")
+def test_a_history_that_was_renamed_is_still_in_use(tmp_path: Path) -> None:
+    path, renamed = tmp_path / "chat.db", tmp_path / "renamed.db"
+    store = HistoryStore(path)
+    store.open()
+    path.rename(renamed)
+    opening = (
+        "import sys; from wsframework.chat.history import HistoryStore; HistoryStore(sys.argv[1]).open()"
+    )
+    command = [sys.executable, "-c", opening, str(renamed)]
+    other = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"the chat history {renamed} is in use by another server" in other.stderr
+    renamed.rename(path)
+    say(store, "one")
+    store.close()
+    store.open()
+    assert texts(store.newest("lobby", upto=1).messages) == ["one"]
+    store.close()
+
+
 def test_a_file_with_two_names_is_refused(tmp_path: Path) -> None:
     store = HistoryStore(tmp_path / "chat.db")
     store.open()

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ _VERSION = 3
 
 _WAL_BYTES = 4 * 1024 * 1024
 """What stays of a write-ahead log that grew while somebody read; it grows to 1,000 pages of 4 KiB without."""
+
+_LOCKED_BYTE = 1 << 62
+"""Far behind the end of any database; SQLite's own locks are at 1 GiB."""
 
 _SCHEMA = """
 CREATE TABLE messages (
@@ -163,7 +167,7 @@ def _only_one(path: Path) -> Iterator[None]:
     The lock is on a file beside it, because closing any descriptor of the database's own file would drop
     SQLite's locks (https://sqlite.org/howtocorrupt.html §2.2). It ends with the process, however that ends.
     Symbolic links have been followed. A file with two names has two such locks and, worse, two write-ahead
-    logs (§2.5 there).
+    logs (§2.5 there). On Linux the file itself is locked besides, which holds when it is renamed.
     """
     if path.exists() and path.stat().st_nlink > 1:
         raise ConfigurationError(
@@ -178,5 +182,20 @@ def _only_one(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigurationError(f"the chat history {path} is in use by another server") from None
-        yield
+            raise _in_use(path) from None
+        if not hasattr(fcntl, "F_OFD_SETLK"):
+            yield
+            return
+        # Of this descriptor and not of the process, so it is apart from SQLite's locks, on a byte that SQLite
+        # does not lock. It is closed after SQLite's own descriptors.
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "rb") as file:
+            byte = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, _LOCKED_BYTE, 1, 0)
+            try:
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, byte)
+            except (BlockingIOError, PermissionError):
+                raise _in_use(path) from None
+            yield
+
+
+def _in_use(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"the chat history {path} is in use by another server")
