@@ -8,9 +8,9 @@
             async for message in ws:
                 lobby.broadcast(message, exclude=ws)
 
-`policy` says what happens to members that do not keep up, `seats` delivers to members, `room` is what
-programs see. Between a room and its members stands an `Engine`; `local` is the one of a single process,
-with its history in `history`.
+`room` has the public classes, `seats` delivers messages to members, and `policy` says what happens to slow
+members. An `Engine` carries messages from a room to its members; `local` is the engine of a single process,
+and `history` its history.
 """
 
 from wsframework.rooms.engine import Engine, History, Position, Replay, RoomMessage, Subscriber

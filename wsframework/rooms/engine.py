@@ -1,8 +1,8 @@
 """What carries rooms: the base class `Engine` and the values that cross it.
 
-An engine knows rooms and members by name and id, and messages as plain values. It never sees a connection, so
-it can pass on to other processes all that it is given. `docs/engines.md` shows how to write one, and
-`wsframework.testing.EngineContract` tests it.
+An engine knows rooms and members by name and id, and messages as plain values. It has no access to
+connections, so it can pass everything that it gets to other processes. `docs/engines.md` shows how to write
+one, and `wsframework.testing.EngineContract` tests it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RoomMessage:
 
     Attributes:
         opcode: 1 for a Text message, 2 for a Binary one (RFC 6455 §5.2).
-        payload: its bytes; of a text, the UTF-8.
+        payload: its bytes; for a text, in UTF-8.
     """
 
     opcode: int
@@ -38,11 +38,11 @@ class RoomMessage:
 
     @classmethod
     def of(cls, message: str | BytesLike) -> RoomMessage:
-        """Make one of what `room.broadcast` takes.
+        """Return the message for an argument of `room.broadcast`.
 
         Raises:
             TypeError: the message is neither `str` nor bytes-like.
-            UnicodeEncodeError: the text holds a lone surrogate.
+            UnicodeEncodeError: the text contains a lone surrogate.
         """
         return cls(*to_payload(message))
 
@@ -54,12 +54,12 @@ class RoomMessage:
 
 @attrs.frozen(kw_only=True)
 class History:
-    """How much of a room is kept for those who come back. The oldest messages are forgotten first.
+    """How much of a room is kept for members that reconnect. The oldest messages are removed first.
 
     Attributes:
-        messages: at most so many messages. 1,000.
-        seconds: none that is older. 300 s: long enough to reconnect, not to be offline.
-        bytes: at most so many payload bytes. 1 MiB.
+        messages: the maximum number of messages. 1,000.
+        seconds: the maximum age of a message. 300 s: long enough to reconnect, not to be offline.
+        bytes: the maximum number of payload bytes. 1 MiB.
     """
 
     messages: int = attrs.field(default=1000, validator=attrs.validators.gt(0))
@@ -69,14 +69,14 @@ class History:
 
 @attrs.frozen
 class Replay:
-    """What followed a position, for a member that comes back.
+    """The messages after a position, for a member that reconnects.
 
     Attributes:
         messages: the messages and their positions, in order; empty unless `complete`.
-        position: where the room is now: the position of the newest message that was delivered here. With
-            `more`, the position of the last one of `messages`.
-        complete: whether that is all that followed. False when the history does not reach back so far, or
-            the position is not of this history.
+        position: the position of the newest message that was delivered here. With `more`, the position of
+            the last one of `messages`.
+        complete: whether no message after the position is lost. False if the history does not go back so
+            far, or the position is not of this history.
         more: whether these are only the first ones. The room then asks for those after `position`, so that a
             long history blocks the event loop for no longer than a short one.
     """
@@ -88,17 +88,17 @@ class Replay:
 
 
 class Subscriber(Protocol):
-    """Whom an engine delivers to: the members of one room in this process."""
+    """The recipient of an engine's messages: the members of one room in this process."""
 
     def deliver(self, message: RoomMessage, position: Position | None, exclude: Collection[str]) -> int:
-        """Hand a message to all members, except those with an id in `exclude`; how many it reached.
+        """Deliver a message to all members except those in `exclude`; return how many it reached.
 
         Raises:
             WrongThread: this is not the thread of the members.
         """
 
     def lost(self, reason: str) -> None:
-        """Report that messages between the last that was delivered and the next one are lost.
+        """Report that messages between the last delivered one and the next one are lost.
 
         Raises:
             WrongThread: this is not the thread of the members.
@@ -106,24 +106,24 @@ class Subscriber(Protocol):
 
 
 class Engine(ABC):
-    """What carries rooms: here in one process, elsewhere perhaps through a broker.
+    """The base class of engines, which carry rooms in one process or through a broker.
 
-    Derive from it: `install` and `run` have bodies that suffice for an engine without tasks of its own.
+    An engine without tasks of its own need not override `install` and `run`.
 
     All calls come from the thread of the server, and the engine calls subscribers in it. Methods that are not
-    async return without waiting: what has to go to other processes is queued, bounded, for the tasks of
-    `run`. They may raise `RoomUnavailable`, for example when that queue is full. When `subscribe` or `enter`
-    raises, the engine has kept nothing of it.
+    async return without waiting: messages to other processes go into a bounded queue for the tasks of `run`.
+    They may raise `RoomUnavailable`, for example when that queue is full. If `subscribe` or `enter` raises,
+    it must have no effect.
 
     Attributes:
-        node: the name of this engine object among all that carry the same rooms. Ids of members begin with
-            it, so that they are unique everywhere: a random text, made anew with each object.
+        node: a random text, unique among all engine objects that carry the same rooms. Ids of members begin
+            with it, so that they are unique too.
     """
 
     node: str
 
     def install(self, app: Any, /) -> None:
-        """Have an App run the engine: `app.install(engine)`. An engine is a plugin."""
+        """Let an App run the engine: `app.install(engine)`. An engine is a plugin."""
         app.lifespan(self.run)
 
     def run(self) -> AbstractAsyncContextManager[None]:
@@ -136,14 +136,14 @@ class Engine(ABC):
 
     @abstractmethod
     def subscribe(self, room: str, subscriber: Subscriber) -> None:
-        """Deliver from now on what is published to a room: it has its first member here.
+        """Start to deliver what is published to a room, which has its first member in this process.
 
         It is not called again for that name before `unsubscribe`, however many `Room`s have the name.
         """
 
     @abstractmethod
     def unsubscribe(self, room: str) -> None:
-        """Stop to deliver: the room's last member here has left."""
+        """Stop delivering: the room's last member in this process has left."""
 
     @abstractmethod
     def broadcast(
@@ -161,7 +161,7 @@ class Engine(ABC):
             history: how much the room keeps; None for nothing, and then the delivery needs no position.
 
         Returns:
-            How many members it reached before this returned: none, if it goes through a broker.
+            How many members it had reached when this returned: 0 if it goes through a broker.
         """
 
     @abstractmethod
@@ -187,7 +187,7 @@ class Engine(ABC):
             The message's position.
 
         Raises:
-            RoomUnavailable: it could not be stored, or that is not known; `unknown` says which.
+            RoomUnavailable: it was not stored, or it is not known whether it was; `unknown` says which.
 
         Cancellation:
             Before the message is sent to where it is stored, nothing has happened. After that it may be
@@ -196,17 +196,17 @@ class Engine(ABC):
 
     @abstractmethod
     async def history(self, room: str, after: Position, history: History | None) -> Replay:
-        """Return what followed a position.
+        """Return the messages after a position.
 
-        The room is subscribed. No message is lost or doubled between what this returns and what is
-        delivered: it returns all messages after the position up to the newest that was delivered here, and
-        there is no checkpoint between that cut and the return. A client may come from another node with a
-        position that was not delivered here yet; then it waits until that has happened.
+        The room is subscribed. No message is lost or duplicated between the result and the deliveries: the
+        result has all messages after the position up to the newest that was delivered here, and there is no
+        checkpoint between that choice and the return. A client may come from another node with a position
+        that was not delivered here yet; the call then waits until it was.
 
         Args:
             room: the room's name.
-            after: a position of any origin. It may come from a client and be any text: what is not a
-                position of this room's history is answered with a `Replay` that is not complete.
+            after: a position of any origin. It may come from a client and be any text: for anything but a
+                position of this room's history, return a `Replay` that is not complete.
             history: how much the room keeps.
 
         Raises:
@@ -217,9 +217,9 @@ class Engine(ABC):
 
     @abstractmethod
     def position(self, room: str) -> Position | None:
-        """Return where a subscribed room is: after the newest message that was delivered here.
+        """Return the position of the newest message that was delivered here to a subscribed room.
 
-        None while that is not known.
+        None while it is not known.
         """
 
     @abstractmethod
@@ -232,7 +232,7 @@ class Engine(ABC):
 
     @abstractmethod
     def present(self, room: str) -> Mapping[str, Any]:
-        """Return the data of all members everywhere by their ids, in the order in which they came."""
+        """Return the data of all members everywhere by their ids, in the order in which they joined."""
 
 
 @asynccontextmanager

@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 All messages that are kept have numbers of one sequence, whatever their room. So a position is one number, and
-a room that has no messages left needs no memory. What followed a number in a room is complete if nothing
-newer than it was forgotten there: `_Log.forgotten` is the newest number that the room has forgotten, and
-`_forgotten` the newest that any room without messages has. The second is too large for most rooms, which at
-worst makes an answer "not complete" that was.
+a room that has no messages left needs no memory. The messages after a number in a room are complete if no
+newer one was forgotten there: `_Log.forgotten` is the newest number that the room has forgotten, and
+`_forgotten` the newest that any room without messages has forgotten. For most rooms the second is too large,
+so at worst an answer that is complete counts as "not complete".
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from wsframework.rooms.engine import History, Position, Replay, RoomMessage
 __all__ = ["Histories"]
 
 _LONGEST_NUMBER = 20
-"""Digits of a number that a position may have: more than 2**64 messages are not kept."""
+"""Digits of the number in a position: enough for 2**64 messages."""
 
 _MOST_AT_ONCE = 1000
 """Messages of one `Replay`: the default of `History.messages`, and a millisecond's work."""
 
 
 class _Log:
-    """What is kept of one room."""
+    """The messages that are kept of one room."""
 
     __slots__ = ("bytes", "entries", "forgotten", "room", "seconds")
 
@@ -41,7 +41,7 @@ class _Log:
         self.seconds = seconds
 
     def count_after(self, number: int) -> int:
-        """Return how many messages followed the one of this number. It takes time for those alone."""
+        """Return how many messages are newer than this number, in time linear in the result."""
         count = 0
         for kept, _, _ in reversed(self.entries):
             if kept <= number:
@@ -58,7 +58,7 @@ class Histories:
     Args:
         epoch: a random text that no other object has; positions begin with it.
         total: the bounds over all rooms together.
-        clock: returns seconds that only grow.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, epoch: str, total: History, clock: Callable[[], float] = time.monotonic) -> None:
@@ -114,7 +114,7 @@ class Histories:
                     self._forget(log)
                 self._forget_older(log, now - history.seconds)
             elif log is not None:
-                # Two rooms of this name, and only one keeps its messages: there is a hole now.
+                # Of two rooms of this name, only one keeps its messages, so its history now has a gap.
                 while log.entries:
                     self._forget(log)
                 log.forgotten = number
@@ -124,7 +124,7 @@ class Histories:
             return f"{self._epoch}.{number}"
 
     def replay(self, room: str, after: Position, history: History | None) -> Replay:
-        """Return what followed a position in a room."""
+        """Return the messages after a position in a room."""
         with self._lock:
             position = self.position()
             log = self._logs.get(room)

@@ -19,18 +19,18 @@ _KEY_SECONDS = 600.0
 """How long the key of a published message is remembered, as `Engine.publish` says."""
 
 _MOST_KEYS = 16 * 1024
-"""How many are, at most: some 5 MB."""
+"""The maximum number of remembered keys, which take about 5 MB."""
 
 
 class LocalEngine(Engine):
-    """The engine of a single process. It needs no App that runs it, and may be shared by many `Rooms`.
+    """The engine of a single process. It need not be installed, and may be shared by many `Rooms`.
 
-    Nothing of it outlives the process: positions of an earlier one are answered with "missed".
+    It keeps everything in memory: a position from an earlier process is answered as too old.
 
     Args:
-        total: the bounds of the history of all rooms together, whatever each room keeps. They are looked at
-            when a message is kept. 100,000 messages, one hour and 64 MiB by default.
-        clock: returns seconds that only grow, for the age of messages.
+        total: the bounds of the history of all rooms together, whatever each room keeps. They are applied
+            when a message is stored. 100,000 messages, one hour and 64 MiB by default.
+        clock: returns monotonic seconds, for the age of messages.
     """
 
     def __init__(self, *, total: History | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -95,7 +95,7 @@ class LocalEngine(Engine):
         return position
 
     async def history(self, room: str, after: Position, history: History | None) -> Replay:
-        """Return what followed a position.
+        """Return the messages after a position.
 
         Cancellation: nothing is left behind.
         """
@@ -111,7 +111,7 @@ class LocalEngine(Engine):
         self._present.setdefault(room, {})[member] = data
 
     def leave(self, room: str, member: str) -> None:
-        """Forget them."""
+        """Forget the member's data."""
         self._present.get(room, {}).pop(member, None)
 
     def present(self, room: str) -> Mapping[str, Any]:

@@ -13,20 +13,20 @@ __all__ = ["RoomStatistics", "SlowPolicy"]
 class SlowPolicy:
     """When a room's member counts as slow, and what happens to it then.
 
-    What waits for one connection is counted together, from whatever rooms it comes; each room compares it
-    with its own numbers.
+    The messages that wait for one connection are counted together, from all its rooms; each room compares
+    the sum with its own limits.
 
     Attributes:
         action: `"close"` ends the member's connection with 1013; `"drop_newest"` skips the message that does
-            not fit; `"drop_oldest"` makes room for it by forgetting the room's oldest that wait. Both drop
-            what has waited for too long.
+            not fit; `"drop_oldest"` makes room for it by dropping the room's oldest that wait. Both drop
+            messages that have waited for too long.
         max_bytes: payload bytes that may wait in a connection's backlog, besides `Limits.outbox_bytes`; a
             larger message may wait alone. 1 MiB.
         max_seconds: how long a message may wait, not counting time in which the server did not run. 10 s: a
             page that comes back from the background has caught up by then.
-        max_messages: how many may wait. Each takes about 250 bytes besides its payload, so small ones would
-            hold many times `max_bytes` without it, and empty ones any amount. 16,384; NATS clients have such
-            a number beside their bytes too.
+        max_messages: how many may wait. Each takes about 250 bytes besides its payload, so without this
+            limit small ones would use many times `max_bytes`, and empty ones any amount. 16,384. NATS clients
+            limit both, too.
     """
 
     action: Literal["close", "drop_newest", "drop_oldest"] = attrs.field(
@@ -45,7 +45,7 @@ class RoomStatistics:
         members: members now, of this `Room`.
         broadcasts: messages that this `Room` published since it was made.
         deliveries: copies handed to members' outboxes or backlogs.
-        dropped: copies that a slow member did not get, or that it no longer got when it had left.
+        dropped: copies that a slow member did not get, or that were dropped after it had left.
         closed: connections closed because they were slow, or because messages were lost.
     """
 

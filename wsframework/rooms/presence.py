@@ -8,16 +8,16 @@ from typing import Any
 __all__ = ["copy_of_json"]
 
 _LEVELS = 32
-"""Deeper data are refused: a list may hold itself."""
+"""Deeper data are refused: a list may contain itself."""
 
 
 def copy_of_json(data: Any) -> Any:
-    """Return a copy of JSON data. A change of the original then changes nothing for those who see the copy.
+    """Return a copy of JSON data, so that later changes of the original have no effect.
 
     Raises:
         TypeError: it is not JSON; the message names the part that is not.
     """
-    # The common ones, without a call for each level.
+    # The common types, without a call for each level.
     if data is None or type(data) is str or type(data) is int or type(data) is bool:
         return data
     return _copy(data, "data", 0)

@@ -5,7 +5,7 @@ A message goes from `Room.broadcast` to the engine, and comes back from it to th
 A member that joins with `after=` gets what it has missed first. While the engine's history is read, the room
 is subscribed but the connection is no member yet. The engine returns what followed the position up to the
 newest message that was delivered here; in the same step these messages are committed and the connection
-becomes a member, so the next message that is delivered is the next one for it.
+becomes a member, so the next message that is delivered follows them directly.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from wsframework.transport import BytesLike
 __all__ = ["Member", "Room"]
 
 _LONGEST_KEY = 64
-"""Characters of a key, so that engines can store many."""
+"""The maximum length of a key in characters, so that engines can store many."""
 
 _member_numbers = itertools.count(1)
 
 
 class Member(Seat):
-    """One connection's membership of one room; what `async with room.join(ws)` gives.
+    """One connection's membership of one room, from `async with room.join(ws) as member`.
 
     Attributes:
         ws: the member's connection.
         room: the room.
         id: unique among the members of all rooms of the engine, in all processes.
-        dropped: messages this member did not get because it was slow.
-        missed: whether messages that followed the position given as `after` are lost to this member, for
-            example because the room no longer keeps them; then it has got none of them, or only the first.
-            False: it has got all of them. None: there was no `after`.
+        dropped: messages that this member did not get because it was slow.
+        missed: True if messages after the position `after` are lost to this member, for example because the
+            room no longer keeps them; it then got none of them, or only the first ones. False if it got all
+            of them. None without `after`.
     """
 
     __slots__ = ("_after", "_data", "missed")
@@ -73,10 +73,10 @@ class Member(Seat):
 
     @property
     def data(self) -> Any:
-        """What others may know of this member, as JSON: presence. Set it to change it.
+        """What others may know of this member (presence), as JSON. Assign to it to change it.
 
-        It is a copy: set it again after changing a list or dict. Setting it raises `TypeError` for what is
-        not JSON, and `WrongThread` in another thread than the server's.
+        It is a copy: assign it again after changing a list or dict. An assignment raises `TypeError` for
+        anything but JSON, and `WrongThread` in a thread other than the server's.
         """
         return self._data
 
@@ -90,10 +90,10 @@ class Member(Seat):
 
     @property
     def position(self) -> Position | None:
-        """Where the room is for this member: after the newest message that was handed to it, or dropped.
+        """The position of the newest message that was delivered to this member, or dropped.
 
-        With `join(ws, after=position)` it comes back there. None before joining and after leaving, and while
-        the engine does not know it yet.
+        `join(ws, after=position)` continues there. None before joining and after leaving, and while the
+        engine does not know it yet.
         """
         return self.room._position_of(self)
 
@@ -107,28 +107,29 @@ class Member(Seat):
 class Room:
     """A set of connections that get the same broadcasts.
 
-    All methods that change anything raise `WrongThread` in another thread than the server's. A room may be
-    made in any thread: it belongs to the thread of its members, while it has some.
+    All methods that change anything raise `WrongThread` in a thread other than the server's. A room may be
+    created in any thread: it belongs to the thread of its members, while it has some.
 
-    Several rooms of one name on one engine, in one process or in many, are one to those who are in them: a
-    broadcast reaches the members of all, and all are present. `members` and the counters are of each `Room`.
+    Several `Room`s of one name on one engine, in one process or in many, act as one room: a broadcast reaches
+    the members of all, and `present` lists them all. Each has its own `members` and counters.
 
     Args:
-        name: what an engine knows the room by.
+        name: the room's name in the engine.
         slow: what happens to members that do not keep up.
         engine: what carries the room; a `LocalEngine` of its own by default.
-        history: how much is kept for those who come back; None for nothing. Rooms of one name should agree:
-            what one publishes that keeps nothing is missing from the history of the others.
+        history: how much is kept for members that reconnect; None for nothing. Rooms of one name should
+            agree: with a `LocalEngine`, a message of one that keeps nothing clears the history of the others.
         gap: what happens when the engine reports that messages are lost: `"close"` ends the members'
             connections with 1013, `"ignore"` does nothing, a function is called with the room and the
             reason. A `LocalEngine` loses none.
         stamp: puts positions into messages: `stamp(message, position)` returns what is sent instead. It is
-            called once for each message, and only for messages that have a position.
+            called once for each message that has a position, whatever the number of members, and again for
+            each member that gets the message from the history.
 
     Attributes:
         name: as given.
         slow: as given.
-        engine: what carries it.
+        engine: what carries the room.
         history: as given.
     """
 
@@ -148,7 +149,7 @@ class Room:
             )
         self.name = name
         self.slow = slow or SlowPolicy()
-        # An engine may have a length, and be empty.
+        # Not `engine or …`: an engine may have a length, and be empty.
         self.engine = LocalEngine() if engine is None else engine
         self.history = history
         self._seats = Seats(self.slow, stamp, gap)
@@ -160,7 +161,7 @@ class Room:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Those who joined this `Room`, in the order in which they came."""
+        """The members that joined this `Room`, in the order in which they joined."""
         return cast("tuple[Member, ...]", tuple(self._seats.members.values()))
 
     @property
@@ -169,7 +170,7 @@ class Room:
         return bool(self._seats.members)
 
     def present(self) -> list[Any]:
-        """Return the data of all members, wherever they are, in the order in which they came."""
+        """Return the data of all members in all processes, in the order in which they joined."""
         return list(self.engine.present(self.name).values())
 
     def statistics(self) -> RoomStatistics:
@@ -184,26 +185,25 @@ class Room:
     def join(
         self, ws: Connection, data: Any = None, *, after: Position | None = None
     ) -> AbstractAsyncContextManager[Member]:
-        """Be a member for as long as the `async with` block lasts, however it ends.
+        """Be a member during the `async with` block, however it ends.
 
         Broadcasts that still wait for room when it ends are delivered nevertheless, in their order, unless
-        they have waited for longer than the room's policy allows.
+        they wait for longer than the room's policy allows.
 
-        With `after`, the messages that followed that position are sent first and the live ones follow;
-        none is lost or doubled between. `member.missed` says whether that could be done. If it could not,
-        the member gets the live messages only.
+        With `after`, the messages after that position are sent first and the live ones follow; none is lost
+        or duplicated between them. If messages are missing from the history, `member.missed` is True, and
+        the live messages follow.
 
         Args:
             ws: the connection that gets the room's broadcasts.
             data: what others may know of this member, see `Member.data`.
-            after: a position that the client has had: of `member.position`, of `room.publish`, or that a
-                `stamp` has put into a message. It may be any text; what is not a position counts as one
-                that is too old.
+            after: the client's last position: from `member.position`, from `room.publish`, or from a
+                `stamp`. It may be any text; anything but a position counts as one that is too old.
 
         Raises:
             RuntimeError: the connection is already a member, or is joining.
             TypeError: the data are not JSON.
-            WrongThread: this is not the connection's thread, or not that of the members there are.
+            WrongThread: this is not the connection's thread, or not that of the room's other members.
             RoomUnavailable: with `after`: the engine cannot read the history.
             ConnectionClosed: with `after`: the connection closed while there was still much to send.
 
@@ -280,7 +280,7 @@ class Room:
             self._forget(ws, subscription)
 
     def _update(self, member: Member, data: Any) -> None:
-        # One that has left stays so: a task of its may outlive the membership and know nothing of its end.
+        # A member that has left does not enter again: one of its tasks may outlive the membership.
         if self._subscription is not None and self._seats.members.get(member.ws) is member:
             self.engine.enter(self._subscription.name, member.id, data)
 
@@ -309,22 +309,23 @@ class Room:
         """Send one message to every member, without waiting.
 
         With a `LocalEngine` it is in every member's outbox or backlog when this returns. Other engines
-        queue it; then it can still be lost, and `publish` is for messages that must not be.
+        queue it, and it can still be lost; use `publish` for messages that must not be lost.
 
-        What one task broadcasts, every member gets in the same order.
+        Every member gets the broadcasts of one task in the order of the calls.
 
         Args:
             message: `str` for Text, bytes-like for Binary.
-            exclude: members, or their connections, that shall not get it: the sender itself, say. They get
-                it nevertheless if they come back with a position before it.
+            exclude: members, or their connections, that do not get it, such as the sender. They get it
+                nevertheless if they rejoin with a position before it.
 
         Returns:
-            How many members of this process it reached before this returned: none, if the engine's way leads
-            through a broker. Those that are closing or too slow are not counted.
+            How many members of this process it had reached when this returned: 0 if the engine uses a
+            broker. Members that are closing or too slow are not counted.
 
         Raises:
-            TypeError: the message is neither `str` nor bytes-like, or what is excluded is no member.
-            UnicodeEncodeError: the text holds a lone surrogate.
+            TypeError: the message is neither `str` nor bytes-like, or `exclude` has anything other than
+                connections and members.
+            UnicodeEncodeError: the text contains a lone surrogate.
             WrongThread: this is not the members' thread.
             RoomUnavailable: the engine can take no more messages.
         """
@@ -355,11 +356,12 @@ class Room:
         Raises:
             TypeError, UnicodeEncodeError, WrongThread: as for `broadcast`.
             ValueError: the key is empty or too long.
-            RoomUnavailable: it is not stored, or that is not known: see `RoomUnavailable.unknown`.
+            RoomUnavailable: it was not stored, or it is not known whether it was: see
+                `RoomUnavailable.unknown`.
 
         Cancellation:
-            With a `LocalEngine`, cancelled means not published. With others it may be stored and delivered,
-            if it was on its way already.
+            With a `LocalEngine`, cancelled means not published. With others it may be stored and delivered
+            if it was already sent.
         """
         plain, excluded = self._prepared(message, exclude, "room.publish")
         if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
@@ -381,7 +383,7 @@ class Room:
         if exclude == ():
             return plain, ()
         connections = _connections(exclude)
-        # An iterator may have run code of the program's, and members may have come or gone.
+        # An iterator may have run the program's code, and members may have joined or left.
         subscription = self._subscription or self._subscribed()
         return plain, () if subscription is None else subscription.ids(connections)
 

@@ -15,13 +15,13 @@ __all__ = ["Rooms"]
 
 
 class Rooms:
-    """Rooms by name: made on first use, gone with the last member.
+    """Rooms by name: created on first use, removed with the last member.
 
     Args:
         slow: what happens to members that do not keep up, in every room.
         engine: what carries the rooms; a `LocalEngine` by default.
-        history: how much of each room is kept for those who come back; None for nothing. Histories of many
-            rooms are bounded together by the engine.
+        history: how much of each room is kept for members that reconnect; None for nothing. The engine also
+            bounds the histories of all rooms together.
         gap: as for `Room`.
         stamp: as for `Room`.
     """
@@ -40,11 +40,11 @@ class Rooms:
         self._history = history
         self._gap = gap
         self._stamp = stamp
-        # A room lives as long as something holds it, which its members' scopes do.
+        # A room exists as long as something refers to it, as its members' scopes do.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
 
     def __getitem__(self, name: str) -> Room:
-        """Return the room of that name, made now if there is none."""
+        """Return the room of that name; create it if there is none."""
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(

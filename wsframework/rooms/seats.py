@@ -3,15 +3,15 @@
 Theory of operation
 -------------------
 An engine delivers to a `Subscription`, which encodes the message once and offers it to each member in one
-synchronous pass, so all members of a room see all messages in the same order. A member whose outbox has room
+synchronous pass, so all members of a room get all messages in the same order. A member whose outbox has room
 takes the frame at once. For one whose outbox is full the message waits in its connection's *backlog*, in one
 line with what its handler sends and with the broadcasts of its other rooms. The line belongs to the
-connection and not to the membership, so a member that leaves and comes back has the same line, the same
-account and the same order.
+connection and not to the membership, so a member that leaves and rejoins has the same line, the same account
+and the same order.
 
 A message that would make the backlog larger than the room's `SlowPolicy` allows, or that has waited for
-longer, makes its member *slow*, and the policy says what then happens: to this member alone. The bytes are
-looked at when a message gets in line, the seconds by the backlog's timer.
+longer, makes its member *slow*, and the policy is applied to this member alone. Bytes are checked when a
+message gets in line, seconds by the backlog's timer.
 
 An engine knows rooms by name. Several `Room`s of one name are one to it: each has its `Seats`, and they share
 a `Subscription`.
@@ -39,26 +39,26 @@ __all__ = ["GapPolicy", "Seat", "Seats", "Stamp", "Subscription", "subscribe", "
 
 Stamp: TypeAlias = Callable[[str | bytes, Position], str | bytes]
 """Put a position into a message: what it returns is sent instead. It is called once for each message that has
-a position, whatever the number of members."""
+a position, whatever the number of members, and again for each member that gets it from the history."""
 
 
 GapPolicy: TypeAlias = Literal["close", "ignore"] | Callable[[Any, str], None]
 """What happens when an engine reports that messages are lost. `"close"` ends the members' connections with
-1013, so that they come back and say what they have; `"ignore"` does nothing; a function is called with the
+1013, so that they reconnect with their last position; `"ignore"` does nothing; a function is called with the
 room and the reason, in the server's thread, and cannot wait."""
 
 _FEW = 4
-"""A list of so many ids is searched as fast as a set."""
+"""Up to this length, a list of ids is searched as fast as a set."""
 
 
 class Seat:
-    """One connection in one room: what a message is offered to.
+    """One connection in one room, to which messages are offered.
 
     Attributes:
         ws: the connection.
         endpoint: its endpoint.
         seats: all seats of the room.
-        room: what the connection's backlog tells rooms apart by.
+        room: identifies the room in the connection's backlog.
         id: unique among the members of all rooms of the engine, in all processes.
         dropped: messages that it did not get because it was slow.
     """
@@ -76,7 +76,7 @@ class Seat:
         self.dropped = 0
 
     def take(self, message: EncodedMessage, size: int, due: float) -> bool:
-        """Take a message for which the outbox has no room: into the backlog, or not at all."""
+        """Put a message that has no room in the outbox into the backlog; return whether it fits."""
         endpoint, policy = self.endpoint, self.seats.slow
         waiting = endpoint.waiting
         if waiting is not None and waiting.is_full(size, policy.max_bytes, policy.max_messages):
@@ -92,7 +92,7 @@ class Seat:
         return True
 
     def _make_place(self, size: int, policy: SlowPolicy) -> bool:
-        """Do what the policy says if there is no place in line; return whether there is one then."""
+        """Apply the policy if there is no place in line; return whether there is one then."""
         endpoint, room = self.endpoint, self.room
         waiting = endpoint.waiting
         limits = size, policy.max_bytes, policy.max_messages
@@ -110,7 +110,7 @@ class Seat:
         return True
 
     def overdue(self) -> None:
-        """Do what the policy says about the room's oldest message in line, which has waited for too long."""
+        """Apply the policy to the room's oldest message in line, which has waited for too long."""
         waiting = self.endpoint.waiting
         if self.seats.slow.action == "close":
             self._close_slow()
@@ -135,7 +135,7 @@ class Seats:
         slow: what happens to members that do not keep up.
         stamp: puts positions into messages, or None.
         gap: what happens when messages are lost.
-        members: by connection, in the order in which they came.
+        members: by connection, in the order in which they joined.
         deliveries, dropped, closed: as in `RoomStatistics`.
     """
 
@@ -151,7 +151,7 @@ class Seats:
         self.closed = 0
 
     def deliver(self, message: EncodedMessage, exclude: Collection[str]) -> int:
-        """Offer a message to all members but the excluded; how many it reached."""
+        """Offer a message to all members but the excluded; return how many it reached."""
         reached = 0
         size = len(message.payload)
         refused: list[Seat] = []
@@ -185,7 +185,7 @@ class Seats:
                 self.deliveries += 1
 
     def fits(self, replay: Replay) -> bool:
-        """Whether a backlog may take it as a whole, and as much again."""
+        """Whether a replay takes at most half of what the policy allows in a backlog."""
         size = sum([len(message.payload) for _, message in replay.messages])
         return size <= self.slow.max_bytes // 2 and len(replay.messages) <= self.slow.max_messages // 2
 
@@ -194,7 +194,7 @@ class Seats:
         return message.data if self.stamp is None else self.stamp(message.data, position)
 
     def lost(self, reason: str) -> None:
-        """Do what `gap` says: messages were lost."""
+        """Apply `gap`, because messages were lost."""
         members = list(self.members.values())
         if callable(self.gap):
             # These seats do not refer to their room: they would keep it alive.
@@ -235,7 +235,7 @@ class Subscription:
         self.joining: set[Connection] = set()
 
     def deliver(self, message: RoomMessage, position: Position | None, exclude: Collection[str]) -> int:
-        """Hand a message to all members, as `Subscriber.deliver` says."""
+        """Deliver a message to all members, as `Subscriber.deliver` says."""
         if get_ident() != self.thread:
             raise WrongThread("room.broadcast")
         reached = 0
@@ -270,11 +270,11 @@ class Subscription:
             self.seats += (seats,)
 
     def remove(self, seats: Seats) -> None:
-        """Stop to deliver to the members of a `Room`."""
+        """Stop delivering to the members of a `Room`."""
         self.seats = tuple(known for known in self.seats if known is not seats)
 
     def end_if_unused(self) -> None:
-        """Tell the engine that there are no members, if there are none."""
+        """Unsubscribe from the engine if there are no members."""
         key = id(self.engine), self.name
         if not self.seats and not self.joining and _subscriptions.get(key) is self:
             del _subscriptions[key]
@@ -283,7 +283,7 @@ class Subscription:
 
 _subscriptions: dict[tuple[int, str], Subscription] = {}
 """By the engine's id and the room's name, as long as there are members. Engines need not be hashable, and
-each entry holds its engine, so no other one can have its id."""
+each entry refers to its engine, so no other one can have its id."""
 
 
 def subscription_of(engine: Engine, name: str) -> Subscription | None:
@@ -292,7 +292,7 @@ def subscription_of(engine: Engine, name: str) -> Subscription | None:
 
 
 def subscribe(engine: Engine, name: str, thread: int) -> Subscription:
-    """Have the engine deliver to the members that there will be."""
+    """Subscribe to a room of the engine that is about to get its first member."""
     subscription = Subscription(engine, name, thread)
     engine.subscribe(name, subscription)
     _subscriptions[id(engine), name] = subscription
