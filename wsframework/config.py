@@ -77,8 +77,8 @@ class Limits:
             is exceeded, the oldest is closed for each new one. A handshake in good faith takes two round
             trips. Each one that is held open uses about 45 KiB, so 1,000 use 45 MB.
         message_fragments: number of fragments in one message, or None. If it is exceeded: Close 1008.
-            Autobahn sends 65,536. Each fragment costs the peer at least two bytes, so `message_bytes` bounds
-            the memory, and this limit bounds only the time.
+            Autobahn sends 65,536. `message_bytes` bounds the memory of a message, and `unpaid_frames` the
+            work for tiny fragments, so this limit is off by default.
         unpaid_frames: number of frames with little or no payload that a peer may have sent: empty and tiny
             fragments, pings, pongs and empty messages, or None. Each costs the server as much work as a
             frame with a payload, but its sender almost nothing. If it is exceeded: Close 1008. Frames with
@@ -115,12 +115,12 @@ class Timeouts:
             and shorter than a proxy does (nginx: 60 s). If the client disconnects, guards and handlers of GET
             and HEAD are cancelled. A handler of another method runs on, up to this limit, so that its changes
             are not left incomplete.
-        close: how long the end of a connection may stand still, which is the closing handshake and the end of
-            TCP together. After it the transport is aborted, unless the peer has taken at least 240 bytes per
-            second of a message or an HTTP answer that was sent before: then the time starts again. So a slow
-            reader gets a whole page, but cannot hold the connection with one byte every four seconds. Kestrel
-            and IIS use the same rate. websockets waits 10 s for each of the two steps, browsers 2 s (Firefox:
-            10 s).
+        close: how long the end of a connection, which is the closing handshake and the end of TCP together,
+            may make no progress. After it the transport is aborted, unless the peer has taken at least 240
+            bytes per second of a message or an HTTP answer that was sent before: then the time starts again.
+            So a slow reader gets a whole page, but cannot hold the connection with one byte every four
+            seconds. Kestrel and IIS use the same rate. websockets waits 10 s for each of the two steps,
+            browsers 2 s (Firefox: 10 s).
         disconnect_grace: how long a handler may run after its connection has ended. After it the handler is
             cancelled; 0 cancels it at once.
         last_words: when the peer's Close, or its protocol error, follows directly after messages, how long

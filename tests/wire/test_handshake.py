@@ -136,8 +136,8 @@ def test_a_missing_version_is_426_and_hears_ours() -> None:
     ("headers", "message"),
     [
         (without("Sec-WebSocket-Key"), "Key is missing"),
-        (replaced("Sec-WebSocket-Key", KEY, KEY), "Key stands more than once"),
-        (replaced("Sec-WebSocket-Version", "13", "13"), "Version stands more than once"),
+        (replaced("Sec-WebSocket-Key", KEY, KEY), "Key appears more than once"),
+        (replaced("Sec-WebSocket-Version", "13", "13"), "Version appears more than once"),
         (replaced("Sec-WebSocket-Key", ""), "not 16 bytes"),
         (replaced("Sec-WebSocket-Key", "?" * 24), "not 16 bytes"),
         (replaced("Sec-WebSocket-Key", "é" * 24), "not 16 bytes"),
@@ -154,7 +154,7 @@ def test_a_missing_version_is_426_and_hears_ours() -> None:
         ([*GOOD, ("Content-Length", "5")], "has no body"),
         ([*GOOD, ("Content-Length", "05")], "has no body"),
         ([*GOOD, ("Transfer-Encoding", "chunked")], "has no body"),
-        ([*GOOD, ("Origin", "http://a"), ("origin", "http://a")], "Origin stands more than once"),
+        ([*GOOD, ("Origin", "http://a"), ("origin", "http://a")], "Origin appears more than once"),
     ],
 )
 def test_a_malformed_handshake_is_400_and_hears_why(headers: Headers, message: str) -> None:
@@ -271,14 +271,14 @@ ANSWER: Headers = response_headers(KEY, None, None)
         (101, [], ["Upgrade does not", "Connection does not", "Accept is missing"]),
         (101, ANSWER[1:], ["Upgrade does not say websocket"]),
         (101, [ANSWER[0], ("Connection", "close"), ANSWER[2]], ["Connection does not say Upgrade"]),
-        (101, ANSWER + ANSWER[2:], ["Accept stands more than once"]),
+        (101, ANSWER + ANSWER[2:], ["Accept appears more than once"]),
         (101, [*ANSWER[:2], ("Sec-WebSocket-Accept", "x")], ["Accept is 'x'"]),
         (101, response_headers(KEY, "soap", None), ["subprotocol 'soap', which was not offered"]),
         (101, response_headers(KEY, "chat", None), []),
         (
             101,
             [*response_headers(KEY, "chat", None), ("sec-websocket-protocol", "chat")],
-            ["Protocol stands more than once"],
+            ["Protocol appears more than once"],
         ),
         (101, response_headers(KEY, None, "x-gzip"), ["extension 'x-gzip', which was not offered"]),
         (101, response_headers(KEY, None, "permessage-deflate; a"), []),

@@ -2,8 +2,8 @@
 encoded, and nothing is read or sent here.
 
 The server's side: `is_upgrade` tells a WebSocket request from a plain one, `read_upgrade` checks it or says
-precisely what is wrong and with which status, `encode_101` accepts it. Which subprotocol and which extensions
-to accept is for others to choose. What HTTP itself asks (one Host, a sane head) the HTTP parser has checked.
+precisely what is wrong and with which status, `encode_101` accepts it. Callers choose the subprotocol and the
+extensions. The HTTP parser has checked the rules of HTTP itself, such as a single Host.
 
 The client's side is for tracing and tests: `build_request` writes a handshake, `judge_response` lists
 everything that is wrong with the answer.
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""What the accept key is made with: "unlikely to be used by network endpoints that do not understand the
+"""Part of the accept key: "unlikely to be used by network endpoints that do not understand the
 WebSocket Protocol" (RFC 6455 §1.3)."""
 
 VERSION = "13"
@@ -56,7 +56,7 @@ _PLAIN_101 = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: %b\r\n\r\n"
 )
-"""What nearly every handshake is answered with."""
+"""The answer to nearly every handshake."""
 
 _Headers = Iterable[tuple[str, str]]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -64,7 +64,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 @attrs.frozen
 class Upgrade:
-    """What a client asks for in an opening handshake that keeps all the rules.
+    """What a valid opening handshake asks for.
 
     Attributes:
         key: its Sec-WebSocket-Key.
@@ -84,10 +84,10 @@ def accept_key(key: str) -> str:
 
 
 def is_upgrade(headers: _Headers) -> bool:
-    """Whether a request asks for a WebSocket at all, rightly or wrongly.
+    """Whether a request asks for a WebSocket, validly or not.
 
-    A Sec-WebSocket-Key alone counts: it comes from a client whose Upgrade a proxy has dropped, and the
-    refusal that says so helps more than a page would.
+    A Sec-WebSocket-Key alone counts: a proxy may have dropped the client's Upgrade, and a refusal that says
+    so is more useful than a page.
     """
     for name, value in headers:
         name = name.lower()
@@ -101,8 +101,8 @@ def read_upgrade(method: str, http_version: str, headers: _Headers) -> Upgrade:
 
     Args:
         method: the request's method.
-        http_version: "1.1", as the HTTP parser has it.
-        headers: names in any case, values decoded; a field may stand on several lines.
+        http_version: as the HTTP parser returns it, such as "1.1".
+        headers: names in any case, values decoded; a field may have several lines.
 
     Raises:
         HandshakeError: with the rule that is broken, the status, and what the answer must carry.
@@ -139,14 +139,14 @@ def read_upgrade(method: str, http_version: str, headers: _Headers) -> Upgrade:
             426,
             (*_UPGRADE, ("Sec-WebSocket-Version", VERSION)),
         )
-    # Its bytes would be taken for frames. "A client cannot begin using an upgraded protocol on the connection
-    # until it has completely sent the request message" (RFC 9110 §7.8), and we read no bodies.
+    # The bytes of a body would be taken for frames. "A client cannot begin using an upgraded protocol on the
+    # connection until it has completely sent the request message" (RFC 9110 §7.8), and we read no bodies.
     sizes = fields.get("content-length")
     if "transfer-encoding" in fields or (sizes is not None and any(size.strip("0") for size in sizes)):
         raise HandshakeError("a WebSocket handshake has no body (RFC 9110 §7.8)")
     # Of two, one could be forged, and RFC 6454 §7.3 does not say which of them counts.
     if len(fields.get("origin", ())) > 1:
-        raise HandshakeError("Origin stands more than once (RFC 6454 §7.3)")
+        raise HandshakeError("Origin appears more than once (RFC 6454 §7.3)")
     key = _single(fields, "Sec-WebSocket-Key")
     if key is None:
         raise HandshakeError("Sec-WebSocket-Key is missing (RFC 6455 §4.2.1)")
@@ -187,7 +187,7 @@ def encode_101(
     """Encode the whole head of the response that accepts a handshake.
 
     Raises:
-        ValueError: a name is not a token, or a value holds a control character such as CR or LF.
+        ValueError: a name is not a token, or a value contains a control character such as CR or LF.
     """
     if subprotocol is None and extensions is None and not extra_headers:
         return _PLAIN_101 % accept_key(key).encode()
@@ -216,8 +216,8 @@ def build_request(
         headers: more fields, after all others.
 
     Raises:
-        ValueError: the target holds a space or control character, a name is not a token, or a value holds a
-            control character.
+        ValueError: the target contains a space or control character, a name is not a token, or a value
+            contains a control character.
     """
     if not target.isascii() or not target.isprintable() or " " in target or not target:
         raise ValueError(f"a request target is printable ASCII without spaces, not {target!r}")
@@ -248,7 +248,7 @@ def judge_response(
         offered_extensions: the names of the extensions that were offered, without parameters.
 
     Returns:
-        One plain sentence with its RFC section for each problem; empty when the connection is open.
+        One sentence with its RFC section for each problem; empty if the connection is open.
     """
     if status != 101:
         return [f"The status is {status}, not 101, so no WebSocket was opened (RFC 6455 §4.1)."]
@@ -269,7 +269,7 @@ def _judge_accept(values: list[str], key: str) -> list[str]:
         return ["Sec-WebSocket-Accept is missing (RFC 6455 §4.1, item 4)."]
     # "The |Sec-WebSocket-Accept| header MUST NOT appear more than once in an HTTP response." (§11.3.3)
     if len(values) > 1:
-        return ["Sec-WebSocket-Accept stands more than once (RFC 6455 §11.3.3)."]
+        return ["Sec-WebSocket-Accept appears more than once (RFC 6455 §11.3.3)."]
     if values[0] != accept_key(key):
         return [
             f"Sec-WebSocket-Accept is {values[0]!r}, but this key asks for {accept_key(key)!r} "
@@ -295,7 +295,7 @@ def _judge_extensions(values: list[str] | None, offered: Sequence[str]) -> list[
 def _judge_subprotocol(values: list[str], offered: Sequence[str]) -> list[str]:
     # "MUST NOT appear more than once in an HTTP response" (§11.3.4)
     if len(values) > 1:
-        return ["Sec-WebSocket-Protocol stands more than once (RFC 6455 §11.3.4)."]
+        return ["Sec-WebSocket-Protocol appears more than once (RFC 6455 §11.3.4)."]
     if values and values[0] not in offered:
         return [
             f"The server chose the subprotocol {values[0]!r}, which was not offered (RFC 6455 §4.1, item 6)."
@@ -329,7 +329,7 @@ def _single(fields: dict[str, list[str]], name: str) -> str | None:
         return None
     # "MUST NOT appear more than once in an HTTP request" (§11.3.1, §11.3.5)
     if len(values) > 1:
-        raise HandshakeError(f"{name} stands more than once (RFC 6455 §11.3)")
+        raise HandshakeError(f"{name} appears more than once (RFC 6455 §11.3)")
     return values[0]
 
 
@@ -350,7 +350,7 @@ def _encode_head(first_line: str, headers: _Headers) -> bytes:
     for name, value in headers:
         if not is_token(name):
             raise ValueError(f"{name!r} is not a header field name (RFC 9110 §5.1)")
-        # A CR or LF here would let the value write header fields of its own.
+        # A CR or LF here would let the value add header fields.
         if _CONTROL.search(value):
             raise ValueError(f"{name}: a header field value holds no control characters: {value!r}")
         lines.append(f"{name}: {value}")
