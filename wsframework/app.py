@@ -1,4 +1,4 @@
-"""The App: decorators in, decisions out.
+"""The App: registration of handlers, and decisions about requests.
 
 Decorators and plugins register routes, guards, wrappers and lifespans while the program starts. What concerns
 single requests goes into a `Decider`, which a host asks about each of them: upgrade and call this handler, or
@@ -68,9 +68,9 @@ class App:
         origins: origins whose pages may connect, or send plain HTTP requests other than GET, HEAD and
             OPTIONS, besides the server's own; `"*"` for all. Clients other than browsers send no Origin, and
             are always accepted.
-        allowed_hosts: the hosts that the server answers to, such as `chat.example`, `*.chat.example`, or an
+        allowed_hosts: the hosts that the server accepts, such as `chat.example`, `*.chat.example`, or an
             address; `"*"` for all. Requests for other hosts get a 421, plain HTTP included, which prevents
-            DNS rebinding. None (the default) answers to every host, except under `run` on a loopback
+            DNS rebinding. None (the default) accepts every host, except under `run` on a loopback
             address.
         trusted_proxies: reverse proxies whose header fields are read: networks such as `10.0.0.0/8`,
             addresses, and `unix` for every peer on a unix socket. Then `request.remote` and `request.secure`
@@ -124,7 +124,7 @@ class App:
         compression: Deflate | Literal["app"] | None = "app",
         origins: str | Iterable[str] | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
-        """Register an async function for a path and, perhaps, subprotocols.
+        """Register an async function for a path and, optionally, subprotocols.
 
         The handler is called with the connection and, by name, the path's parameters and what the given
         functions have returned. The same path may be registered again for other subprotocols. The first
@@ -337,30 +337,30 @@ class App:
             unix_path: listen on a unix socket at this path instead of on TCP.
             sockets: TCP or unix sockets that are bound already, for example inherited from another process,
                 instead of `host`, `port` and `unix_path`. Those that do not listen yet are made to listen.
-                They are closed when the server stops accepting; other processes that share them go on.
+                They are closed when the server stops accepting; other processes that share them are not
+                affected.
             unix_mode: the permissions of the socket's file, such as 0o660. None leaves them to the umask, or
                 as they were when the file of a dead server is replaced.
             proxy_protocol: whether every connection begins with a header of the PROXY protocol, version 1 or
-                2, which says whom a proxy passes it on for. Peers other than `trusted_proxies` are refused.
-            allow_hosts: hosts to answer to besides `App(allowed_hosts=…)`; with neither, every host is
-                answered. A program that listens on its user's own machine does well to name `localhost`.
+                2, in which a proxy sends the client's address. Peers other than `trusted_proxies` are
+                refused.
+            allow_hosts: hosts to accept besides `App(allowed_hosts=…)`; with neither, every host is accepted.
+                A program that listens on its user's own machine should name `localhost`.
             task_status: `await nursery.start(app.serve, host, port)` returns the `Server` once it listens.
 
         Raises:
             ConfigurationError: an entry of `allow_hosts` is not a host, `unix_mode` is wrong, `sockets` is
-                empty or stands beside `unix_path`, or `proxy_protocol` is given and no proxy is trusted.
+                empty or given with `unix_path`, or `proxy_protocol` is given and no proxy is trusted.
             ListenError: an address or socket cannot be listened on.
             KeyboardInterrupt: one was raised in a handler, a guard, or anywhere else in the server; after the
                 drain.
-            Exception: a mistake in the server itself; every connection was closed, with 1011 where that could
-                be told.
+            Exception: a bug in the server itself; every connection was closed, with 1011 where possible.
 
         Cancellation:
-            Starts the drain, which takes up to `Timeouts.drain` and then cancels what is left. A handler that
-            holds out against its cancellation (it shields itself, waits for a thread, or swallows
-            `Cancelled`) keeps `serve` from returning for as long as it does, though its connection is closed
-            and no client is accepted; so does a lifespan. `serve` cannot end the program around it; `run`
-            can, and does.
+            Starts the drain, which takes up to `Timeouts.drain` and then cancels what is left. A handler or
+            lifespan that resists cancellation (it shields itself, waits for a thread, or swallows
+            `Cancelled`) delays the return of `serve`, although its connection is closed and no client is
+            accepted. `serve` cannot end the program around it; `run` does.
         """
         more = host_list(allow_hosts) or ()
         hosts = AllowedHosts.parse((*(self.allowed_hosts or ()), *more)) if more else self._decider.hosts
@@ -404,21 +404,20 @@ class App:
     ) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP, drain, and return.
 
-        The first signal ends the start-up, or begins the drain. A second one cuts short what is under way:
-        the drain, the lifespans' end. Whatever holds out against that is cut off at the third signal, or by
-        itself a few seconds after `Timeouts.drain` and `Timeouts.lifespan` are over: what is stuck is logged
-        (`task.stuck`, with its stack), and the process ends with status 1.
+        The first signal ends the start-up, or begins the drain. A second one cuts short the drain or the end
+        of the lifespans. If code resists cancellation, it is logged (`task.stuck`, with its stack) and the
+        process ends with status 1, at the third signal or a few seconds after `Timeouts.drain` and
+        `Timeouts.lifespan`.
 
-        This is for programs that are servers: besides the signals it takes over the garbage collector's
-        attention, by `gc.freeze()` once it listens, and the end of the process. Arguments that are not
-        explained here are those of `serve`.
+        Use it in programs that are servers: it handles the signals, calls `gc.freeze()` once it listens, and
+        may end the process. Arguments that are not explained here are those of `serve`.
 
         Args:
             allow_hosts: as for `serve`. On a loopback address, which only this machine reaches, or a name
-                that stands for one, an App without `allowed_hosts` answers only to `localhost`,
-                `*.localhost`, 127.0.0.0/8, `[::1]`, that name, and what stands here: else any web page could
-                reach it through a name of its own (DNS rebinding). Behind a local proxy name the public host,
-                or `"*"`.
+                that stands for one, an App without `allowed_hosts` accepts only `localhost`, `*.localhost`,
+                127.0.0.0/8, `[::1]`, that name, and these hosts: otherwise any web page could reach it
+                through a name of its own (DNS rebinding). Behind a local proxy name the public host, or
+                `"*"`.
             on_listening: called once the server listens.
 
         Raises:

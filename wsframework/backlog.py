@@ -147,7 +147,7 @@ class Backlog:
 
     @property
     def is_timed(self) -> bool:
-        """Whether a timer is still to look after it."""
+        """Whether its timer is running."""
         return self._timer is not None
 
     # In and out
@@ -269,7 +269,7 @@ class Backlog:
         owner.made_room()  # for what is behind a broadcast that was too large for the room there is
         if self._shares:
             earliest = min(share.oldest.due for share in self._shares.values())
-            # That is on a clock that shows `moment` now.
+            # `earliest` is on a clock that shows `moment` now.
             if earliest - moment < _JUDGE_SECONDS:
                 earliest = moment + _JUDGE_SECONDS
             if earliest < math.inf:

@@ -1,9 +1,9 @@
 """The connection that a handler gets, with sends and closes that may be cancelled anywhere.
 
-A `Connection` is the face of an `Endpoint`, which has the state and the rules. Its methods look first whether
-they are called in the connection's own thread: in another one, even `reschedule` would wake the task in the
-wrong run. They compare threads and not tasks, so host code of that thread may call them as well. They hold
-back a KeyboardInterrupt, so that it arrives between two messages and never within one.
+A `Connection` is the public side of an `Endpoint`, which has the state and the rules. Its methods first check
+that they are called in the connection's own thread: in another one, even `reschedule` would wake the task in
+the wrong run. They compare threads and not tasks, so host code of that thread may call them as well. They
+hold back a KeyboardInterrupt, so that it arrives between two messages and never within one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Connection:
     """One open WebSocket connection, as its handler sees it.
 
     All methods may be called from any number of tasks of the connection, except that only one task at a
-    time may receive. In any other thread than the server's they raise `WrongThread` and change nothing;
+    time may receive. In a thread other than the server's they raise `WrongThread` and change nothing;
     only reading `request`, `subprotocol`, `compression`, `closed`, `draining` and `statistics()` is allowed
     there.
 
@@ -80,12 +80,12 @@ class Connection:
 
     @property
     def nursery(self) -> trio.Nursery:
-        """The nursery for tasks that belong to this connection; cancelled the moment the connection ends.
+        """The nursery for tasks that belong to this connection; cancelled as soon as the connection ends.
 
         An exception in one of them ends the connection as an exception in the handler would: Close 1011.
 
         Raises:
-            RuntimeError: the handler has not begun, or is over.
+            RuntimeError: the handler has not started, or has ended.
             WrongThread: this is not the server's thread.
         """
         if get_ident() != self.endpoint.thread:
@@ -99,7 +99,7 @@ class Connection:
     def closed(self) -> Closed | None:
         """How the connection ended: both Close frames and their order. None while it is open.
 
-        While the closing handshake is under way it says what is known so far.
+        During the closing handshake it has what is known so far.
         """
         return self.endpoint.closed
 
@@ -137,7 +137,7 @@ class Connection:
         """Receive the next message: `str` for Text, `bytes` for Binary.
 
         Raises:
-            ConnectionClosed: the connection is closed and every message that came before was received; or
+            ConnectionClosed: the connection is closed and every message that arrived before was received; or
                 our side has started to close it.
             trio.BusyResourceError: another task is already receiving.
             WrongThread: this is not the server's thread.
@@ -220,7 +220,7 @@ class Connection:
         Raises:
             ConnectionClosed: the closing handshake has started or the transport is gone.
             TypeError: the message is neither `str` nor bytes-like.
-            UnicodeEncodeError: the text holds a lone surrogate, which no UTF-8 can carry.
+            UnicodeEncodeError: the text contains a lone surrogate, which UTF-8 cannot encode.
             WrongThread: this is not the server's thread.
 
         Cancellation:
@@ -269,7 +269,7 @@ class Connection:
 
     @trio.lowlevel.enable_ki_protection
     async def ping(self, payload: BytesLike | None = None) -> float:
-        """Ask the peer for a sign of life and wait for its pong.
+        """Send a ping and wait for its pong.
 
         Args:
             payload: at most 125 bytes, not the payload of a ping still in flight; None makes a unique one.
@@ -278,7 +278,7 @@ class Connection:
             The round-trip time in seconds.
 
         Raises:
-            ConnectionClosed: the connection is closed, or ended before the pong came.
+            ConnectionClosed: the connection is closed, or ended before the pong arrived.
             ValueError: the payload is too long or in flight already.
             WrongThread: this is not the server's thread.
 

@@ -48,14 +48,14 @@ __all__ = ["HEADER_BYTES", "ConnectionStatistics", "Endpoint", "SessionHooks"]
 
 
 HEADER_BYTES = getsizeof("")
-"""What Python adds to the bytes of a message."""
+"""Python's overhead for a message, in bytes."""
 
 _threads: dict[int, int] = {}
-"""The numbers of threads that have connections, so that those share one object: a new one has 32 bytes."""
+"""Numbers of threads: the connections of a thread share one object, because a new one takes 32 bytes."""
 
 
 class SessionHooks(Protocol):
-    """What runs the connection's handler."""
+    """The session that runs the connection's handler."""
 
     def nursery(self) -> trio.Nursery:
         """Return the nursery of the connection's own tasks."""
@@ -82,7 +82,7 @@ class ConnectionStatistics:
         outbox_bytes: encoded bytes that the socket has not taken yet.
         waiting_senders: tasks that wait for room in the outbox.
         opened_at: `trio.current_time()` when the connection opened.
-        round_trip: seconds the last ping of ours took to be answered, or None.
+        round_trip: the round-trip time of our last answered ping, in seconds, or None.
     """
 
     messages_sent: int
@@ -114,7 +114,7 @@ class Endpoint:
         unread_bytes: the memory they take.
         paused: whether the transport reads no more because of them.
         receiver: the task that waits for a message.
-        parked: what it waits with.
+        parked: the object that it awaits.
         handed: whether a message was handed to a task that has not run since.
         on_idle: called when the handler asks for a message and there is none.
         outbox_limit: bytes in the outbox from which on sends wait.
@@ -123,8 +123,8 @@ class Endpoint:
         messages_sent: messages committed to the outbox.
         messages_received: messages that arrived.
         pings: pings of ours in flight, or None.
-        draining: True once the server has begun to stop; before that, the event of those who wait for it.
-        session: what runs the handler, while it runs.
+        draining: True once the server has begun to stop; before that False, or the event that tasks wait for.
+        session: runs the handler.
     """
 
     __slots__ = (
@@ -200,13 +200,13 @@ class Endpoint:
     # The handler's life
 
     def begin(self, session: SessionHooks) -> None:
-        """Start the handler's time."""
+        """Take the session that runs the handler."""
         self.session = session
         if self.ended:
             session.connection_ended()
 
     def cancel_handler(self) -> None:
-        """Cancel the handler without any grace: the server's hard deadline."""
+        """Cancel the handler without its grace, at the server's hard deadline."""
         if self.session is not None:
             self.session.cancel()
 
@@ -250,13 +250,13 @@ class Endpoint:
         return message
 
     def resume_reading(self) -> None:
-        """Read on, once half of the budget is free: not on and off for every message of a slow handler."""
+        """Resume reading once half of the budget is free, not for every message of a slow handler."""
         if self.unread_bytes <= self._limits.unread_bytes // 2:
             self.paused = False
             self.transport.resume_reading()
 
     def received_all(self) -> None:
-        """Tell what waits for it that the handler has received everything and asks for more."""
+        """Call `on_idle`: the handler has received everything and asks for more."""
         on_idle, self.on_idle = self.on_idle, None
         if on_idle is not None:
             on_idle()
@@ -317,7 +317,7 @@ class Endpoint:
         Raises:
             ConnectionClosed: the connection ended before that.
 
-        Cancellation: it has left the line, and was not sent.
+        Cancellation: the message has left the line and was not sent.
         """
         waiting = WaitingSend(current_task(), opcode, payload)
         self.open_backlog().add_send(waiting)
@@ -332,7 +332,7 @@ class Endpoint:
         await wait_task_rescheduled(abort)
 
     def open_backlog(self) -> Backlog:
-        """Return the line that waits for room, for something that gets in line now."""
+        """Return the backlog for an entry that is added now; create it if necessary."""
         if self.waiting is None:
             if self.backlog is None:
                 self.backlog = Backlog(self)
@@ -428,7 +428,7 @@ class Endpoint:
         assert closed is not None
         if self.receiver is not None:
             receiver, self.receiver = self.receiver, None
-            # No exception: the loop that nearly every handler is would only throw it away.
+            # Not an exception: `async for`, which nearly every handler uses, would only discard it.
             reschedule(receiver, Handed(None))
         backlog, self.backlog, self.waiting = self.backlog, None, None
         if backlog is not None:
@@ -440,7 +440,7 @@ class Endpoint:
 
 
 def _memory_of(message: str | bytes) -> int:
-    """Return the memory that a message takes, at half the price of `getsizeof` where that is simple."""
+    """Return the memory that a message takes, at half the cost of `getsizeof` where that is simple."""
     if type(message) is bytes or message.isascii():
         return len(message) + HEADER_BYTES
     return getsizeof(message)

@@ -35,11 +35,11 @@ _SLOWEST_BYTES_PER_SECOND = 240
 minBytesPerSecond."""
 
 _MOMENT_SECONDS = 0.001
-"""In this time tasks that are ready to run have run."""
+"""Long enough for tasks that are ready to run."""
 
 
 class Receiver(Protocol):
-    """What a transport delivers to: an `Endpoint`, or what stands in for one."""
+    """The recipient of a transport's messages: an `Endpoint` or its substitute."""
 
     @property
     def has_unread(self) -> bool:
@@ -69,7 +69,7 @@ class Receiver(Protocol):
 
 
 class NoReceiver:
-    """Stands in for an endpoint behind an HTTP answer, which has none."""
+    """The substitute for an endpoint after an HTTP answer."""
 
     has_unread = False
     messages_taken = 0
@@ -86,7 +86,7 @@ class EndingTransport(ABC):
     Args:
         timeouts: `close` and `last_words` are used.
         timers: for those two.
-        decoder: what decodes the peer's bytes; it drops the rest of them when the end has come.
+        decoder: decodes the peer's bytes; it drops the rest of them at the end.
     """
 
     __slots__ = (
@@ -128,13 +128,13 @@ class EndingTransport(ABC):
         """Close the socket now, gracefully or not, and call `_released`. Idempotent."""
 
     def _reading_changed(self) -> None:  # noqa: B027
-        """Look whether to read: the decoder has stopped, or has nothing left to decode."""
+        """Start or stop reading: the decoder has stopped, or has nothing left to decode."""
 
     def _read_waiting(self) -> bool:
-        """Read what the peer has sent, without blocking, before it is given up for its silence.
+        """Read what the peer has sent, without blocking, before it is dropped for its silence.
 
         Returns:
-            False when that takes a moment: then ask again a moment later.
+            False if that takes a moment: then call it again a moment later.
         """
         return True
 
@@ -168,14 +168,14 @@ class EndingTransport(ABC):
         """Drop the connection without a Close frame.
 
         Args:
-            cause: why, as one plain sentence for `Closed.cause`.
+            cause: why, as one sentence for `Closed.cause`.
         """
         self._cause = self._cause or cause
         self._closing.lost()
         self._release()
 
     def write_raw(self, data: bytes) -> None:
-        """Put bytes into the outbox that are no frame: the answer to the opening handshake."""
+        """Put bytes that are not a frame into the outbox: the answer to the opening handshake."""
         self._commit(data)
 
     def _commit(self, frame: bytes) -> None:

@@ -2,9 +2,9 @@
 
 `os.fork()` copies the event loop with the process, and both have the same sockets, listeners and epoll. A
 child that returned from its handler, raised an exception (`sys.exit()` is one) or waited for anything would
-go on as a second server: it would take connections and messages away from the first, and shut down what both
-have open. So the child ends with the step of its task, before any other task runs. What runs until then is
-the program's: `os._exit`, an exec, the target of a process pool's worker.
+continue as a second server: it would take connections and messages away from the first, and shut down what
+both have open. So the child ends with the step of its task, before any other task runs. What runs until then
+is the program's: `os._exit`, an exec, the target of a process pool's worker.
 
 A child process of `subprocess` does not come back, and one of `multiprocessing` only calls its target.
 """

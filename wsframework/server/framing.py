@@ -1,4 +1,4 @@
-"""Frames in, frames out, and keepalive: what every native transport has in common besides its end.
+"""Frames in, frames out, and keepalive: what all native transports share, except for the end.
 
 Theory of operation
 -------------------
@@ -54,7 +54,7 @@ _FORGIVEN_IN_SECONDS = 64
 """A debt of `Limits.unpaid_frames` is forgiven in this time."""
 
 _SMALL_FRAMES = 64
-"""This many frames that have fewer bytes each are joined while they wait: Python adds 40 bytes to each."""
+"""Waiting frames are joined if there are this many, of fewer bytes each: Python adds 40 bytes to each."""
 
 
 @cache
@@ -68,11 +68,11 @@ class FrameTransport(EndingTransport):
     Args:
         limits: sizes of messages, inbox and outbox.
         timeouts: for the connection's end.
-        timers: what its timeouts run on.
+        timers: for these timeouts.
         codecs: compressor and decompressor, if permessage-deflate was agreed on.
 
     Attributes:
-        heard_at: `trio.current_time()` when the peer last gave a sign of life.
+        heard_at: `trio.current_time()` when the peer last sent something.
         room_wanted: whether `made_room` of the endpoint is to be called when the outbox has room.
     """
 
@@ -124,7 +124,7 @@ class FrameTransport(EndingTransport):
 
     @abstractmethod
     def resume_reading(self) -> None:
-        """Read on."""
+        """Take bytes from the socket again."""
 
     def _decode_soon(self) -> None:
         """Call `_decode_on` after other connections have had their turn."""
@@ -227,7 +227,7 @@ class FrameTransport(EndingTransport):
     # Bytes out
 
     def _made_room(self) -> None:
-        """Use the room: the socket took some of the outbox."""
+        """Use the room in the outbox, from which the socket took bytes."""
         if self.outbox_bytes <= self._limits.outbox_bytes:
             # What still waits afterwards sets it again.
             self.room_wanted = False
@@ -259,13 +259,13 @@ class FrameTransport(EndingTransport):
 
         Args:
             now: `trio.current_time()`.
-            keepalive: after how many seconds to do so.
+            keepalive: after how many seconds.
         """
         if keepalive.interval is None or self._closing.state is not CloseState.OPEN:
             return
         if self._reading_paused or self._decoder.stopped:
             # We do not read, so the peer's silence means nothing. Its FIN would be behind what we do not
-            # read, but if it has gone, its system answers a ping with RST.
+            # read, but if the peer has ended, its system answers a ping with RST.
             self.heard_at = now
             if not self.outbox_bytes and (
                 self._pinged_at is None or now - self._pinged_at >= keepalive.interval

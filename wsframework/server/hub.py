@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 Trio's own stream calls park a task and change the kernel's interest list for every message. The hub does it
-once a *turn*: it waits until any socket is ready, then calls `on_ready` of every ready `Pollee`, which reads
-or writes without blocking and wakes only the tasks that now have something to do.
+once per *turn*: it waits until any socket is ready, then calls `on_ready` of every ready `Pollee`, which
+reads or writes without blocking and wakes only the tasks that now have something to do.
 
 Writes wait for the end of the scheduler's turn. Committing a frame marks its pollee *dirty*, and the flusher,
 the hub's second task, flushes all dirty pollees at its next step, when every task that was woken in this turn
 has run. So frames that were committed in one turn leave in one system call, and system calls run back to
-back: flushing each connection when its handler parked cost a fifth more Python a message.
+back: flushing each connection when its handler parked took a fifth more Python per message.
 
 A turn has a time budget, so that a busy connection does not delay the others. What was ready and not served
 in it is served in the next turn, before the kernel is asked again. A pollee does a bounded step in
@@ -17,7 +17,7 @@ in it is served in the next turn, before the kernel is asked again. A pollee doe
 which serves such pollees in turn and has less time than the others, because each step makes work for a
 handler as well.
 
-A descriptor number is free the moment its socket is closed, and the next accepted socket may get it. So a
+A descriptor number is free as soon as its socket is closed, and the next accepted socket may get it. So a
 number is always taken off the kernel's list before its socket is closed, and what was ready before `remove`
 is not delivered to a later socket with the same number. A forked child shares the list and holds the sockets;
 closing ours without taking it off would leave an event that never ends, under a number that is free or
@@ -52,12 +52,12 @@ if sys.platform != "win32":
 __all__ = ["Hub", "Pollee", "hang_up", "tune", "unsent_bytes"]
 
 _READ_SECONDS = 0.002
-"""How long the hub reads before other tasks get their turn. What it has read makes work for handlers, several
-times as much: with this value an echo waits about 10 ms beside any number of connections that send as fast as
+"""How long the hub reads before other tasks get their turn. What it reads causes several times as much work
+for handlers: with this value an echo waits about 10 ms beside any number of connections that send as fast as
 they can."""
 
 _WRITE_SECONDS = 0.004
-"""The same for writing, which makes no work for handlers: some hundred system calls."""
+"""The same for writing, which causes no work for handlers: some hundred system calls."""
 
 _AGAIN_SECONDS = 0.001
 """The same for further steps of pollees that one step was not enough for."""
@@ -131,7 +131,7 @@ class Hub:
         self._poller.set(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Watch it no more; call it before the socket is closed, never after."""
+        """Stop watching a socket; call it before the socket is closed, never after."""
         if self._pollees.pop(fd, None) is not None:
             self._poller.forget(fd)
             self._removed.add(fd)
@@ -264,7 +264,7 @@ class Hub:
 
         Cancellation: it cannot be cancelled.
         """
-        # Again, when the turn's time was over before it was this pollee's turn.
+        # Again, if the turn's time was over before this pollee was flushed.
         while self._flushing and pollee.dirty:
             self._await_flush.append(current_task())
             await wait_task_rescheduled(_never)
@@ -278,12 +278,12 @@ class Hub:
     async def _flush(self) -> None:
         self._flushing = True
         try:
-            await self._flush_for_ever()
+            await self._flush_forever()
         finally:
             self._flushing = False
             self._wake_flushed()
 
-    async def _flush_for_ever(self) -> None:
+    async def _flush_forever(self) -> None:
         while True:
             if not self._dirty:
                 self._flusher = current_task()
@@ -323,7 +323,7 @@ class Hub:
         return Abort.SUCCEEDED
 
     def _fail(self, pollee: Pollee, error: BaseException) -> None:
-        """Log an exception that a pollee raised and drop that pollee; the others go on."""
+        """Log an exception that a pollee raised, and drop that pollee only."""
         record_failure(error)
         self._abort(pollee, f"an error in the server: {describe(error)}")
 
@@ -345,7 +345,7 @@ def tune(socket: stdlib_socket.socket) -> None:
     """Set the options that an accepted socket needs in the hub."""
     socket.setblocking(False)
     if socket.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
-        # The hub batches by itself; Nagle's algorithm would only delay what it has decided to send.
+        # The hub batches frames itself; Nagle's algorithm would only delay them.
         socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
 
 
@@ -360,7 +360,7 @@ def hang_up(socket: stdlib_socket.socket) -> None:
 
 
 def unsent_bytes(fd: int) -> int:
-    """Return how many bytes the kernel has taken that the peer has not acknowledged; 0 if it cannot tell."""
+    """Return how many bytes the kernel has taken that the peer has not acknowledged; 0 if that is unknown."""
     if sys.platform == "win32":
         return 0
     try:

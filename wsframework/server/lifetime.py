@@ -92,7 +92,7 @@ class Lifetime:
                 raise cancelled from None
 
     async def outlast_interrupts(self, wait: Callable[[], Awaitable[object]]) -> None:
-        """Wait. A KeyboardInterrupt that Trio raises here, in the main task, stops the server as `stop` does.
+        """Wait. A KeyboardInterrupt that Trio raises here, in the main task, has the effect of `stop`.
 
         Cancellation: passed on.
         """

@@ -1,4 +1,4 @@
-"""What a connection begins with where proxies announce their clients: a header of the PROXY protocol.
+"""The beginning of a connection if proxies announce their clients: a header of the PROXY protocol.
 
 It comes before TLS, and the limits on the time and size of a handshake include it. The peer must be a trusted
 proxy, because any other peer could claim any address. Other peers, and malformed or missing headers, are
@@ -31,7 +31,7 @@ class _Incoming(Protocol):
         """Answer in HTTP and end the connection."""
 
     def abort(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without an answer."""
 
 
 class Prefaces:
@@ -88,7 +88,7 @@ class Preface:
         return self._reader.wants
 
     def take(self, incoming: _Incoming, data: bytes | bytearray) -> bool:
-        """Take what was read; return whether the connection goes on: else it was answered or aborted.
+        """Take what was read; return whether the connection continues. If not, it was answered or aborted.
 
         Once the header is complete, `incoming` has the client's address.
         """

@@ -68,7 +68,7 @@ class Requests:
         proxies = self._core.proxies
         if proxies is not None and not self._identify(proxies, incoming, head):
             return
-        # Before the task runs: from here on the drain waits for it, and ends it when its time has come.
+        # Before the task runs: from here on the drain waits for it, and ends it when the time is over.
         self._core.deciding.add(incoming)
         try:
             self.tasks.start(self._serve, incoming, head)
@@ -106,7 +106,7 @@ class Requests:
         except KeyboardInterrupt as interrupt:
             self._core.lifetime.interrupt(interrupt)
         except BaseException as error:
-            # A mistake of ours in the session. Its client must not wait for what will never come.
+            # A bug in the session. Its client must not wait without end.
             assert session is not None  # `_open` has reported its own
             record_failure(error, remote=session.remote)
             contained(session.give_up)
@@ -130,7 +130,7 @@ class Requests:
                 opening = None
             return self._proceed(incoming, head, opening)
         except BaseException as error:
-            # A mistake of ours, or the program's end; it must not take the other connections along.
+            # A bug, or the program's end. It must not end the other connections.
             interrupt = interrupt_in(error)
             if interrupt is None:
                 record_failure(error, remote=incoming.remote)
