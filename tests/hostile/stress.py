@@ -189,16 +189,17 @@ class Stress:
 
     async def run(self) -> None:
         play, plan = self._play, self._plan
-        async with plan.host.serve(play.app) as served, trio.open_nursery() as nursery:
+        async with plan.host.serve(play.app) as served:
             innocents = [await self._open(served), await self._open(served)]
-            nursery.start_soon(self._echo, innocents[0])
-            nursery.start_soon(self._answer_pings, innocents[1])
-            await trio.sleep(0.05)
-            for number in plan.rounds:
-                if plan.host.virtual_time:
-                    trio._core._run._r.seed(f"{plan.seed} {number}")
-                await self._round(served, number, nursery)
-            nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._echo, innocents[0])
+                nursery.start_soon(self._answer_pings, innocents[1])
+                await trio.sleep(0.05)
+                for number in plan.rounds:
+                    if plan.host.virtual_time:
+                        trio._core._run._r.seed(f"{plan.seed} {number}")
+                    await self._round(served, number, nursery)
+                nursery.cancel_scope.cancel()
             await self._stop(served, innocents)
 
     async def _open(self, served: Served) -> Peer:
@@ -228,7 +229,8 @@ class Stress:
             await trio.sleep(0.01)
 
     async def _echo_once(self, peer: Peer, text: str) -> None:
-        with trio.move_on_after(ECHO_SECONDS) as limit:
+        # Shielded, because a cancelled send would damage the client's TLS, and it is to see the server's end.
+        with trio.CancelScope(deadline=trio.current_time() + ECHO_SECONDS, shield=True) as limit:
             await peer.stream.send_all(frame(TEXT, text))
             while True:
                 data = await peer.stream.receive_some(4096)
@@ -249,7 +251,8 @@ class Stress:
                 if found.opcode != PING:
                     raise Failure(-1, [f"a quiet innocent received {found}"])
                 self._pinged += 1
-                await peer.stream.send_all(frame(PONG, found.payload))
+                with trio.CancelScope(shield=True):
+                    await peer.stream.send_all(frame(PONG, found.payload))
         raise Failure(-1, ["a quiet innocent was disconnected"])
 
     # Rounds
@@ -327,7 +330,7 @@ class Stress:
         return figures
 
     async def _stop(self, served: Served, innocents: list[Peer]) -> None:
-        """Stop the server: it says goodbye to everybody and ends by its hard deadline."""
+        """Stop the server: it sends Close 1001 to every client, and ends by its hard deadline."""
         served.stop()
         for peer in innocents:
             with trio.move_on_after(TIMEOUTS.drain + ECHO_SECONDS):
@@ -337,7 +340,7 @@ class Stress:
                     if peer.close is not None:
                         break
             if peer.close is None or peer.close.close_code != 1001:
-                raise Failure(-1, [f"an innocent's goodbye: {peer.close}"])
+                raise Failure(-1, [f"the Close of an innocent: {peer.close}"])
             peer.vanish()
         with trio.move_on_after(TIMEOUTS.drain + ECHO_SECONDS) as limit:
             await served.stopped.wait()
