@@ -73,6 +73,9 @@ def test_more_may_be_trusted_and_other_fields_be_read() -> None:
     assert few.extended([], [FOR]) == Proxies.parse("10.0.0.0/8", FOR)
     with pytest.raises(ConfigurationError, match="is no network"):
         few.extended(["example.com"])
+    assert Proxies().extended(["unix"], [FOR]).any
+    with pytest.raises(ConfigurationError, match="no proxy is, so it would not be read"):
+        Proxies().extended([], [FOR])
 
 
 @pytest.mark.parametrize(

@@ -110,10 +110,16 @@ class Proxies:
         """Return these and more proxies; the fields replace these, unless they are None.
 
         Raises:
-            ConfigurationError: as for `parse`.
+            ConfigurationError: as for `parse`; or fields are named, and no proxy.
         """
         more = self.parse(trusted, self.fields if fields is None else fields)
-        return attrs.evolve(more, networks=self.networks + more.networks, unix=self.unix or more.unix)
+        all_of_them = attrs.evolve(more, networks=self.networks + more.networks, unix=self.unix or more.unix)
+        if fields is not None and not all_of_them.any:
+            raise ConfigurationError(
+                "a field of trusted proxies is named, and no proxy is, so it would not be read: write "
+                "App(trusted_proxies=[…]) or --trusted-proxy NET"
+            )
+        return all_of_them
 
     @property
     def any(self) -> bool:

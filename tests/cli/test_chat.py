@@ -75,6 +75,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     [
         (["--trusted-proxy", "10.0.0.1/8"], "'10.0.0.1/8' has bits behind its prefix"),
         (["--trusted-proxy", "unix", "--proxy-field", "via"], "'via' is no field"),
+        (["--proxy-field", "forwarded"], "a field of trusted proxies is named, and no proxy is"),
         (["--proxy-protocol", "--port", "0"], "proxy_protocol is for connections of trusted proxies"),
     ],
 )

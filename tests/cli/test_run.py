@@ -336,6 +336,7 @@ def test_a_unix_socket_has_the_permissions_that_were_asked_for(write: Write, tmp
         (["--allow-host", "https://chat.example"], "'https://chat.example' is no host"),
         (["--trusted-proxy", "proxy.example"], "'proxy.example' is no network and no address"),
         (["--trusted-proxy", "unix", "--proxy-field", "x-real-ip"], "'x-real-ip' is no field"),
+        (["--proxy-field", "forwarded"], "a field of trusted proxies is named, and no proxy is"),
         (["--proxy-protocol"], "proxy_protocol is for connections of trusted proxies"),
         (["--proxy-field", "forwarded", "--proxy-field", "x-forwarded-for"], "'forwarded' says what"),
     ],

@@ -22,7 +22,6 @@ from wsframework.cli.options import (
     TrustedProxy,
 )
 from wsframework.errors import ConfigurationError
-from wsframework.forwarded import DEFAULT_FIELDS
 from wsframework.request import Address
 from wsframework.server import Server
 
@@ -55,7 +54,8 @@ def chat(
         raise ConfigurationError(f"--db {db}: this is a directory; name a file")
     set_up_logging(log_level, log_format)
     history = None if no_history else db or Path("chat.db")
-    app = App(trusted_proxies=trusted_proxy or (), proxy_fields=proxy_field or DEFAULT_FIELDS)
+    app = App()
+    app.proxies = app.proxies.extended(trusted_proxy or (), proxy_field)
     app.install(Chat(history=history))
 
     def announce(server: Server) -> None:
