@@ -414,7 +414,7 @@ class App:
 
         Args:
             allow_hosts: as for `serve`. On a loopback address, which only this machine reaches, or a name
-                that stands for one, an App without `allowed_hosts` accepts only `localhost`, `*.localhost`,
+                that resolves to one, an App without `allowed_hosts` accepts only `localhost`, `*.localhost`,
                 127.0.0.0/8, `[::1]`, that name, and these hosts: otherwise any web page could reach it
                 through a name of its own (DNS rebinding). Behind a local proxy name the public host, or
                 `"*"`.

@@ -45,7 +45,7 @@ _JUDGE_SECONDS = 0.1
 
 _OFFER_SECONDS = 0.01
 """How often a socket that took nothing is asked whether it takes more, before a broadcast finds no place in
-line. It is a system call, and a member that does not read must not cost the room one for every message."""
+line. It is a system call, and a member that does not read must not cost one for every message."""
 
 
 class Recipient(Protocol):
@@ -172,7 +172,7 @@ class Backlog:
         self._live += 1
 
     def remove_send(self, entry: WaitingSend) -> None:
-        """Take a send out, wherever it stands."""
+        """Take a send out of any place."""
         entry.size = _EMPTY
         entry.payload = b""
         self._live -= 1
@@ -197,7 +197,7 @@ class Backlog:
             self._arm(seconds, entry.due)
 
     def remove_oldest(self, room: object) -> WaitingBroadcast:
-        """Take the oldest broadcast of a room out, wherever it stands; there must be one."""
+        """Take the oldest broadcast of a room out of any place; there must be one."""
         entry = self._shares[room].oldest
         self._uncount(entry)
         entry.size = _EMPTY

@@ -112,7 +112,7 @@ class Endpoint:
         ended: whether the connection is over for its handler.
         inbox: messages to be received, or None.
         unread_bytes: the memory they take.
-        paused: whether the transport reads no more because of them.
+        paused: whether the transport has stopped reading because of them.
         receiver: the task that waits for a message.
         parked: the object that it awaits.
         handed: whether a message was handed to a task that has not run since.

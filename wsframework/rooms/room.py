@@ -1,6 +1,6 @@
 """A room: membership as a scope, and broadcasts that do not wait.
 
-A message goes from `Room.broadcast` to the engine, and comes back from it to the members through `seats`.
+A message goes from `Room.broadcast` to the engine, and from there to the members through `seats`.
 
 A member that joins with `after=` gets what it has missed first. While the engine's history is read, the room
 is subscribed but the connection is no member yet. The engine returns what followed the position up to the
@@ -327,7 +327,7 @@ class Room:
                 connections and members.
             UnicodeEncodeError: the text contains a lone surrogate.
             WrongThread: this is not the members' thread.
-            RoomUnavailable: the engine can take no more messages.
+            RoomUnavailable: the engine cannot take more messages.
         """
         plain, excluded = self._prepared(message, exclude, "room.broadcast")
         reached = self.engine.broadcast(self.name, plain, excluded, self.history)

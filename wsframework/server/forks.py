@@ -1,4 +1,4 @@
-"""A process that user code has forked ends where it comes back to the event loop.
+"""A process that user code has forked ends when it returns to the event loop.
 
 `os.fork()` copies the event loop with the process, and both have the same sockets, listeners and epoll. A
 child that returned from its handler, raised an exception (`sys.exit()` is one) or waited for anything would
@@ -6,7 +6,7 @@ continue as a second server: it would take connections and messages away from th
 both have open. So the child ends with the step of its task, before any other task runs. What runs until then
 is the program's: `os._exit`, an exec, the target of a process pool's worker.
 
-A child process of `subprocess` does not come back, and one of `multiprocessing` only calls its target.
+A child process of `subprocess` does not return, and one of `multiprocessing` only calls its target.
 """
 
 from __future__ import annotations

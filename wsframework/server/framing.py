@@ -9,7 +9,7 @@ Theory of operation
 
 One read is decoded in steps (see `wire.decoder`). Between two steps the endpoint may call `pause_reading`.
 The bytes that are not decoded yet, at most one read, then wait as if they were still in the kernel, and so do
-pings, the peer's Close and its FIN behind them. While the decoder is `stopped` the subclass reads no more; it
+pings, the peer's Close and its FIN behind them. While the decoder is `stopped` the subclass does not read; it
 continues with `_decode_on` in a turn of its own (`_decode_soon`), so that other connections come first.
 """
 
