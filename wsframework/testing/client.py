@@ -20,7 +20,7 @@ import trio
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
-from wsframework.closes import CloseFrame
+from wsframework.closes import CloseCode, CloseFrame
 from wsframework.testing.background import open_background
 from wsframework.testing.deadline import DEADLINE_SECONDS, fail_after, innermost_place, waiting_frames
 from wsframework.testing.faults import Gate, HalfOpen, reset_stream
@@ -37,13 +37,27 @@ _SHOWN = 5
 
 @attrs.define(eq=False)
 class Link:
-    """What the server's side of a connection has come to."""
+    """What the server's side of a connection has come to.
+
+    Attributes:
+        watched: whether its handler can be watched.
+        task: the handler's, once it was called.
+        finished: set when the handler has ended.
+        crash: what crashed for it: a handler, a guard, a given function, a wrapper.
+        crash_seen: whether the test was shown the crash: as 1011, a refusal, or an answer.
+    """
 
     watched: bool = True
     task: trio.lowlevel.Task | None = None
     finished: trio.Event = attrs.field(factory=trio.Event)
     crash: BaseException | None = None
     crash_seen: bool = False
+
+    def raise_unseen(self) -> None:
+        """Raise the crash, once, unless the test was shown it."""
+        if self.crash is not None and not self.crash_seen:
+            self.crash_seen = True
+            raise self.crash
 
     def describe(self) -> str:
         """Say where the handler is."""
@@ -265,7 +279,7 @@ class Client:
         """
         with fail_after(self.deadline, lambda: self._late("the end of the connection")):
             await self._over.wait()
-        self._link.crash_seen = True
+        self._look_at_crash()
         assert self.closed is not None
         return self.closed
 
@@ -326,8 +340,7 @@ class Client:
         if self._link.task is not None:
             with trio.move_on_after(ending_seconds):
                 await self._link.finished.wait()
-        if self._link.crash is not None and not self._link.crash_seen:
-            raise self._link.crash
+        self._link.raise_unseen()
 
     def _finish(self) -> None:
         self._over.set()
@@ -337,8 +350,14 @@ class Client:
 
     def _closed_error(self) -> trio_websocket.ConnectionClosed:
         # It is raised from the crash, so that the traceback of the test shows why the connection ended.
-        self._link.crash_seen = True
+        self._look_at_crash()
         return trio_websocket.ConnectionClosed(self.websocket.closed)
+
+    def _look_at_crash(self) -> None:
+        # A handler that crashes after a normal close is not seen by that close.
+        closed = self.closed
+        if self._link.crash is not None and closed is not None and closed.code == CloseCode.INTERNAL_ERROR:
+            self._link.crash_seen = True
 
     def _late(self, what: str) -> str:
         count = len(self._messages)

@@ -9,7 +9,9 @@ so a test with one client needs one line and a test with three needs three, and 
 
 An exception of the test's own comes out as it is, never in a group; a handler's exception that no client of
 the test has seen is raised where the test's block ends, because a test that crashed its handler has not
-passed. An observer of the server's sees it, whatever the program does with its log.
+passed. An observer of the server's sees it, whatever the program does with its log. It is seen where it was
+the reason of what the test got: of Close 1011, of a refusal, of an answer of `request`. What no client has
+raised, such as the crash of a connection by `open_stream`, `serve` raises at its end.
 """
 
 from __future__ import annotations
@@ -145,6 +147,7 @@ class MemoryServer:
                 yield client
         except trio_websocket.ConnectionRejected as rejected:
             if link.crash is not None:
+                link.crash_seen = True
                 raise rejected from link.crash
             raise
 
@@ -167,7 +170,14 @@ class MemoryServer:
         async with stream:
             with fail_after(deadline, lambda: f"waited {deadline:g} s for the answer to {method} {path}"):
                 await stream.send_all(question)
-                return await _read_answer(stream, parser, link)
+                answer = await _read_answer(stream, parser, link)
+        link.crash_seen = answer.crash is not None
+        return answer
+
+    def _raise_unseen(self) -> None:
+        """Raise a crash that the test was not shown, if there is one."""
+        for link in self._links:
+            link.raise_unseen()
 
     def _open(self, pair: Pair) -> tuple[trio.abc.Stream, Link]:
         ours, theirs = pair()
@@ -214,20 +224,29 @@ def _host_of(app: App) -> str:
 
 
 class _CrashObserver(Observer):
-    """Keeps what crashed, for the client whose connection it was."""
+    """Keeps what crashed, for the client whose connection it was.
+
+    Args:
+        unknown: gets the crashes of tasks that no client's connection has started.
+    """
+
+    def __init__(self, unknown: list[Link]) -> None:
+        self._unknown = unknown
 
     def handler_crashed(self, request: Request, handler: str, error: BaseException) -> None:
         """A handler of WebSocket or HTTP raised an exception."""
-        _note_crash(error)
+        self._note(error)
 
     def guard_crashed(self, request: Request, guard: str, error: BaseException) -> None:
         """A guard raised an exception."""
-        _note_crash(error)
+        self._note(error)
 
-
-def _note_crash(error: BaseException) -> None:
-    link = _current_link.get()
-    if link is not None and link.crash is None:
+    def _note(self, error: BaseException) -> None:
+        link = _current_link.get()
+        if link is None or link.crash is not None:
+            # A second crash of a connection, as of the next page, is one of its own.
+            link = Link()
+            self._unknown.append(link)
         link.crash = error
 
 
@@ -246,6 +265,10 @@ async def serve(app: App) -> AsyncIterator[MemoryServer]:
 
     Lifespans are entered before the block and left after the last handler is gone, which `Timeouts.drain`
     bounds; when the block fails or is cancelled, handlers are cancelled at once.
+
+    Raises:
+        Exception: a handler's, guard's or given function's, when it crashed and no client of the test has
+            seen it; a lifespan's.
     """
     memory = MemoryServer(app)
     failure: Exception | None = None
@@ -260,7 +283,7 @@ async def serve(app: App) -> AsyncIterator[MemoryServer]:
                     timeouts=app.timeouts,
                     keepalive=app.keepalive,
                     proxies=app.proxies,
-                    observers=(_CrashObserver(), *app.observers),
+                    observers=(_CrashObserver(memory._links), *app.observers),
                 )
                 memory._server = await nursery.start(start)
                 _serving.set((*_serving.get(), memory))
@@ -276,6 +299,7 @@ async def serve(app: App) -> AsyncIterator[MemoryServer]:
             failure = error
     if failure is not None:
         raise failure
+    memory._raise_unseen()
 
 
 @asynccontextmanager
