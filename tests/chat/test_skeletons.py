@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from wsframework.chat.skeletons import skeleton
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "confusables.py"
+SCRIPT = Path(__file__).parents[2] / ".ci" / "confusables.py"
 
 SAMPLE = """\
 # confusables.txt

@@ -1,7 +1,7 @@
 """What a text looks like: the skeletons of UTS #39, Unicode Security Mechanisms.
 
 Two texts with one skeleton are hard to tell apart, such as "Adam" and "Adarn", or Latin and Cyrillic letters.
-The table is made of Unicode's confusables.txt by `scripts/confusables.py`; its first line has the version.
+The table is made of Unicode's confusables.txt by `.ci/confusables.py`; its first line has the version.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Make the chat's table of confusable characters from Unicode's confusables.txt.
 
     curl -O https://www.unicode.org/Public/security/latest/confusables.txt
-    scripts/confusables.py confusables.txt wsframework/chat/confusables.bin
+    .ci/confusables.py confusables.txt wsframework/chat/confusables.bin
 
 The table is a line of text with the version, the date and the copyright, and behind it, compressed with zlib:
 the sources, each as the character whose code is its distance from the source before it, an empty line, and
@@ -31,7 +31,7 @@ def table(confusables: str) -> bytes:
     distances = [code - before for before, code in zip([0, *sources], sources, strict=False)]
     lines = ["".join(map(chr, distances)), "", *(prototypes[code] for code in sources)]
     head = (
-        f"confusables.txt {version} of {date} (UTS #39), packed by scripts/confusables.py. "
+        f"confusables.txt {version} of {date} (UTS #39), packed by .ci/confusables.py. "
         f"© {date[:4]} Unicode, Inc. https://www.unicode.org/terms_of_use.html\n"
     )
     return head.encode() + zlib.compress("\n".join(lines).encode(), 9)
