@@ -1,11 +1,28 @@
 from __future__ import annotations
 
+import traceback
+
 import pytest
 import trio
 
-from wsframework.crashes import interrupt_in, is_a, leaves, split, split_cancelled, unwrap_group
+from wsframework.crashes import (
+    forget_earlier_frames,
+    interrupt_in,
+    is_a,
+    leaves,
+    split,
+    split_cancelled,
+    unwrap_group,
+)
 
 INTERRUPT = KeyboardInterrupt()
+traceback_of = vars(BaseException)["__traceback__"].__get__
+
+
+class Cunning(Exception):
+    __traceback__ = property(lambda self: 1 / 0)
+
+
 DEEP: BaseException = ValueError(1)
 for _ in range(5000):
     DEEP = BaseExceptionGroup("g", [DEEP])
@@ -116,3 +133,24 @@ def test_unwrap_group_takes_a_lone_exception_out_of_all_its_groups() -> None:
     two = ExceptionGroup("two", [inner, KeyError("y")])
     assert unwrap_group(two) is two
     assert unwrap_group(ExceptionGroup("around", [two])) is two
+
+
+@pytest.mark.parametrize("kind", [LookupError, Cunning])
+def test_an_object_that_is_raised_again_has_the_traceback_of_the_last_time(kind: type[Exception]) -> None:
+    error = kind("one object")
+
+    def fail(depth: int) -> None:
+        if depth:
+            fail(depth - 1)
+        raise error
+
+    def names(depth: int) -> list[str]:
+        try:
+            fail(depth)
+        except Exception as caught:
+            forget_earlier_frames(caught)
+        return [name.f_code.co_name for name, _ in traceback.walk_tb(traceback_of(error))]
+
+    for depth in (3, 0, 2):
+        assert names(depth) == ["names", *["fail"] * (depth + 1)]
+    forget_earlier_frames(kind("never raised"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -293,6 +294,21 @@ async def test_a_refusal_that_nothing_has_awaited_lets_nobody_in(ask: Any, accep
     assert isinstance(response, CrashResponse)
     assert "given 'user' returned a coroutine" in str(response.exception)
     assert calls == []
+
+
+@KINDS
+async def test_a_crash_by_one_object_again_and_again_has_the_traceback_of_the_last_time(ask: Any) -> None:
+    error = LookupError("one object")
+
+    async def crash(request: Request) -> str:
+        raise error
+
+    app, _ = site({"user": crash})
+    lengths = []
+    for _ in range(3):
+        await app.decide(ask(ROOM))
+        lengths.append(len(traceback.extract_tb(error.__traceback__)))
+    assert lengths == [lengths[0]] * 3
 
 
 @KINDS

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import traceback
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -65,6 +67,17 @@ async def test_an_answer_that_is_raised_again_and_again_keeps_no_connection(
         served = await serve(handler)
         assert served.transport.closes == [frame]
         assert answer.__traceback__ is None
+
+
+async def test_a_crash_by_one_object_again_and_again_has_the_traceback_of_the_last_time(
+    autojump_clock: MockClock,
+) -> None:
+    error = LookupError("one object")
+    lengths = []
+    for _ in range(3):
+        await serve(raising(error))
+        lengths.append(len(traceback.extract_tb(error.__traceback__)))
+    assert lengths == [lengths[0]] * 3
 
 
 async def test_both_ends_of_a_connection_are_recorded_with_what_is_known(

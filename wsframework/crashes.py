@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import TracebackType
 from typing import TypeGuard, TypeVar
 
 import trio
 
-__all__ = ["forget_frames", "interrupt_in", "is_a", "leaves", "split", "split_cancelled", "unwrap_group"]
+__all__ = [
+    "forget_earlier_frames",
+    "forget_frames",
+    "interrupt_in",
+    "is_a",
+    "leaves",
+    "split",
+    "split_cancelled",
+    "unwrap_group",
+]
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 # A user's class may have attributes of these names, which raise or never end.
 _exceptions_of = vars(BaseExceptionGroup)["exceptions"].__get__
+_traceback_of = vars(BaseException)["__traceback__"].__get__
 _message_of = vars(BaseExceptionGroup)["message"].__get__
 
 
@@ -87,3 +98,19 @@ def forget_frames(error: BaseException) -> None:
     would grow, and keep the frames of all those calls, with the requests in them.
     """
     BaseException.with_traceback(error, None)  # a user's class may have its own
+
+
+def forget_earlier_frames(error: BaseException) -> None:
+    """Cut off the part of a traceback that is left of earlier times at which the same object was raised.
+
+    It would grow with each of them, and each log record of it would take longer. To be called where the
+    exception was caught: the traceback begins with the caller's frame, and an earlier one with another frame
+    of the same function.
+    """
+    entry: TracebackType | None = _traceback_of(error)
+    own = None if entry is None else entry.tb_frame
+    while own is not None and entry is not None and entry.tb_next is not None:
+        frame = entry.tb_next.tb_frame
+        if frame.f_code is own.f_code and frame is not own:
+            entry.tb_next = None
+        entry = entry.tb_next

@@ -26,7 +26,13 @@ from wsframework.authority import AllowedHosts, parse_authority
 from wsframework.calling import Step, name_of
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import forget_frames, interrupt_in, split_cancelled, unwrap_group
+from wsframework.crashes import (
+    forget_earlier_frames,
+    forget_frames,
+    interrupt_in,
+    split_cancelled,
+    unwrap_group,
+)
 from wsframework.errors import Accept, Reject
 from wsframework.origins import Origins
 from wsframework.records import record
@@ -335,6 +341,7 @@ def _crashed(
     It may also be Trio's error on leaving our own scope: the function has left one of its own open inside it.
     A `Cancelled` is about a scope around us only if one is cancelled: it may have been kept of another one.
     """
+    forget_earlier_frames(error)
     cancelled = split_cancelled(error)[0] is not None and trio.current_effective_deadline() == -math.inf
     if cancelled or interrupt_in(error) is not None:
         raise error

@@ -34,7 +34,15 @@ import trio
 from wsframework.closes import CloseFrame, check_close
 from wsframework.config import Deflate, Timeouts
 from wsframework.connection import Connection
-from wsframework.crashes import forget_frames, interrupt_in, is_a, leaves, split, unwrap_group
+from wsframework.crashes import (
+    forget_earlier_frames,
+    forget_frames,
+    interrupt_in,
+    is_a,
+    leaves,
+    split,
+    unwrap_group,
+)
 from wsframework.errors import Close, ConnectionClosed, RoomUnavailable
 from wsframework.observer import Observer
 from wsframework.records import record
@@ -203,6 +211,7 @@ class Session:
                             self._tell_of(result)
                 except BaseException as error:
                     crash = error
+                    forget_earlier_frames(error)
                 left = self._handler_ended(crash)
         except BaseExceptionGroup as children:
             left = (
