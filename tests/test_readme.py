@@ -50,11 +50,11 @@ async def serve(nursery: trio.Nursery, module: ModuleType) -> str:
 def test_every_snippet_is_a_program_with_a_name_and_has_a_test() -> None:
     here = Path(__file__).read_text()
     blocks = snippets(PAGE)
-    assert len(PROGRAMS) == sum(block.language == "python" for block in blocks)
+    assert len(PROGRAMS) == sum(block.language in ("python", "ini") for block in blocks)
     for name in PROGRAMS:
-        assert re.fullmatch(r"\w+\.py", name)
+        assert re.fullmatch(r"\w+\.(py|ini)", name)
         assert f'"{name.removesuffix(".py")}' in here or f'"{name}' in here
-    assert {block.language for block in blocks} == {"python", "sh", "text"}
+    assert {block.language for block in blocks} == {"python", "ini", "sh", "text"}
 
 
 def test_every_command_is_one_that_a_test_runs() -> None:
@@ -229,15 +229,21 @@ async def test_the_table_of_close_codes_is_true(folder: Path, nursery: trio.Nurs
     assert closed.value.reason.code == 1001
 
 
-def test_the_test_passes_and_can_fail(folder: Path) -> None:
+def test_the_test_passes_as_written_in_a_fresh_folder_and_can_fail(tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    for name in ("hello.py", "test_hello.py", "pytest.ini"):
+        (fresh / name).write_text(PROGRAMS[name])
+
     def run() -> tuple[int, str]:
-        with running("-m", "pytest", "-q", "-o", "trio_mode=true", "test_hello.py", cwd=folder) as program:
+        # As `pytest` alone does: what it finds, with the configuration that the page shows.
+        with running("-m", "pytest", cwd=fresh) as program:
             return program.wait(), "\n".join(program.lines)
 
     code, said = run()
     assert code == 0, said
     assert "1 passed" in said
-    hello = folder / "hello.py"
+    hello = fresh / "hello.py"
     hello.write_text(hello.read_text().replace('f"{room}: ', 'f"{room}! '))
     code, said = run()
     assert code == 1, said

@@ -18,7 +18,7 @@ _FENCED = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _TITLE = re.compile(r'title="([^"]+)"')
-_COMMENT = re.compile(r"# ([\w.]+\.py)\n")
+_COMMENT = re.compile(r"# ([\w.]+\.(?:py|ini))\n")
 
 
 @attrs.frozen

@@ -69,12 +69,10 @@ async def test_the_loser_of_a_race_loses_no_message(follow: Follow, nursery: tri
         assert await ws.get_message() == "Too late: 42"
 
 
-@exercises("cancellation.md", "test_announce.py")
+@exercises("cancellation.md", "test_announce.py", "pytest.ini")
 def test_the_test_of_the_page_passes_and_can_fail(follow: Follow) -> None:
     folder = follow("cancellation.md")
-    run = functools.partial(
-        running, "-m", "pytest", "-q", "-o", "trio_mode=true", "test_announce.py", cwd=folder.path
-    )
+    run = functools.partial(running, "-m", "pytest", "-q", cwd=folder.path)
     with run() as program:
         assert program.wait() == 0, program.lines
     test = folder.path / "test_announce.py"

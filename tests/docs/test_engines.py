@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.cli.process import running
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
 from tests.docs.snippets import DOCS, files
@@ -48,6 +49,12 @@ async def test_the_test_of_the_page_runs_the_contract(follow: Follow, tmp_path: 
     assert len(names) > 15
     for name in names:
         await getattr(contract, name)()
+
+
+@exercises(PAGE, "pytest.ini")
+def test_pytest_runs_it_as_the_page_shows_it(follow: Follow) -> None:
+    with running("-m", "pytest", "-q", cwd=follow(PAGE).path) as program:
+        assert program.wait() == 0, program.lines
 
 
 async def test_an_app_runs_the_engine_and_members_of_two_nodes_meet() -> None:

@@ -114,13 +114,12 @@ def test_the_name_is_in_the_messages_and_has_to_be_given(follow: Follow) -> None
     assert "400" in refused.stderr
 
 
-@exercises("first-steps.md", "test_names.py")
+@exercises("first-steps.md", "test_names.py", "pytest.ini")
 def test_the_test_passes_and_can_fail(follow: Follow) -> None:
     folder = follow("first-steps.md")
 
     def run() -> int:
-        options = ("-m", "pytest", "-q", "-o", "trio_mode=true", "test_names.py")
-        with running(*options, cwd=folder.path) as program:
+        with running("-m", "pytest", "-q", cwd=folder.path) as program:
             return program.wait()
 
     assert run() == 0

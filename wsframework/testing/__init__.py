@@ -4,6 +4,11 @@
         async with connect(app, "/rooms/1") as client:
             assert await client.receive() == "Welcome to room 1!"
 
+Tests that are async functions need pytest-trio, and its mode turned on in `pytest.ini`:
+
+    [pytest]
+    trio_mode = true
+
 `docs/testing.md` shows the rest: refusals and plain HTTP, clients that stall, vanish or reset, streams that
 tear, cancelling a piece of code everywhere it can be cancelled, and judging every frame that was sent.
 """
