@@ -7,7 +7,13 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import WebSocket from "ws";
 
-globalThis.WebSocket = WebSocket;
+globalThis.WebSocket = class extends WebSocket {
+  constructor(...args) {
+    super(...args);
+    // A browser does not end its page because a connection fails; this package throws if there is no listener.
+    this.on("error", () => {});
+  }
+};
 const { setTimeout } = globalThis;
 globalThis.setTimeout = (callback, delay, ...rest) => {
   if (new Error().stack.split("\n")[2].includes("feed.mjs")) {

@@ -37,7 +37,8 @@ def raw_server(talk: Talk, *, tls: ssl.SSLContext | None = None) -> Iterator[str
     stopping = threading.Event()
 
     def serve() -> None:
-        while True:
+        # Not without end: a talk may outlast the wait for this thread, and then the listener is closed.
+        while not stopping.is_set():
             with contextlib.suppress(OSError):
                 connection, _ = listener.accept()
                 if stopping.is_set():
