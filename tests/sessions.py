@@ -62,9 +62,16 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, grace: float = 5.0) -> AsyncIterator[Served]:
-    """Serve `handler`, let the block do something to it, and wait until the session is over."""
+async def serving(handler: Handler, *, grace: float = 5.0, taking: bool = True) -> AsyncIterator[Served]:
+    """Serve `handler`, let the block do something to it, and wait until the session is over.
+
+    Args:
+        handler: what is served.
+        grace: seconds that it gets after the connection's end.
+        taking: whether the pretended socket takes what is sent.
+    """
     served = Served(handler, Timeouts(disconnect_grace=grace))
+    served.transport.taking = taking
     async with trio.open_nursery() as nursery:
         nursery.start_soon(served.timers.run)
         nursery.start_soon(served.run)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import string
 from datetime import UTC, date, datetime, timedelta, timezone
 from http.cookies import SimpleCookie
@@ -10,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wsframework.cookies import parse_cookies, set_cookie_field
+from wsframework.request import Response
 
 # What a client sent
 
@@ -234,3 +236,8 @@ def test_the_largest_cookie_and_those_with_prefixes_are_set() -> None:
 def test_wrong_types_are_named(attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}$"):
         field(**attributes)
+
+
+def test_both_ways_to_set_a_cookie_take_the_same_arguments_with_the_same_defaults() -> None:
+    method, function = inspect.signature(Response.set_cookie), inspect.signature(set_cookie_field)
+    assert list(method.parameters.values())[1:] == list(function.parameters.values())

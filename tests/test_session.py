@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from tests.fake_transport import LOST
 from tests.sessions import (
@@ -229,15 +229,8 @@ async def test_connection_closed_in_every_task_of_a_users_nursery_is_a_normal_en
             for _ in range(3):
                 nursery.start_soon(send_for_ever, ws)
 
-    served = Served(handler, Timeouts())
-    served.transport.taking = False
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.timers.run)
-        nursery.start_soon(served.run)
-        await wait_all_tasks_blocked()
+    async with serving(handler, taking=False) as served:
         served.end(LOST)
-        await served.over.wait()
-        nursery.cancel_scope.cancel()
     assert events(caplog) == ["connection.opened", "connection.closed"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from tests.fake_transport import LOST
 from tests.sessions import Served, crash, events, logged_level, serve, serving, sleeper, until_the_end
@@ -180,15 +180,8 @@ async def test_a_child_that_meets_the_end_is_no_error_and_leaves_the_handler_its
         await trio.sleep(1)
         log.append("goodbye said")
 
-    served = Served(handler, Timeouts())
-    served.transport.taking = False
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.timers.run)
-        nursery.start_soon(served.run)
-        await wait_all_tasks_blocked()
+    async with serving(handler, taking=False) as served:
         served.end(LOST)
-        await served.over.wait()
-        nursery.cancel_scope.cancel()
     assert log == ["goodbye said"]
     assert events(caplog) == ["connection.opened", "connection.closed"]
 

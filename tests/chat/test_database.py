@@ -15,6 +15,12 @@ from wsframework.chat.history import HistoryStore
 from wsframework.chat.messages import Draft, HistoryError, Retention
 
 
+def prune_all(store: HistoryStore) -> None:
+    """Forget all that is too old, step by step."""
+    while store.prune():
+        pass
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -243,12 +249,10 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing(
     assert texts(store.newest("lobby", upto=9).messages) == ["one", "two", "later", "later"]
     # What is kept for thirty days of the right clock is forgotten then, whatever time it says.
     pass_days(store, clock, 11)
-    while store.prune():
-        pass
+    prune_all(store)
     assert texts(store.newest("lobby", upto=9).messages) == ["two", "later", "later"]
     pass_days(store, clock, 20)
-    while store.prune():
-        pass
+    prune_all(store)
     assert store.newest("lobby", upto=9).messages == ()
     store.close()
 
@@ -303,8 +307,7 @@ def test_an_older_history_with_a_message_from_the_future_is_kept_and_forgotten(
     store.open()
     assert len(store.newest("lobby", upto=9).messages) == 2
     pass_days(store, clock, 31)
-    while store.prune():
-        pass
+    prune_all(store)
     assert store.newest("lobby", upto=9).messages == ()
     store.close()
 

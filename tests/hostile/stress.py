@@ -31,7 +31,8 @@ import trio.testing
 
 from tests.contract.hosts import Host, Served
 from tests.hostile.judging import judge
-from tests.hostile.peers import Life, Peer, write_life
+from tests.hostile.lives import Life, write_life
+from tests.hostile.peers import Peer
 from tests.hostile.playing import TIMEOUTS, Part, Play
 from tests.hostile.programs import FAMILIES, Author
 from tests.promises.rawclient import PING, PONG, TEXT, frame

@@ -12,7 +12,7 @@ import pytest
 from tests.contract.differences import Difference
 from tests.contract.hosts import HOSTS
 from tests.hostile.labels import Label, Torn, label, parse
-from tests.hostile.peers import write_life
+from tests.hostile.lives import write_life
 from tests.hostile.programs import FAMILIES, Author
 
 SEED = os.environ.get("HOSTILE_SEED", "2026")

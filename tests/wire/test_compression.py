@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.decoding import decode_every_way, feed_all, masked, repeatable
+from tests.wire.decoding import BINARY, CONTINUATION, TEXT, decode_every_way, feed_all, masked, repeatable
 from tests.wire.encoding import encode_binary, encode_text
 from wsframework.closes import CloseCode
 from wsframework.wire import (
@@ -26,8 +26,6 @@ from wsframework.wire import (
 )
 
 pytestmark = pytest.mark.usefixtures("masking", "decoding")
-
-TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 
 def server() -> Decoder:

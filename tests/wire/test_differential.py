@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.decoding import KEY, feed_all, masked, raw_frame, repeatable
+from tests.wire.decoding import BINARY, CONTINUATION, KEY, TEXT, feed_all, masked, raw_frame, repeatable
 from tests.wire.oracle import Oracle
 from wsframework.closes import CloseCode, CloseFrame
 from wsframework.wire import (
@@ -28,8 +28,6 @@ from wsframework.wire import (
 )
 
 pytestmark = pytest.mark.usefixtures("masking", "decoding")
-
-TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 # What may follow a violation that wsproto has not noticed: the rest of a header or frame, or a next fragment.
 LATER = [bytes(20), encode_frame(CONTINUATION, b"\x80" * 4, masking_key=KEY), b"\xff" * 20]
