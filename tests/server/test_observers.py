@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 import pytest
 import trio
@@ -61,6 +62,20 @@ def test_frames_are_wanted_by_an_observer_of_them_or_by_a_log_at_debug(
     assert together(Stops(), AsksForFrames()).wants_frames()
     caplog.set_level(logging.DEBUG, "wsframework")
     assert together().wants_frames()
+
+
+async def test_one_object_that_an_observer_raises_for_every_event_keeps_none_of_them() -> None:
+    error = ValueError("always the same")
+
+    class Fails(Observer):
+        def server_stopped(self, accepted: int) -> None:
+            raise error
+
+    observers = together(Fails())
+    for accepted in range(20):
+        observers.server_stopped(accepted)
+    # Its caller's frame and the method's, of the last event.
+    assert len(list(traceback.walk_tb(error.__traceback__))) == 2
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(2), GeneratorExit(), trio.TooSlowError()])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from wsframework.crashes import interrupt_in
+from wsframework.crashes import forget_earlier_frames, interrupt_in
 from wsframework.observer import FRAME_EVENTS, Observer, event_names, observes
 from wsframework.records import describe
 from wsframework.server.logged import LogObserver
@@ -61,6 +61,7 @@ class Observers(Observer):
             try:
                 method(*args)
             except BaseException as error:  # SystemExit too: an observer does not end what it observes
+                forget_earlier_frames(error)
                 if (interrupt := interrupt_in(error)) is not None:
                     self._on_interrupt(interrupt)
                 else:
