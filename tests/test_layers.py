@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hosts",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py
-    ("chat", "testing", "diagnostics"),
+    ("chat", "testing", "diagnostics", "workers"),
     ("cli",),
     ("__main__",),
 )
