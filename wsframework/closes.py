@@ -13,6 +13,7 @@ import attrs
 
 __all__ = [
     "MAX_REASON_BYTES",
+    "RESTARTING",
     "SHUTTING_DOWN",
     "SENT_CODES",
     "CloseCode",
@@ -75,6 +76,9 @@ class CloseFrame:
 
 SHUTTING_DOWN = CloseFrame(1001, "the server is shutting down")
 """What every client gets when a server stops."""
+
+RESTARTING = CloseFrame(1012, "service restart")
+"""The same when another server takes its place, which clients may connect to at once."""
 
 
 @attrs.frozen
@@ -147,6 +151,7 @@ SENT_CODES = (
     SentCode(1008, "the client exceeded a limit on frames or requests", "never"),
     SentCode(1009, "a message is larger than `Limits.message_bytes`", "never"),
     SentCode(1011, "the handler crashed, or the server failed", "later"),
+    SentCode(1012, "the server is restarting", "at once"),
     SentCode(1013, "the client is too slow for its room", "later"),
     SentCode(4401, "`Reject(401, close=4401)`: the client is not signed in", "with a fresh token"),
 )

@@ -105,7 +105,7 @@ class Connection:
 
     @property
     def draining(self) -> bool:
-        """True once the server has begun to stop: the handler should finish, because a Close 1001 follows."""
+        """True once the server has begun to stop: the handler should finish, because a Close follows."""
         return self.endpoint.draining is True
 
     async def wait_draining(self) -> None:

@@ -158,6 +158,33 @@ async def test_nobody_waits_for_handshakes_when_there_are_none(stage: Stage) -> 
     assert trio.current_time() - started < draining.SETTLE_SECONDS / 2
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["in its time", "at once"])
+@pytest.mark.parametrize(("restarting", "code"), [(False, 1001), (True, 1012)])
+async def test_clients_are_told_whether_another_server_takes_its_place(
+    stage: Stage, restarting: bool, code: int, at_once: bool
+) -> None:
+    app = new_app(timeouts=Timeouts(drain=10))
+    ended: list[str] = []
+
+    @app.websocket("/")
+    async def handler(ws: Connection) -> None:
+        try:
+            await ws.wait_closed()
+        finally:
+            ended.append(str(ws.closed))
+
+    server = await stage.serve(app)
+    client = await stage.connect(server)
+    server.stop(restarting=restarting)
+    if at_once:
+        server.stop()
+    assert (await client.next_frame()).close_code == code
+    await client.send(close_frame(code))
+    client.vanish()
+    await stage.wait_ended(server)
+    assert f"we sent Close {code}" in ended[0]
+
+
 async def test_a_thousand_clients_are_not_closed_in_one_instant(stage: Stage) -> None:
     app = new_app(timeouts=Timeouts(drain=10))
 

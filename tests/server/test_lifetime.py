@@ -23,6 +23,16 @@ async def test_a_second_stop_cuts_the_drain_short_and_the_first_does_not() -> No
     assert lifetime.cause is None
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "code"), [(True, False, 1012), (False, True, 1001), (True, True, 1012)]
+)
+async def test_the_first_stop_decides_what_clients_are_told(first: bool, second: bool, code: int) -> None:
+    lifetime, _ = new_lifetime()
+    lifetime.stop(restarting=first)
+    lifetime.stop(restarting=second)
+    assert lifetime.close_frame.code == code
+
+
 async def test_an_interrupt_stops_and_is_the_cause_and_its_repetition_cuts_nothing_short() -> None:
     lifetime, failures = new_lifetime()
     first = KeyboardInterrupt()

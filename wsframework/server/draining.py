@@ -1,8 +1,8 @@
 """How a server stops within `Timeouts.drain`: handshakes finish, clients get Close frames, handlers end.
 
     settle      handshakes in progress get a moment to finish
-    drain       handlers see `ws.draining`; every client gets Close 1001, spread over time so that the clients
-                do not all reconnect at once
+    drain       handlers see `ws.draining`; every client gets Close 1001, or 1012 in a restart, spread
+                over time so that the clients do not all reconnect at once
     cut short   the time is over, or `stop` was called twice: every client gets its Close at once
     give up     the server has failed: every client that can be reached gets Close 1011
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import trio
 
-from wsframework.closes import SHUTTING_DOWN, CloseFrame
+from wsframework.closes import CloseFrame
 from wsframework.endpoint import Endpoint
 from wsframework.records import record, record_failure
 from wsframework.server.core import Core
@@ -96,7 +96,7 @@ class Drain:
             await trio.sleep(0.01)
 
     def _begin(self) -> None:
-        """Begin the drain, unless it has begun: no more upgrades, and every client gets Close 1001."""
+        """Begin the drain, unless it has begun: no more upgrades, and every client gets its Close."""
         core = self._core
         if core.draining:
             return
@@ -106,7 +106,7 @@ class Drain:
         spread = spread_seconds(len(core.transports), core.timeouts.drain)
         for endpoint in self._endpoints():
             endpoint.drain()
-            core.timers.after(random.uniform(0, spread), _closer(endpoint))
+            core.timers.after(random.uniform(0, spread), _closer(endpoint, core.lifetime.close_frame))
 
     async def _cut_short(self) -> None:
         self._begin()
@@ -116,7 +116,7 @@ class Drain:
             connections=self._core.admission.open,
             handlers=len(self._core.sessions),
         )
-        await self._close_all(SHUTTING_DOWN)
+        await self._close_all(self._core.lifetime.close_frame)
 
     async def _give_up(self) -> None:
         """Send Close 1011 to every client that can be reached; handlers get the rest of the drain's time."""
@@ -181,5 +181,5 @@ async def _let_frames_depart() -> None:
     await trio.sleep(_FRAME_DEPARTURE_SECONDS)
 
 
-def _closer(endpoint: Endpoint) -> Callable[[], None]:
-    return lambda: endpoint.start_close(SHUTTING_DOWN, SHUTTING_DOWN.reason)
+def _closer(endpoint: Endpoint, frame: CloseFrame) -> Callable[[], None]:
+    return lambda: endpoint.start_close(frame, frame.reason)

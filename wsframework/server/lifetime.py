@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from wsframework.closes import RESTARTING, SHUTTING_DOWN
 from wsframework.crashes import interrupt_in, split_cancelled, unwrap_group
 
 __all__ = ["Lifetime"]
@@ -27,6 +28,7 @@ class Lifetime:
         stopping: set when the server begins to stop.
         stopped: set when every connection is closed and every handler has ended.
         drain_limit: the scope around the drain.
+        close_frame: what clients get in the drain.
         failure: the internal error that ended the server.
         interrupted: the KeyboardInterrupt that stopped it.
     """
@@ -35,6 +37,7 @@ class Lifetime:
         self.stopping = trio.Event()
         self.stopped = trio.Event()
         self.drain_limit = trio.CancelScope()
+        self.close_frame = SHUTTING_DOWN
         self.failure: BaseException | None = None
         self.interrupted: KeyboardInterrupt | None = None
         self._on_failure = on_failure
@@ -44,10 +47,16 @@ class Lifetime:
         """What the server raises at its end."""
         return self.failure or self.interrupted
 
-    def stop(self) -> None:
-        """Begin to stop; a second call cuts the drain short."""
+    def stop(self, *, restarting: bool = False) -> None:
+        """Begin to stop; a second call cuts the drain short.
+
+        Args:
+            restarting: whether clients are told that another server takes its place. The first call decides.
+        """
         if self.stopping.is_set():
             self.drain_limit.cancel(reason="the server was told twice to stop")
+        elif restarting:
+            self.close_frame = RESTARTING
         self.stopping.set()
 
     def interrupt(self, interrupt: KeyboardInterrupt) -> None:

@@ -76,14 +76,18 @@ class Server:
         counted = self._core.admission
         return ServerStatistics(counted.open, len(self._core.transports), counted.accepted, counted.refused)
 
-    def stop(self) -> None:
+    def stop(self, *, restarting: bool = False) -> None:
         """Begin to stop, as cancelling the server's task does; a second call cuts the drain short.
+
+        Args:
+            restarting: whether clients get Close 1012, "service restart", instead of 1001: another process
+                accepts from the same sockets, and clients may reconnect at once.
 
         Raises:
             WrongThread: this is not the server's thread.
         """
         self._check_thread("server.stop")
-        self._core.lifetime.stop()
+        self._core.lifetime.stop(restarting=restarting)
 
     @property
     def draining(self) -> bool:
