@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.fake_transport import LOST, connect
+from tests.fake_transport import LOST, FakeTransport, connect
 from tests.operations import (
     BY_PEER,
     FakeSession,
     Operation,
+    closing,
     full,
     has_unread,
     is_draining,
@@ -82,6 +86,20 @@ async def test_nothing_is_called_when_idle_after_the_end() -> None:
     with pytest.raises(ConnectionClosed):
         await ws.receive()
     assert calls == []
+
+
+@pytest.mark.parametrize("operation", [receiving, next_of_the_loop])
+async def test_a_message_that_was_handed_over_is_unread_until_its_task_has_run(
+    nursery: trio.Nursery, operation: Operation
+) -> None:
+    ws = connect().connection
+    waiting = await start(nursery, ws, operation)
+    assert not has_unread(ws)
+    ws.endpoint.deliver("a")
+    assert has_unread(ws), "a Close that comes now must not be answered before the handler can answer"
+    await wait_all_tasks_blocked()
+    assert waiting.value == "a"
+    assert not has_unread(ws)
 
 
 async def test_messages_taken_are_those_the_handler_has() -> None:
@@ -279,3 +297,31 @@ async def test_a_session_that_begins_after_the_end_hears_of_it(nursery: trio.Nur
     session = FakeSession(nursery)
     ws.endpoint.begin(session)
     assert session.calls == ["connection_ended"]
+
+
+async def test_what_waits_for_the_end_goes_on_once_the_socket_is_released(nursery: trio.Nursery) -> None:
+    ws = connect().connection
+    waiting = [await start(nursery, ws, Connection.wait_closed) for _ in range(2)]
+    ws.endpoint.end(BY_PEER)
+    await wait_all_tasks_blocked()
+    assert not any(outcome.finished() for outcome in waiting), "the socket is not released yet"
+    ws.endpoint.finish(BY_PEER)
+    for operation in (Connection.wait_closed, closing):
+        waiting.append(await start(nursery, ws, operation))
+    assert all(outcome.finished() for outcome in waiting)
+
+
+async def test_a_connection_is_free_once_its_socket_is_released(nursery: trio.Nursery) -> None:
+    transport = connect()
+    ws, session = transport.connection, FakeSession(nursery)
+    ws.endpoint.begin(session)
+    held: list[weakref.ref[FakeTransport] | weakref.ref[FakeSession]]
+    held = [weakref.ref(transport), weakref.ref(session)]
+    gc.disable()  # when thousands of connections end at once, its work would stop the server
+    try:
+        ws.endpoint.finish(LOST)
+        assert ws.statistics().outbox_bytes == 0
+        del transport, ws, session
+        assert not any(alive() for alive in held)
+    finally:
+        gc.enable()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
-from wsframework import App, History, LocalEngine, RoomMessage
+from tests.fake_transport import connect
+from wsframework import App, History, LocalEngine, Room, RoomMessage
 from wsframework.rooms import local
 from wsframework.testing import RecordingSubscriber
 
@@ -52,6 +55,33 @@ async def test_it_may_be_installed_as_other_engines_must() -> None:
     app.install(LocalEngine())
     async with app.running():
         pass
+
+
+async def test_a_room_without_members_has_nobody_present() -> None:
+    engine = LocalEngine()
+    engine.subscribe("a", RecordingSubscriber())
+    engine.enter("a", f"{engine.node}/1", "Ada")
+    engine.unsubscribe("a")
+    assert engine.present("a") == {}
+
+
+async def test_rooms_that_were_left_take_no_memory() -> None:
+    engine, ws = LocalEngine(), connect().connection
+
+    async def come_and_go(number: int) -> None:
+        async with Room(f"room {number}", engine=engine).join(ws, "Ada"):
+            pass
+
+    await come_and_go(0)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(1, 1001):
+            await come_and_go(number)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 20_000
 
 
 async def test_a_delivery_has_no_position_while_nothing_is_kept() -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
+from tests.fake_transport import connect
+from wsframework.closes import SHUTTING_DOWN
 from wsframework.config import Limits, Timeouts
+from wsframework.endpoint import Endpoint
 from wsframework.server.core import Core
 from wsframework.server.draining import SETTLE_SECONDS, Drain, contained, spread_seconds
+from wsframework.server.framing import FrameTransport
 
 
 class Waiting:
@@ -24,6 +29,15 @@ class Waiting:
     def drain(self) -> None:
         self.core.waiting.discard(self)
         raise ValueError("a mistake of ours")
+
+
+class Carrier:
+    """A transport as far as a drain looks at it."""
+
+    outbox_bytes = 0
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
 
 
 def new_core(drain: float = 10) -> Core:
@@ -46,6 +60,34 @@ def test_close_frames_are_spread_by_the_number_of_clients_and_within_the_drain(
     clients: int, drain: float, spread: float
 ) -> None:
     assert spread_seconds(clients, drain) == pytest.approx(spread)
+
+
+async def test_close_frames_are_sent_over_the_whole_of_the_spread(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    core = new_core(drain=10)
+    transports = [connect() for _ in range(400)]
+    carriers = {Carrier(transport.connection.endpoint) for transport in transports}
+    core.transports |= cast("set[FrameTransport]", carriers)
+    core.admission.open = len(transports)
+    spread = spread_seconds(len(transports), 10)
+
+    def closing() -> int:
+        return sum(len(transport.closes) for transport in transports)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(core.timers.run)
+        nursery.start_soon(Drain(core, None).run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert all(transport.connection.draining for transport in transports), "all are told at once"
+        assert closing() < 40
+        for tenths in range(1, 11):
+            await trio.sleep(spread / 10)
+            # Evenly: the standard deviation is at most 10.
+            assert abs(closing() - tenths * 40) < 80
+        assert closing() == 400
+        nursery.cancel_scope.cancel()
+    assert {frame for transport in transports for frame in transport.closes} == {SHUTTING_DOWN}
 
 
 @pytest.mark.parametrize(("drain", "settles"), [(10, SETTLE_SECONDS), (1, 0.5)])

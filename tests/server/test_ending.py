@@ -9,7 +9,9 @@ import trio.testing
 from tests.server.framed import BAD, Make, close, sent, text
 from tests.wire.encoding import encode_text
 from wsframework.closes import Closed, CloseFrame
-from wsframework.config import Timeouts
+from wsframework.config import Limits, Timeouts
+from wsframework.connection import Connection
+from wsframework.request import Request
 from wsframework.server.ending import NoReceiver
 from wsframework.wire import (
     Opcode,
@@ -45,6 +47,25 @@ async def test_a_close_that_comes_alone_waits_for_messages_that_are_still_unread
     assert transport.take() == b""
     transport.receiver.receive_all()
     assert transport.take() == encode_close(1000)
+
+
+async def test_a_close_waits_for_the_answer_to_a_message_that_was_just_handed_to_the_handler(
+    make: Make, nursery: trio.Nursery
+) -> None:
+    transport = make()
+    ws = Connection(transport, Request("/"), limits=Limits())
+    transport.endpoint = ws.endpoint
+
+    async def echo() -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    nursery.start_soon(echo)
+    await trio.testing.wait_all_tasks_blocked()
+    transport.receive(text("a"))
+    transport.receive(close())  # by another read, before the handler's next step
+    await trio.testing.wait_all_tasks_blocked()
+    assert transport.take() == encode_text("a") + encode_close(1000)
 
 
 async def test_a_close_waits_no_longer_than_the_last_words(

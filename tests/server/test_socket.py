@@ -10,11 +10,12 @@ import pytest
 import trio
 import trio.testing
 
+from tests.hostile.raw import compress
 from tests.server.serving import until
 from tests.wire.encoding import encode_text
 from wsframework import Timeouts
 from wsframework.closes import Closed, CloseFrame
-from wsframework.config import Limits
+from wsframework.config import Deflate, Limits
 from wsframework.connection import Connection
 from wsframework.request import Request
 from wsframework.server.framing import READ_BYTES
@@ -22,20 +23,20 @@ from wsframework.server.hub import Hub, tune
 from wsframework.server.pollers import READ, Poller, SelectorPoller
 from wsframework.server.socket import LARGE_READ_BYTES, SocketTransport
 from wsframework.timers import Timers
-from wsframework.wire import Opcode, encode_close, encode_frame
+from wsframework.wire import DeflateParameters, Opcode, encode_close, encode_frame, server_codecs
 
 KEY = b"\1\2\3\4"
 TIMEOUTS = Timeouts(close=0.3, disconnect_grace=0.1, last_words=0.1, drain=1)
 
 
-def sent(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
-    return encode_frame(opcode, payload, fin=fin, masking_key=KEY)
+def sent(opcode: int, payload: bytes = b"", **options: bool) -> bytes:
+    return encode_frame(opcode, payload, masking_key=KEY, **options)
 
 
 class Ends:
     """A transport in a hub, its connection, and the peer's socket."""
 
-    def __init__(self, hub: Hub, timers: Timers, limits: Limits | None = None) -> None:
+    def __init__(self, hub: Hub, timers: Timers, limits: Limits | None = None, deflate: bool = False) -> None:
         ours, self.peer = stdlib_socket.socketpair()
         # Small buffers, so that writes are partial soon.
         ours.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, 8192)
@@ -44,7 +45,13 @@ class Ends:
         self.released = 0
         limits = limits or Limits()
         self.transport = SocketTransport(
-            ours, hub, limits=limits, timeouts=TIMEOUTS, timers=timers, on_release=self._on_release
+            ours,
+            hub,
+            limits=limits,
+            timeouts=TIMEOUTS,
+            timers=timers,
+            codecs=server_codecs(DeflateParameters(), Deflate()) if deflate else None,
+            on_release=self._on_release,
         )
         self.connection = Connection(self.transport, Request("/"), limits=limits)
         self.transport.endpoint = self.connection.endpoint
@@ -52,6 +59,18 @@ class Ends:
 
     def _on_release(self) -> None:
         self.released += 1
+
+    def record_reads(self) -> list[int]:
+        """Return a list that gets the size of every read from now on."""
+        sizes: list[int] = []
+        recv = self.transport._recv
+
+        def record(size: int, flags: int = 0) -> bytes:
+            sizes.append(size)
+            return recv(size, flags)
+
+        self.transport._recv = record
+        return sizes
 
     async def read(self, size: int) -> bytes:
         """Read exactly `size` bytes, in small pieces."""
@@ -94,8 +113,8 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     hub, timers = Hub(poller), Timers()
     made: list[Ends] = []
 
-    def make(initial: bytes = b"", limits: Limits | None = None) -> Ends:
-        ends = Ends(hub, timers, limits)
+    def make(initial: bytes = b"", limits: Limits | None = None, deflate: bool = False) -> Ends:
+        ends = Ends(hub, timers, limits, deflate)
         made.append(ends)
         ends.transport.begin(initial)
         return ends
@@ -254,14 +273,7 @@ async def test_after_the_release_nothing_happens_any_more(make: Make) -> None:
 
 async def test_large_reads_are_for_the_rest_of_one_large_frame_only(make: Make) -> None:
     ends = make(limits=Limits(message_bytes=2_000_000, unpaid_frames=None))
-    sizes: list[int] = []
-    recv = ends.transport._recv
-
-    def record(size: int, flags: int = 0) -> bytes:
-        sizes.append(size)
-        return recv(size, flags)
-
-    ends.transport._recv = record
+    sizes = ends.record_reads()
     fragments = sent(Opcode.CONTINUATION, b"", fin=False) * 30_000
     data = memoryview(sent(Opcode.TEXT, b"a", fin=False) + fragments + sent(Opcode.CONTINUATION, b"b"))
     await ends.write(data)
@@ -273,6 +285,24 @@ async def test_large_reads_are_for_the_rest_of_one_large_frame_only(make: Make) 
     assert await ends.connection.receive() == "next"
     assert LARGE_READ_BYTES in sizes
     assert set(sizes) - {READ_BYTES, LARGE_READ_BYTES}, "and not a byte of what follows"
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+async def test_reads_are_small_again_behind_a_large_frame(make: Make, deflate: bool) -> None:
+    ends = make(limits=Limits(message_bytes=2_000_000), deflate=deflate)
+    sizes = ends.record_reads()
+    payload = random.Random(7).randbytes(1_000_000)  # hardly to be compressed
+    frame = memoryview(sent(Opcode.BINARY, compress(payload) if deflate else payload, rsv1=deflate))
+    # The first read is decoded at once, the others in steps if they are to be inflated.
+    await ends.write(frame[:1000])
+    await until(lambda: sizes)
+    await ends.write(frame[1000:])
+    assert await ends.connection.receive() == payload
+    assert max(sizes) == LARGE_READ_BYTES
+    sizes.clear()
+    await ends.write(memoryview(sent(Opcode.TEXT, b"small")))
+    assert await ends.connection.receive() == "small"
+    assert set(sizes) == {READ_BYTES}
 
 
 async def test_a_flood_of_tiny_messages_is_held_in_little_more_than_the_budget(make: Make) -> None:

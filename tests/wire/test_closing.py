@@ -72,6 +72,34 @@ def test_a_transport_lost_after_our_close_frame_leaves_it_unanswered() -> None:
     assert not closing.outcome().clean
 
 
+def test_the_peers_close_was_the_first_from_the_moment_it_is_heard() -> None:
+    closing = ClosingHandshake()
+    closing.hear(THEIRS)
+    assert state(closing) is CloseState.OPEN, "it is not answered yet"
+    assert closing.outcome() == Closed(None, THEIRS, sent_first=False)
+    assert closing.receive(THEIRS) == encode_close(4000)
+    assert closing.outcome() == Closed(CloseFrame(4000), THEIRS, sent_first=False)
+
+
+def test_a_close_that_was_heard_and_not_answered_when_the_transport_is_lost_was_received() -> None:
+    closing = ClosingHandshake()
+    closing.hear(THEIRS)
+    closing.lost()
+    assert closing.outcome("reset") == Closed(None, THEIRS, False, "reset")
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_what_is_heard_after_a_close_frame_changes_nothing(ours_first: bool) -> None:
+    closing = ClosingHandshake()
+    if ours_first:
+        closing.send(OURS)
+    else:
+        closing.receive(THEIRS)
+    before = closing.outcome()
+    closing.hear(CloseFrame(1011, "too late"))
+    assert closing.outcome() == before
+
+
 def test_losing_the_transport_after_the_handshake_is_its_normal_end() -> None:
     closing = ClosingHandshake()
     closing.receive(THEIRS)
