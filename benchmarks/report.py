@@ -28,7 +28,7 @@ def time_text(seconds: float) -> str:
 
 def disturbed(line: dict[str, Any]) -> bool:
     """Whether other programs took so much of the two cores that the line says little."""
-    return line.get("others_cpu", 0.0) > DISTURBED
+    return float(line.get("others_cpu", 0.0)) > DISTURBED
 
 
 def remarks(line: dict[str, Any]) -> str:
