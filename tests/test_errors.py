@@ -171,28 +171,8 @@ def test_an_accept_has_a_value_and_fields() -> None:
         ("Trailer", "it is about a single hop"),
         ("Content-Type", "it describes a body: set it on the Response"),
         ("content-encoding", "it describes a body"),
-        ("", "'' is not a header field name"),
-        ("X Y", "'X Y' is not a header field name"),
-        ("X:", "'X:' is not a header field name"),
-        ("X\r\nY", "is not a header field name"),
-        ("Ä", "'Ä' is not a header field name"),
     ],
 )
 def test_an_accept_refuses_fields_that_are_not_to_be_added(name: str, why: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)):
         Accept(headers=[("X-Fine", "1"), (name, "1")])
-
-
-@pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\rb", "a\0", "\x7f", "€", "\ud800"])
-def test_an_accept_refuses_values_that_are_none_and_does_not_repeat_them(value: str) -> None:
-    with pytest.raises(ValueError, match="Set-Cookie: a header field value is Latin-1") as caught:
-        Accept(headers={"Set-Cookie": value})
-    assert value not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "headers", [["Set-Cookie: a=1"], ["ab"], [("a", 1)], [(b"a", b"b")], [("a", "b", "c")], "ab"]
-)
-def test_an_accept_says_how_fields_are_written(headers: Any) -> None:
-    with pytest.raises(TypeError, match=r"headers are \(name, value\) pairs of str, or a mapping"):
-        Accept(headers=headers)

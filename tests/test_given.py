@@ -137,7 +137,7 @@ async def test_reject_refuses_and_no_other_given_function_is_called(
     [
         (LookupError("the database is down"), "the database is down"),
         (ExceptionGroup("both", [Reject(401), ValueError("x")]), "both"),
-        (Reject(401, headers={"X-Bad": "a\r\nb"}), "not a header field"),
+        (Reject(401, headers={"X-Bad": "a\r\nb"}), "X-Bad: a header field value is"),
         (Response("no", 403), "given 'user' returned a Response; a given function refuses by raising Reject"),
         (
             Accept(Accept("Ada")),

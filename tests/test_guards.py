@@ -100,7 +100,7 @@ async def test_reject_refuses_with_its_status_headers_and_body(
     [
         (True, "a guard returns None, an Accept without a value, or a Response, not bool"),
         (LookupError("the database is down"), "the database is down"),
-        (Reject(401, headers={"X-Bad": "a\r\nb"}), "not a header field"),
+        (Reject(401, headers={"X-Bad": "a\r\nb"}), "X-Bad: a header field value is"),
         (ExceptionGroup("both", [Reject(401), ValueError("x")]), "both"),
     ],
 )

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from wsframework.errors import Accept, Reject
@@ -67,3 +70,54 @@ def test_fields_from_other_headers_stay_apart_wherever_they_are_given() -> None:
         Accept(headers=headers).headers,
     ):
         assert copied == tuple(FIELDS)
+
+
+# Fields of answers
+
+ANSWERS = pytest.mark.parametrize(
+    "answer", [Accept, Response, lambda headers: Response("x", headers=headers)], ids=["Accept", "", "body"]
+)
+"""What has fields, called with these."""
+
+
+@ANSWERS
+@pytest.mark.parametrize(
+    "name", ["", "X Y", "X:", "X: y", "X\r\nY", "Ä", "Content-Length\t", "X\x0bY", "X\0"]
+)
+def test_a_name_that_is_no_token_is_refused(answer: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{name!r} is not a header field name")):
+        answer(headers=[("X-Fine", "1"), (name, "1")])
+
+
+VALUES = ["a\r\nX: y", "a\nb", "a\rb", "a\0", "\x0b", "\x1b[0m", "\x7f", "€", "\u2028", "\ud800"]
+
+
+@ANSWERS
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(answer: Any, value: str) -> None:
+    with pytest.raises(ValueError, match="Set-Cookie: a header field value is Latin-1") as caught:
+        answer(headers={"Set-Cookie": value})
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_content_type_is_a_value_like_others(value: str) -> None:
+    # It may be what somebody has uploaded a file with.
+    with pytest.raises(ValueError, match="Content-Type: a header field value is Latin-1"):
+        Response("x", content_type=value)
+
+
+@ANSWERS
+@pytest.mark.parametrize(
+    "headers", [["Set-Cookie: a=1"], ["ab"], [("a", 1)], [(b"a", b"b")], [("a", "b", "c")], "ab"]
+)
+def test_what_is_no_pair_of_texts_is_refused_with_what_to_write(answer: Any, headers: Any) -> None:
+    with pytest.raises(TypeError, match=r"headers are \(name, value\) pairs of str, or a mapping"):
+        answer(headers=headers)
+
+
+@ANSWERS
+def test_other_fields_are_kept_as_they_are(answer: Any) -> None:
+    fields = (("X-Fine", "a:\tb, é\xff"), ("x-fine", ""))
+    found = answer(headers=iter(fields)).headers
+    assert (found if isinstance(found, tuple) else found.pairs())[:2] == fields

@@ -84,6 +84,12 @@ def test_a_request_is_frozen_hashable_and_reads_well() -> None:
         (Response(), b"", None),
         (Response("x", content_type="text/css"), b"x", "text/css"),
         (Response("x", headers={"content-type": "text/csv"}), b"x", "text/csv"),
+        # One field, or clients choose between two.
+        (
+            Response.json(1, headers={"Content-Type": "application/problem+json"}),
+            b"1",
+            "application/problem+json",
+        ),
         (Response.html("<p>"), b"<p>", "text/html; charset=utf-8"),
         (Response.json({"é": [1]}), '{"é": [1]}'.encode(), "application/json"),
         (Response.error(404, "no"), b"404 Not Found: no\n", "text/plain; charset=utf-8"),
@@ -170,36 +176,6 @@ def test_a_deleted_cookie_has_a_date_in_the_past_and_the_place_where_it_was_set(
 def test_a_response_has_a_final_http_status(status: Any) -> None:
     with pytest.raises(ValueError, match=f"from 200 to 599, not {status!r}"):
         Response("x", status)
-
-
-INJECTIONS: list[Any] = [
-    ("X-A", "1\r\nSet-Cookie: a=b"),
-    ("X-A", "1\nX-B: 2"),
-    ("X-A", "1\0"),
-    ("X\r\nX-B", "1"),
-    ("X-A: b", "1"),
-    ("X-A:b", "1"),
-    ("X A", "1"),
-    ("", "1"),
-    ("Content-Length\t", "0"),
-    ("X\x0bA", "1"),
-    ("Ä", "1"),
-    ("X-A", "1\x0b"),
-    ("X-A", "1\x7f"),
-    ("X-A", 1),
-    (b"X-A", b"1"),
-]
-
-
-@pytest.mark.parametrize("field", INJECTIONS)
-def test_a_header_field_cannot_break_out_of_its_line(field: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match="not a header field"):
-        Response("x", headers=[field])
-
-
-def test_good_header_fields_pass_the_check() -> None:
-    response = Response("", 200, [("X-Fine", "a:\tb, é"), ("X-Empty", "")])
-    assert response.headers.pairs() == (("X-Fine", "a:\tb, é"), ("X-Empty", ""))
 
 
 def test_a_status_without_a_name_has_an_empty_phrase() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["HeaderFields", "Headers"]
+from wsframework.tokens import is_token
+
+__all__ = ["HeaderFields", "Headers", "check_field"]
 
 HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
 """How header fields are given: a mapping, or (name, value) pairs, which may repeat a name."""
@@ -63,3 +66,32 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({list(self.pairs())!r})"
+
+
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+
+
+def check_field(field: object) -> None:
+    """Check a (name, value) pair that is to be sent. The value is not repeated: it may be a secret.
+
+    Raises:
+        ValueError: the name is not a token, or the value is not Latin-1 or has a control character.
+        TypeError: it is not a pair of `str`.
+
+    Source: RFC 9110 §5.1, §5.5.
+    """
+    match field:
+        case (str() as name, str() as value):
+            pass
+        case _:
+            raise TypeError(
+                f"headers are (name, value) pairs of str, or a mapping; {type(field).__name__} is none"
+            )
+    # A name such as "Content-Length\t" is read as Content-Length by some clients.
+    if not is_token(name):
+        raise ValueError(f"{name!r} is not a header field name (RFC 9110 §5.1)")
+    if not _VALUE.fullmatch(value):
+        # With a line break in a value, its author could write header fields, or a second answer.
+        raise ValueError(
+            f"{name}: a header field value is Latin-1 without control characters (RFC 9110 §5.5)"
+        )

@@ -8,7 +8,6 @@ handler returns.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -19,8 +18,8 @@ import attrs
 
 from wsframework.certificates import Certificate, TLSEnd, read_certificate
 from wsframework.cookies import SameSite, parse_cookies, set_cookie_field
-from wsframework.headers import HeaderFields, Headers
-from wsframework.tokens import is_status, is_token
+from wsframework.headers import HeaderFields, Headers, check_field
+from wsframework.tokens import is_status
 
 __all__ = ["Address", "Request", "Response", "reason_phrase"]
 
@@ -162,10 +161,18 @@ def _authority_of(target: str) -> str | None:
 class Response:
     """An HTTP answer: from an HTTP handler, or from a guard that refuses.
 
+    Args:
+        content_type: the value of Content-Type, unless `headers` has that field.
+
     Attributes:
         status: the HTTP status.
         headers: header fields. Content-Length, Connection and Date are the server's to set.
         body: the content; `str` given at construction is sent as UTF-8 text.
+
+    Raises:
+        ValueError: the status is not a final one, or a field cannot be sent: its name is not a token, or its
+            value is not Latin-1 or has a control character.
+        TypeError: `headers` is not made of pairs of `str`.
     """
 
     body: bytes
@@ -183,14 +190,16 @@ class Response:
         if not is_status(status, lowest=200):
             raise ValueError(f"a Response needs an HTTP status from 200 to 599, not {status!r}")
         fields = Headers(headers)
-        for name, value in fields.pairs():
-            _check_field(name, value)
-        if content_type is None and body and "content-type" not in fields:
+        for field in fields.pairs():
+            check_field(field)
+        if content_type is None and body:
             content_type = (
                 "text/plain; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
             )
-        if content_type is not None:
-            fields = Headers([*fields.pairs(), ("Content-Type", content_type)])
+        if content_type is not None and "content-type" not in fields:
+            field = "Content-Type", content_type
+            check_field(field)
+            fields = Headers([*fields.pairs(), field])
         data = body.encode() if isinstance(body, str) else bytes(body)
         self.__attrs_init__(data, status, fields)
 
@@ -275,13 +284,3 @@ def reason_phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
-
-
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-def _check_field(name: object, value: object) -> None:
-    # With a line break in a value, its author could write header fields, or a second answer. A name such as
-    # "Content-Length\t" is read as Content-Length by some clients.
-    if not (isinstance(name, str) and isinstance(value, str) and is_token(name)) or _CONTROL.search(value):
-        raise ValueError(f"not a header field: {name!r}: {value!r}")

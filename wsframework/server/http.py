@@ -233,5 +233,5 @@ def encode_response(response: Response, *, head_only: bool = False) -> bytes:
     )
     lines = [f"HTTP/1.1 {response.status} {reason_phrase(response.status)}"]
     lines += [f"{name}: {value}" for name, value in fields]
-    head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     return head if head_only or bodiless else head + response.body
