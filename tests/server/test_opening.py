@@ -151,6 +151,19 @@ async def test_a_host_that_is_none_is_400(host: str, rest: tuple[tuple[str, str]
     assert (answer.status, app.requests) == (400, [])
 
 
+@pytest.mark.parametrize("authority", ["user@example.com", "<script>", "example.com:99999", "[::1", "a\\b"])
+@pytest.mark.parametrize("rest", [(), UPGRADE[1:]])
+async def test_a_target_whose_host_is_none_is_400(authority: str, rest: tuple[tuple[str, str], ...]) -> None:
+    app = App(Response())
+    asked = attrs.evolve(head(*PLAIN, *rest), target=f"http://{authority}/room")
+    answer = await ask(app, asked)
+    assert isinstance(answer, Response)
+    assert (answer.status, app.requests) == (400, [])
+    for target in ("http://example.org:81/room", "http://[::1]?a", "*"):
+        await ask(app, attrs.evolve(asked, target=target))
+    assert [request.host for request in app.requests] == ["example.org:81", "[::1]", "example.com"]
+
+
 @pytest.mark.parametrize("fields", [(("host", ""),), (("host", "a_b.example:1"),), ()])
 async def test_an_empty_host_and_an_old_request_without_one_are_asked_about(
     fields: tuple[tuple[str, str], ...],

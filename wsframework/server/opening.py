@@ -88,8 +88,6 @@ async def consider(
     host = None
     if client is not None:
         secure, host = client.secure, client.host
-        if host is not None and not is_host_field(host):
-            return Response.error(400, "the host that the proxy passes on is not a name or an address")
     upgrade: Upgrade | None = None
     debug = logger.isEnabledFor(logging.DEBUG)
     if is_upgrade(head.headers):
@@ -112,6 +110,9 @@ async def consider(
         peer_certificate=tls,
         forwarded_host=host,
     )
+    # A target in absolute form, and a proxy, name the host in place of the field.
+    if (host is not None or not head.target.startswith("/")) and not is_host_field(request.host):
+        return Response.error(400, "the host in the target, or from the proxy, is not a name or an address")
     decision = await decide(request)
     if isinstance(decision, Response):
         if isinstance(decision, CrashResponse):
