@@ -44,7 +44,7 @@ TESTED_BY = {
     "wsframework/rooms/engine.py": "tests/testing/test_engines.py",
     "wsframework/rooms/policy.py": "tests/rooms/test_slow.py",
     "wsframework/rooms/seats.py": "tests/rooms/test_account.py",
-    "wsframework/server/crowd.py": "tests/workers/test_page.py",
+    "wsframework/server/crowd.py": "tests/server/test_sharing.py",
     "wsframework/server/serving.py": "tests/server/test_native.py",
     "wsframework/server/streams.py": "tests/server/test_native.py",
     "wsframework/cli/keyboard.py": "tests/cli/test_connect.py",

@@ -42,6 +42,7 @@ from wsframework.plugins import Plugin, install_plugin
 from wsframework.request import Request, Response
 from wsframework.routing import Route, Template, check_subprotocols
 from wsframework.server import Server, run_server, serve
+from wsframework.server.crowd import Crowd
 from wsframework.server.listeners import is_loopback_only
 from wsframework.session import Acceptance
 
@@ -326,6 +327,7 @@ class App:
         unix_mode: int | None = None,
         proxy_protocol: bool = False,
         allow_hosts: str | Iterable[str] = (),
+        crowd: Crowd | None = None,
         task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until cancelled, then drain: stop accepting, Close 1001 to every client, wait for handlers.
@@ -337,23 +339,22 @@ class App:
             unix_path: listen on a unix socket at this path instead of on TCP.
             sockets: TCP or unix sockets that are bound already, for example inherited from another process,
                 instead of `host`, `port` and `unix_path`. Those that do not listen yet are made to listen.
-                They are closed when the server stops accepting; other processes that share them are not
-                affected.
+                They are closed when the server stops accepting, but not in other processes.
             unix_mode: the permissions of the socket's file, such as 0o660. None leaves them to the umask, or
                 as they were when the file of a dead server is replaced.
             proxy_protocol: whether every connection begins with a header of the PROXY protocol, version 1 or
-                2, in which a proxy sends the client's address. Peers other than `trusted_proxies` are
-                refused.
+                2, with the client's address. Peers other than `trusted_proxies` are refused.
             allow_hosts: hosts to accept besides `App(allowed_hosts=…)`; with neither, every host is accepted.
                 A program that listens on its user's own machine should name `localhost`.
+            crowd: servers in other processes that accept from the same `sockets`, for `wsframework run
+                --workers`. They share the connections evenly, and `Limits.connections` is for all of them.
             task_status: `await nursery.start(app.serve, host, port)` returns the `Server` once it listens.
 
         Raises:
             ConfigurationError: an entry of `allow_hosts` is not a host, `unix_mode` is wrong, `sockets` is
                 empty or given with `unix_path`, or `proxy_protocol` is given and no proxy is trusted.
             ListenError: an address or socket cannot be listened on.
-            KeyboardInterrupt: one was raised in a handler, a guard, or anywhere else in the server; after the
-                drain.
+            KeyboardInterrupt: after the drain, if one was raised in a handler or anywhere else in the server.
             Exception: a bug in the server itself; every connection was closed, with 1011 where possible.
 
         Cancellation:
@@ -381,6 +382,7 @@ class App:
                     keepalive=self.keepalive,
                     proxies=self.proxies,
                     observers=self._observers,
+                    crowd=crowd,
                     task_status=task_status,
                 )
             except (Exception, KeyboardInterrupt) as error:

@@ -62,13 +62,14 @@ class Limits:
         outbox_bytes: encoded frames that the socket has not taken yet. `send` waits for room below this
             limit. An empty outbox accepts one message of any size. 64 KiB is asyncio's high-water mark.
         connections: number of open connections, including those in their handshake, or None. If it is
-            exceeded: 503. If the process may not open as many file descriptors, the server accepts fewer
-            connections, and logs `server.connections_limited`.
+            exceeded: 503. Several workers have them together, and may exceed the limit by one each. If the
+            process may not open as many file descriptors, the server accepts fewer connections, and logs
+            `server.connections_limited`.
         connections_per_address: number of connections from the addresses of one network, or None. If it is
             exceeded: 503. The default is None, because behind a reverse proxy that is not trusted all
             clients have one address. Behind one of `App(trusted_proxies=…)` each connection counts for the
             client that the proxy names, from the end of the request's head on. Connections over unix sockets
-            and those of trusted proxies themselves are not counted.
+            and those of trusted proxies themselves are not counted. Each of several workers counts its own.
         ipv6_prefix_bits: size of such a network in IPv6, 1 to 128 bits. A provider assigns at least 64 bits,
             which is 2**64 addresses, to each customer (RFC 6177). An address that contains an IPv4 address
             (mapped, NAT64, 6to4, Teredo) counts as that one.

@@ -28,6 +28,7 @@ from wsframework.server.hub import Hub, hang_up, tune
 from wsframework.server.incoming import Incoming
 from wsframework.server.listeners import address_of
 from wsframework.server.pollers import READ
+from wsframework.server.sharing import Politeness
 from wsframework.server.socket import SocketTransport
 
 __all__ = ["Accepted", "Acceptor", "HubListener", "StreamListener"]
@@ -65,6 +66,7 @@ class Acceptor(Generic[ToldT]):
         self._shared = shared
         self._admission = core.admission
         self._prefaces = core.prefaces
+        self._politeness = None if core.crowd is None else Politeness(core.crowd, core.admission)
         self._spare = SpareDescriptors()
         self._told: dict[ToldT, None] = {}
         """Connections on spare descriptors, while they get their 503; oldest first."""
@@ -98,6 +100,23 @@ class Acceptor(Generic[ToldT]):
                 self._take_or_close(socket, address_of(peer))
         return True
 
+    def _turn(self, most: int, now: float) -> float | None:
+        """Accept what is in the queue, or leave it to other processes.
+
+        Args:
+            most: how many connections one turn may accept.
+            now: `trio.current_time()`.
+
+        Returns:
+            How many seconds to pause, or None.
+        """
+        if self._politeness is not None:
+            allowed = self._politeness.most(now)
+            if not allowed:
+                return self._politeness.pause
+            most = min(most, allowed)
+        return None if self._accept(most) else _PAUSE_SECONDS
+
     def _make_room(self) -> bool:
         """Free a descriptor for a connection that will get a 503."""
         if self._spare.lend():
@@ -124,8 +143,12 @@ class Acceptor(Generic[ToldT]):
             raise
 
     def _accept_last(self) -> None:
-        """Accept what is in the kernel's queue; closing the listener would reset these connections."""
-        self._accept(_LAST_ACCEPTS)
+        """Accept what is in the kernel's queue, unless another process does.
+
+        Closing the last listener would reset these connections.
+        """
+        if self._politeness is None or not self._politeness.others_accept():
+            self._accept(_LAST_ACCEPTS)
 
     def _close(self) -> None:
         if self._shared:
@@ -166,10 +189,10 @@ class HubListener(Acceptor[SocketTransport]):
     def on_ready(self, events: int, now: float) -> None:
         """Accept a bounded number of connections."""
         try:
-            if not self._accept():
+            if (pause := self._turn(_ACCEPTS_PER_TURN, now)) is not None:
                 # The listener stays ready as long as connections wait in its queue.
                 self._hub.ask(self._listener.fileno(), 0)
-                self._core.timers.after(_PAUSE_SECONDS, self._ask_again)
+                self._core.timers.after(pause, self._ask_again)
         except Exception as error:
             # A bug in the server, and not in one connection: without accepting, the server is useless.
             self._core.lifetime.fail(error)
@@ -202,7 +225,7 @@ class HubListener(Acceptor[SocketTransport]):
             self._hub.ask(self._listener.fileno(), READ)
 
     def close(self) -> None:
-        """Accept what is in the queue, and stop listening."""
+        """Accept what is left in the queue, and stop listening."""
         self._closed = True
         try:
             self._accept_last()
@@ -266,8 +289,8 @@ class StreamListener(Acceptor[Accepted]):
         while True:
             await trio.lowlevel.wait_readable(self._listener)
             # Few at a time: each one starts a task, and its handshake timeout begins now.
-            if not self._accept(_STREAMS_PER_TURN):
-                await trio.sleep(_PAUSE_SECONDS)
+            if (pause := self._turn(_STREAMS_PER_TURN, trio.current_time())) is not None:
+                await trio.sleep(pause)
                 self._spare.refill()
 
     def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:
@@ -286,7 +309,7 @@ class StreamListener(Acceptor[Accepted]):
         self._spare.refill()
 
     def close(self) -> None:
-        """Accept what is in the queue, and stop listening."""
+        """Accept what is left in the queue, and stop listening."""
         try:
             self._accept_last()
         finally:

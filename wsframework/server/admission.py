@@ -102,6 +102,11 @@ class Admission:
 
     # Connections
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a new connection would be over `Limits.connections`, or over what descriptors allow."""
+        return self._connections is not None and self.open >= self._connections
+
     def admit(self, remote: Address) -> bool:
         """Count a new connection; return False if it is over a limit."""
         self.accepted += 1

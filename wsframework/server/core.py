@@ -15,10 +15,12 @@ from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.server.admission import Admission
 from wsframework.server.blocking import BlockedLoop
+from wsframework.server.crowd import Crowd
 from wsframework.server.framing import FrameTransport
 from wsframework.server.lifetime import Lifetime
 from wsframework.server.observers import Observers
 from wsframework.server.prefaces import Prefaces
+from wsframework.server.sharing import Presence, SharedAdmission
 from wsframework.session import Session
 from wsframework.timers import Timer, Timers
 
@@ -45,6 +47,8 @@ class Core:
         timers: the deadlines of all connections.
         observer: the log and the user's observers.
         admission: counts connections, and applies the limits on them.
+        crowd: the servers of other processes that accept from the same listeners; None without them.
+        presence: tells them of this server.
         blocked_loop: reports that the event loop was blocked.
         transports: of all WebSocket connections.
         sessions: of all handlers that have not ended.
@@ -63,6 +67,7 @@ class Core:
         proxy_protocol: bool = False,
         secure: bool,
         observers: Iterable[Observer],
+        crowd: Crowd | None = None,
     ) -> None:
         self.limits = limits
         self.timeouts = timeouts
@@ -70,8 +75,14 @@ class Core:
         self.secure = secure
         self.lifetime = Lifetime(lambda error: self.observer.server_failed(error))
         self.timers = Timers(on_blocked=lambda seconds: self.blocked_loop.report(seconds))
+        self.crowd = crowd
+        self.presence: Presence | None = None
+        if crowd is not None:
+            self.presence = Presence(crowd, self.timers)
+            observers = (*observers, self.presence)
         self.observer = Observers(observers, self.timers, self.lifetime.interrupt)
-        self.admission = Admission(limits, self.timers, self.observer, self.proxies)
+        counted = limits, self.timers, self.observer, self.proxies
+        self.admission = Admission(*counted) if crowd is None else SharedAdmission(crowd, *counted)
         self.prefaces: Prefaces | None = None
         if proxy_protocol and self.proxies is not None:
             self.prefaces = Prefaces(self.proxies, self.admission, self.timers, limits.head_bytes)

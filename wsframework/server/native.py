@@ -33,6 +33,7 @@ from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.server.accepting import Accepted, HubListener, StreamListener
 from wsframework.server.core import Core
+from wsframework.server.crowd import Crowd
 from wsframework.server.draining import Drain
 from wsframework.server.forks import serving_here
 from wsframework.server.hub import Hub
@@ -57,6 +58,7 @@ class NativeServer:
         transport: how bytes are moved.
         observers: are told of events, after the log.
         poller: makes the hub's poller, in place of the platform's best one.
+        crowd: the servers of other processes that accept from the same listeners.
 
     Attributes:
         core: what its parts share.
@@ -76,6 +78,7 @@ class NativeServer:
         transport: TransportChoice = "auto",
         observers: Iterable[Observer] = (),
         poller: Callable[[], Poller] | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self.core = Core(
             limits=limits,
@@ -84,6 +87,7 @@ class NativeServer:
             proxy_protocol=proxy_protocol,
             secure=secure,
             observers=observers,
+            crowd=crowd,
         )
         self.requests = Requests(self.core, decide)
         self._keepalive = keepalive
@@ -125,6 +129,8 @@ class NativeServer:
                         finally:
                             tasks.close()
                 core.observer.server_stopped(core.admission.accepted)
+                if core.presence is not None:
+                    core.presence.end()
         except BaseException as error:
             # An error takes precedence over the cancellation. Groups are made by our nurseries.
             if lifetime.cause is None:
@@ -167,11 +173,15 @@ class NativeServer:
                 core.observer.server_listening(addresses)
                 if listeners:
                     core.admission.fit_descriptors()
+                if core.presence is not None:
+                    core.presence.begin(core.admission)
                 task_status.started(Server(core, self.requests, addresses, infrastructure))
                 try:
                     await lifetime.outlast_interrupts(lifetime.stopping.wait)
                 finally:
                     watching.cancel_scope.cancel(reason="the server is stopping")
+                    if core.presence is not None:
+                        core.presence.drain()
                     # Now and not after the drain: by then they may be another server's.
                     for end in (*socket_files, *close_listeners):
                         try:

@@ -12,6 +12,7 @@ from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.errors import ConfigurationError
 from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
+from wsframework.server.crowd import Crowd
 from wsframework.server.listeners import listen_on, open_tcp_listeners, open_unix_listener
 from wsframework.server.native import NativeServer, TransportChoice
 from wsframework.server.server import Server
@@ -36,6 +37,7 @@ async def serve(
     proxy_protocol: bool = False,
     observers: Iterable[Observer] = (),
     transport: TransportChoice = "auto",
+    crowd: Crowd | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen and serve until cancelled, then drain.
@@ -46,6 +48,7 @@ async def serve(
         proxies: the proxies whose header fields are read.
         proxy_protocol: whether every connection begins with a header of the PROXY protocol.
         observers: are told of events, after the log.
+        crowd: the servers of other processes that accept from `sockets` too.
 
     Raises:
         ConfigurationError: `unix_mode` is not a mode, or there is no `unix_path` for it; `sockets` is empty,
@@ -81,6 +84,7 @@ async def serve(
         secure=ssl is not None,
         transport=transport,
         observers=observers,
+        crowd=crowd,
     )
     await server.run(listeners, ssl, task_status, shared=sockets is not None)
 
