@@ -148,7 +148,15 @@ def test_what_is_no_list_is_refused_by_the_name_of_the_argument(wrong: Any) -> N
         (["::ffff:203.0.113.9"], CLIENT),
         (["[::ffff:203.0.113.9]:5"], Address("203.0.113.9", 5)),
         (["fe80::1%eth0"], Address("fe80::1")),
+        (["[fe80::1%eth0]"], Address("fe80::1")),
+        (["[fe80::1%eth0]:5"], Address("fe80::1", 5)),
         (["203.0.113.9, ::ffff:10.0.0.2, fd00::7"], CLIENT),
+        # Between two nginx is a unix socket.
+        (["203.0.113.9, unix:"], CLIENT),
+        (["6.6.6.6, 203.0.113.9, unix:, 10.0.0.2, unix:"], CLIENT),
+        (["6.6.6.6, unix:, 203.0.113.9"], CLIENT),
+        (["unix:"], PEER),
+        (["unix:/run/nginx.sock"], PEER),
         # All are trusted: a client of our own network.
         (["10.0.0.9, 10.0.0.2"], Address("10.0.0.9")),
         # Whatever is left of what cannot be read may be anyone's invention.
@@ -160,6 +168,8 @@ def test_what_is_no_list_is_refused_by_the_name_of_the_argument(wrong: Any) -> N
         (["203.0.113.9:"], PEER),
         (["203.0.113.9:x"], PEER),
         (["203.0.113"], PEER),
+        (["[fe80::1%]:5"], PEER),
+        (["203.0.113.9%eth0"], PEER),
         (["203.0.113.09"], PEER),
         (["0x7f.1"], PEER),
         (["[203.0.113.9"], PEER),
@@ -176,10 +186,16 @@ def test_the_client_is_the_first_from_the_right_that_is_not_trusted(
     assert client_of(*((FOR, line) for line in lines)).remote == remote
 
 
+def test_a_unix_socket_between_proxies_is_no_trusted_one_unless_it_is_named() -> None:
+    found = proxies(FOR, trusted=("10.0.0.0/8",)).client_of(PEER, [(FOR, "203.0.113.9, unix:")], secure=False)
+    assert found.remote == PEER
+
+
 @given(st.text(st.characters(max_codepoint=255)), st.integers(0, 3))
 @example("10.0.0.7", 1)
+@example("unix:", 1)
 def test_no_text_of_a_client_changes_what_is_right_of_it(forged: str, hops: int) -> None:
-    behind = "".join(f", 10.0.0.{hop}" for hop in range(2, 2 + hops))
+    behind = "".join(f", 10.0.0.{hop}, unix:" for hop in range(2, 2 + hops))
     assert client_of((FOR, f"{forged}, 203.0.113.9{behind}")).remote == CLIENT
     assert client_of((FOR, forged), (FOR, f"203.0.113.9{behind}")).remote == CLIENT
 

@@ -46,7 +46,10 @@ _NetworkT = ipaddress.IPv4Network | ipaddress.IPv6Network
 _AddressT = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # "node-port = port / obfport" (RFC 7239 §6). An IPv6 address needs brackets only when a port follows.
-_HOP = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::(?:([0-9]{1,5})|_[0-9A-Za-z._\-]+))?")
+_HOP = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[^\]]+)?)\]|([0-9.]+))(?::(?:([0-9]{1,5})|_[0-9A-Za-z._\-]+))?")
+
+_UNIX_HOP = "unix:"
+"""What nginx writes, as `$remote_addr`, for a peer on a unix socket of its own."""
 
 # A value that is no token should be quoted, but "for=[::1]:80" without quotes is common, and has one meaning.
 _PAIR = rf"""({TOKEN})=([^\s",;\\]++|"(?:[^"\\]|\\.)*+")"""
@@ -80,7 +83,7 @@ class Proxies:
 
     Attributes:
         networks: where they are.
-        unix: whether peers on unix sockets are among them.
+        unix: whether peers on unix sockets are among them, ours and other proxies'.
         fields: names of the header fields that are read, in lower case.
     """
 
@@ -149,6 +152,8 @@ class Proxies:
             # What the outer proxy leaves out, the inner ones may have passed on.
             secure = _SECURE.get((scheme or "").lower(), secure)
             host = own_host or host
+            if name == _UNIX_HOP and self.unix:
+                continue
             hop = _parse_hop(name)
             if hop is None:
                 break  # hidden on purpose, or no address

@@ -22,7 +22,7 @@ from tests.proxies.running import (
 )
 from wsframework import App, Connection, Limits
 
-__all__ = ["CLIENT", "INNER", "Front", "behind", "whoami_app"]
+__all__ = ["CLIENT", "INNER", "Front", "Upstream", "behind", "whoami_app"]
 
 CLIENT = "127.0.0.9"
 """Another address of this machine, so that the client does not look like a proxy."""
@@ -52,16 +52,17 @@ class Upstream:
         return f"127.0.0.1:{self.place}" if isinstance(self.place, int) else f"unix@{self.place}"
 
 
-def nginx_text(port: int, upstream: Upstream, folder: Path, *, outer: bool) -> str:
+def nginx_text(port: int, path: Path, upstream: Upstream, folder: Path, *, outer: bool) -> str:
     fields = "proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;"
     tls = f"ssl_certificate {folder}/fullchain.pem; ssl_certificate_key {folder}/privkey.pem;"
     return (
-        f"server {{ listen 127.0.0.1:{port} {'ssl' if outer else ''}; {tls if outer else ''} location / {{"
+        f"server {{ listen 127.0.0.1:{port} {'ssl' if outer else ''}; listen unix:{path};"
+        f"{tls if outer else ''} location / {{"
         f"proxy_pass http://{upstream.nginx}; {UPGRADE} {fields if outer else INNER} }} }}\n"
     )
 
 
-def haproxy_text(port: int, upstream: Upstream, folder: Path, *, outer: bool) -> str:
+def haproxy_text(port: int, path: Path, upstream: Upstream, folder: Path, *, outer: bool) -> str:
     fields = [
         "http-request set-header X-Forwarded-For %[src]",
         "http-request set-header X-Forwarded-Proto https",
@@ -73,6 +74,7 @@ def haproxy_text(port: int, upstream: Upstream, folder: Path, *, outer: bool) ->
             *(f"    timeout {what} 20s" for what in ("connect", "client", "server", "tunnel")),
             "listen proxy",
             f"    bind 127.0.0.1:{port} " + (f"ssl crt {folder}/haproxy.pem" if outer else ""),
+            f"    bind unix@{path}",
             *(f"    {line}" for line in (fields if outer else ["option forwardfor"])),
             f"    server app {upstream.haproxy}",
             "",
@@ -119,8 +121,18 @@ class Front:
 
 
 @asynccontextmanager
-async def behind(app: App, folder: Path, upstream: str, *names: str) -> AsyncIterator[Front]:
-    """Serve an App behind proxies, the outermost first."""
+async def behind(
+    app: App, folder: Path, upstream: str, *names: str, between: str = "tcp"
+) -> AsyncIterator[Front]:
+    """Serve an App behind proxies.
+
+    Args:
+        app: the App.
+        folder: where the files of all of them are.
+        upstream: whether the innermost proxy connects to the App over "tcp" or "unix".
+        names: the proxies, the outermost first.
+        between: over what the others connect to the next one.
+    """
     authority = issue_certificate(folder)
     path = folder / "app.sock"
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
@@ -135,9 +147,10 @@ async def behind(app: App, folder: Path, upstream: str, *names: str) -> AsyncIte
             run, write = PROXIES[name]
             port, own = free_port(), folder / f"proxy-{place}"
             own.mkdir()
-            text = write(port, target, folder, outer=place == 0)
+            listening = own / "proxy.sock"
+            text = write(port, listening, target, folder, outer=place == 0)
             await stack.enter_async_context(run(own, port, text))
-            target = Upstream(port)
+            target = Upstream(listening if between == "unix" else port)
         yield Front(port, authority)
         await stack.aclose()
         nursery.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
+import pytest
 import trio
 import trustme
 from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
@@ -75,14 +76,26 @@ async def proxy(command: list[str], port: int, folder: Path) -> AsyncIterator[No
             process.wait(10)
 
 
+STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+"""Debian's package libnginx-mod-stream."""
+
+
+def load_stream_module() -> str:
+    """Return the line that loads nginx's module for TCP; skip the test where there is none."""
+    if not STREAM_MODULE.exists():
+        pytest.skip(f"nginx has no {STREAM_MODULE}: libnginx-mod-stream is not installed")
+    return f"load_module {STREAM_MODULE};"
+
+
 @asynccontextmanager
-async def nginx(folder: Path, port: int, text: str) -> AsyncIterator[None]:
+async def nginx(folder: Path, port: int, text: str, *, stream: bool = False) -> AsyncIterator[None]:
     """Run nginx.
 
     Args:
         folder: where its files are; each proxy needs one of its own.
         port: where it listens, according to `text`.
-        text: what stands in its block `http`.
+        text: what stands in its block `http`, or `stream`.
+        stream: whether it passes on bytes; skips the test where nginx has no module for that.
     """
     (folder / "site.conf").write_text(text)
     temporary = "".join(
@@ -90,9 +103,11 @@ async def nginx(folder: Path, port: int, text: str) -> AsyncIterator[None]:
     )
     # Only root may choose a user, and without one its workers could not enter the folder.
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
+    block = "stream {" if stream else f"http {{ access_log off; {temporary}"
     (folder / "nginx.conf").write_text(
+        f"{load_stream_module() if stream else ''}"
         f"{user} daemon off; pid {folder}/nginx.pid; error_log stderr; events {{}}\n"
-        f"http {{ access_log off; {temporary} include {folder}/site.conf; }}\n"
+        f"{block} include {folder}/site.conf; }}\n"
     )
     command = [program_path("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
     async with proxy(command, port, folder):

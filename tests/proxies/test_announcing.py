@@ -1,23 +1,32 @@
-"""HAProxy passes on bytes and announces each client with the PROXY protocol, of both versions."""
+"""Proxies that pass on bytes announce each client with the PROXY protocol: HAProxy in both versions, nginx in
+version 1."""
 
 from __future__ import annotations
 
 import logging
 import ssl
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.proxies.fronts import CLIENT, whoami_app
-from tests.proxies.running import answer_to, connect_through, free_port, haproxy, issue_certificate
+from tests.proxies.fronts import CLIENT, Upstream, whoami_app
+from tests.proxies.running import (
+    answer_to,
+    connect_through,
+    free_port,
+    haproxy,
+    issue_certificate,
+    nginx,
+)
 from wsframework import Limits
 
 CHECKS = "check check-send-proxy inter 50ms"
 
 
-def haproxy_text(port: int, bind: str, server: str) -> str:
+def haproxy_text(port: int, upstream: Upstream, tls: str, how: str) -> str:
     return f"""
 defaults
     mode tcp
@@ -25,19 +34,44 @@ defaults
     timeout client 20s
     timeout server 20s
 listen chat
-    bind 127.0.0.1:{port} {bind}
-    server app {server} {CHECKS}
+    bind 127.0.0.1:{port} {tls and f"ssl crt {tls}/haproxy.pem"}
+    server app {upstream.haproxy} {how} {CHECKS}
 """
 
 
-@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
-@pytest.mark.parametrize("upstream", ["tcp", "unix"])
+def nginx_text(port: int, upstream: Upstream, tls: str) -> str:
+    certificate = f"ssl_certificate {tls}/fullchain.pem; ssl_certificate_key {tls}/privkey.pem;"
+    return (
+        f"server {{ listen 127.0.0.1:{port} {tls and 'ssl'}; {tls and certificate}"
+        f"proxy_pass {upstream.nginx}; proxy_protocol on; }}\n"
+    )
+
+
+def announcing(
+    how: str, folder: Path, port: int, upstream: Upstream, tls: str
+) -> AbstractAsyncContextManager[None]:
+    """Run a proxy.
+
+    Args:
+        how: "nginx", or what HAProxy is told to send.
+        folder: where its files are.
+        port: where it listens.
+        upstream: where the server is.
+        tls: the folder with its certificate, or "" for no TLS.
+    """
+    if how == "nginx":
+        return nginx(folder, port, nginx_text(port, upstream, tls), stream=True)
+    return haproxy(folder, port, haproxy_text(port, upstream, tls, how))
+
+
+@pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2 proxy-v2-options crc32c", "nginx"])
+@pytest.mark.parametrize("over", ["tcp", "unix"])
 @pytest.mark.parametrize("tls", ["none", "at the server", "at the proxy"])
 async def test_the_client_arrives_through_bytes(
     tmp_path: Path,
     nursery: trio.Nursery,
-    version: str,
-    upstream: str,
+    how: str,
+    over: str,
     tls: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -48,19 +82,18 @@ async def test_the_client_arrives_through_bytes(
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(tmp_path / "haproxy.pem")
     serve = partial(app.serve, ssl=context, proxy_protocol=True)
-    if upstream == "unix":
-        path = tmp_path / "app.sock"
-        server = await nursery.start(partial(serve, unix_path=str(path)))
-        where = f"unix@{path}"
+    if over == "unix":
+        upstream = Upstream(tmp_path / "app.sock")
+        server = await nursery.start(partial(serve, unix_path=str(upstream.place)))
     else:
         server = await nursery.start(serve, "127.0.0.1", 0)
-        where = f"127.0.0.1:{server.port}"
-    bind = f"ssl crt {tmp_path}/haproxy.pem" if tls == "at the proxy" else ""
+        upstream = Upstream(server.port)
+    outside = str(tmp_path) if tls == "at the proxy" else ""
     # Only version 2 can say that the client's connection was TLS.
-    version = f"{version}-ssl" if bind and version.endswith("v2") else version
-    secure = tls == "at the server" or version.endswith("-ssl")
+    how = how.replace("v2", "v2-ssl", 1) if outside else how
+    secure = tls == "at the server" or "-ssl" in how
     port = free_port()
-    async with haproxy(tmp_path, port, haproxy_text(port, bind, f"{where} {version}")):
+    async with announcing(how, tmp_path, port, upstream, outside):
         ca = None if tls == "none" else authority
         forged = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "gopher", "X-Forwarded-Host": "x"}
         # Addresses of their own: that the first connection is over may not be known yet.
@@ -72,7 +105,8 @@ async def test_the_client_arrives_through_bytes(
             if tls != "at the server":
                 assert await answer_to(port, ca, {}, CLIENT) == 503
             assert str(await answer_to(port, ca, {}, "127.0.0.10")).startswith("127.0.0.10:")
-    # HAProxy has checked the server's health all the time.
-    assert server.statistics().accepted > 5
+    if how != "nginx":
+        # HAProxy has checked the server's health all the time.
+        assert server.statistics().accepted > 5
     unexpected = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert {entry.__dict__["event"] for entry in unexpected} <= {"connection.refused"}

@@ -9,13 +9,14 @@ import pytest
 from tests.proxies.fronts import CLIENT, behind, whoami_app
 from wsframework import App, Limits
 
-CHAINS = [("nginx",), ("haproxy",), ("nginx", "haproxy"), ("haproxy", "nginx")]
+CHAINS = [("nginx",), ("haproxy",), ("nginx", "haproxy"), ("haproxy", "nginx"), ("nginx", "nginx")]
 
 FORGED = [
     {"X_Forwarded_For": "6.6.6.6"},
     {"X_Forwarded_For": "127.0.0.1"},
     {"X_Forwarded_For": "6.6.6.6, 127.0.0.1, 127.0.0.1"},
     {"X_Forwarded_For": "unknown,"},
+    {"X_Forwarded_For": "6.6.6.6, unix:"},
     {"X_Forwarded_Proto": "http"},
     {"X_Forwarded_Host": "evil.example"},
     {"Forwarded": "for=6.6.6.6;proto=http;host=evil.example"},
@@ -29,7 +30,7 @@ FORGED = [
 async def test_the_client_is_known_and_cannot_be_forged(
     tmp_path: Path, chain: tuple[str, ...], upstream: str
 ) -> None:
-    async with behind(whoami_app(), tmp_path, upstream, *chain) as front:
+    async with behind(whoami_app(), tmp_path, upstream, *chain, between=upstream) as front:
         assert await front.answer() == f"{CLIENT} True chat.example"
         for fields in FORGED:
             assert await front.answer(**fields) == f"{CLIENT} True chat.example", fields
