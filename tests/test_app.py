@@ -396,14 +396,17 @@ async def test_an_app_is_a_handler_for_trio_websockets_own_server(nursery: trio.
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(
+    ("why", "status", "line"), [("caf\xe9", b"403", b"\r\nx-why: caf\xe9\r\n"), ("☃", b"500", b"\r\n")]
+)
 async def test_a_refusal_with_any_header_value_does_not_stop_trio_websockets_server(
-    nursery: trio.Nursery,
+    nursery: trio.Nursery, why: str, status: bytes, line: bytes
 ) -> None:
     app = echo()
 
     @app.guard
     async def refuse(request: Request) -> Response | None:
-        return Response("no", 403, {"X-Why": "☃"}) if request.query else None
+        return Response("no", 403, {"X-Why": why}) if request.query else None
 
     server = await nursery.start(functools.partial(trio_websocket.serve_websocket, app, "127.0.0.1", 0, None))
     key = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -411,8 +414,8 @@ async def test_a_refusal_with_any_header_value_does_not_stop_trio_websockets_ser
         await stream.send_all(build_request("localhost", "/echo?refuse=1", key, subprotocols=["echo"]))
         with trio.fail_after(10):
             answer = b"".join([data async for data in stream])
-    assert answer.startswith(b"HTTP/1.1 403 ")
-    assert b"\r\nx-why: ?\r\n" in answer.lower()
+    assert answer.split()[1] == status
+    assert line in answer.lower()
     await exchange(server.port)
     nursery.cancel_scope.cancel()
 
