@@ -87,6 +87,10 @@ async def nothing() -> None: ...
 async def same_name(room: object) -> None: ...
 
 
+async def generator(request: Request) -> AsyncIterator[str]:
+    yield ""
+
+
 @pytest.mark.parametrize(
     ("handler", "why"),
     [
@@ -94,6 +98,10 @@ async def same_name(room: object) -> None: ...
         (sync, "the handler sync must be an async function (async def)"),
         (Handlers, "must be an async function"),
         (functools.partial(sync), "the handler sync must be an async function"),
+        (
+            generator,
+            "must be an async function (async def), and it has a yield, so that it is an async generator",
+        ),
         (no_room, "the handler no_room(ws: 'object') -> 'None' cannot be called as no_room(ws, room): "),
         (
             more,
@@ -207,10 +215,6 @@ def not_async(request: Request) -> str:
     return ""
 
 
-async def generator(request: Request) -> AsyncIterator[str]:
-    yield ""
-
-
 async def no_request() -> str:
     return ""
 
@@ -239,7 +243,7 @@ async def positional_room(request: Request, room: str, /) -> str:
         ),
         (
             {"user": generator},
-            "given 'user' is an async function of the request (async def): generator is none",
+            "(async def): generator has a yield, so that it is an async generator",
         ),
         ({"user": Users}, "given 'user' is an async function of the request (async def): Users is none"),
         ({"user": "Ada"}, "given 'user' is an async function of the request (async def): 'Ada' is none"),

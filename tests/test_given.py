@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import traceback
 import weakref
-from collections.abc import Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from typing import Any
 
 import pytest
@@ -279,12 +279,32 @@ async def test_every_answer_of_a_page_has_the_fields_in_front_of_its_own(
     assert response.headers.get_all("set-cookie") == ["a=1", *own]
 
 
+class Compiled(Coroutine[None, None, str]):
+    """A coroutine of another type, as compilers make them."""
+
+    def __init__(self, request: Request) -> None: ...
+
+    def __await__(self) -> Generator[None, None, str]:
+        yield
+        return ""
+
+    def send(self, value: None) -> None: ...
+
+    def throw(self, *error: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+async def refused(request: Request) -> str:
+    raise Reject(401)
+
+
 @KINDS
 @pytest.mark.parametrize("accepting_it", [False, True])
-async def test_a_refusal_that_nothing_has_awaited_lets_nobody_in(ask: Any, accepting_it: bool) -> None:
-    async def refuse(request: Request) -> str:
-        raise Reject(401)
-
+@pytest.mark.parametrize("refuse", [refused, Compiled])
+async def test_a_refusal_that_nothing_has_awaited_lets_nobody_in(
+    ask: Any, refuse: Any, accepting_it: bool
+) -> None:
     async def decorated(request: Request) -> object:
         found = refuse(request)  # without await
         return Accept(found) if accepting_it else found
@@ -384,6 +404,20 @@ async def test_a_reject_with_a_code_and_a_wrong_field_is_a_mistake_for_both() ->
     app, _ = site({"user": accepting(value=Reject(401, headers={"X-Bad": "a\r\nb"}, close=4401))})
     for ask in (upgrade, plain):
         assert isinstance(await app.decide(ask(ROOM)), CrashResponse)
+
+
+@pytest.mark.parametrize("close", [4401, CloseFrame(1006), CloseFrame(4401, "x" * 124)])
+async def test_a_reject_whose_frame_was_set_to_none_that_may_be_sent_is_a_mistake(close: Any) -> None:
+    class SignIn(Reject):
+        def __init__(self) -> None:
+            super().__init__(401)
+            self.close = close
+
+    app, calls = site({"user": accepting(value=SignIn())})
+    response = await app.decide(upgrade(ROOM))
+    assert isinstance(response, CrashResponse)
+    assert (await answered(app, plain(ROOM))).status == 401
+    assert calls == []
 
 
 async def test_a_refused_websocket_has_the_subprotocol_of_its_route() -> None:

@@ -23,6 +23,7 @@ from wsframework.routing import (
     Route,
     Router,
     Template,
+    check_methods,
     check_subprotocols,
 )
 
@@ -367,4 +368,30 @@ def test_subprotocols_are_keys_and_none_of_them_means_asking_for_none() -> None:
 def test_what_cannot_be_a_subprotocol_is_refused_with_the_reason(subprotocols: object, why: str) -> None:
     with pytest.raises(RouteError) as caught:
         check_subprotocols(subprotocols)
+    assert why in str(caught.value)
+
+
+def test_methods_are_keys_in_upper_case_and_get_includes_head() -> None:
+    assert check_methods(["GET"]) == check_methods("get") == check_methods(["get", "GET"]) == ("GET", "HEAD")
+    assert check_methods(name for name in ("POST", "propfind")) == ("POST", "PROPFIND")
+    assert check_methods(["HEAD"]) == ("HEAD",)
+
+
+@pytest.mark.parametrize(
+    ("methods", "why"),
+    [
+        (None, "methods is a list of names, not None"),
+        ([], "methods is empty"),
+        ("", "'' cannot be an HTTP method: it must be a token such as 'POST'"),
+        (["PO ST"], "'PO ST' cannot be an HTTP method"),
+        # It would stand in Allow.
+        (["GET\r\nX: y"], "cannot be an HTTP method"),
+        (["GÉT"], "'GÉT' cannot be an HTTP method"),
+        (["GET", None], "None cannot be an HTTP method"),
+        (b"GET", "71 cannot be an HTTP method"),
+    ],
+)
+def test_what_cannot_be_a_method_is_refused_with_the_reason(methods: object, why: str) -> None:
+    with pytest.raises(RouteError) as caught:
+        check_methods(methods)
     assert why in str(caught.value)

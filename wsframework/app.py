@@ -40,7 +40,7 @@ from wsframework.observer import Observer
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, install_plugin
 from wsframework.request import Request, Response
-from wsframework.routing import Route, Template, check_subprotocols
+from wsframework.routing import Route, Template, check_methods, check_subprotocols
 from wsframework.server import Server, run_server, serve
 from wsframework.server.crowd import Crowd
 from wsframework.server.listeners import is_loopback_only
@@ -196,20 +196,18 @@ class App:
             origins: the allowed origins of this route, instead of the App's.
 
         Raises:
-            RouteError: the path or the parameters of a function do not fit, or the path is taken.
+            RouteError: the path, a method or the parameters of a function do not fit, or the path is taken.
             ConfigurationError: an entry of `origins` is not an origin.
         """
         template = Template.parse(check_path(path, "http"))
-        names = [method.upper() for method in ([methods] if isinstance(methods, str) else methods)]
-        if "GET" in names and "HEAD" not in names:
-            names.append("HEAD")
+        keys = check_methods(methods)
         steps = check_steps(guards, given, template.text, template.names)
         own = None if origins is None else Origins.parse(origins)
         options = RouteOptions(steps=steps, guarded=guarded, origins=own)
 
         def register(handler: PageT) -> PageT:
             check_handler(handler, template.text, "request", template.names, given or ())
-            self._decider.pages.add(Route(template, "http", tuple(names), handler, options))
+            self._decider.pages.add(Route(template, "http", keys, handler, options))
             return handler
 
         return register

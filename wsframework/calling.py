@@ -82,6 +82,13 @@ def _is_async(target: object) -> bool:
     )
 
 
+_YIELD = "has a yield, so that it is an async generator"
+
+
+def _is_generator(target: Callable[..., Any]) -> bool:
+    return inspect.isasyncgenfunction(target) or inspect.isasyncgenfunction(function_of(target))
+
+
 def check_path(path: object, decorator: str) -> str:
     """Return a route's path when it is a text.
 
@@ -120,7 +127,8 @@ def check_handler(
         raise RouteError(f"path {path!r}: {handler!r} is not a function")
     label = name_of(function_of(handler))
     if not _is_async(handler):
-        raise RouteError(f"path {path!r}: the handler {label} must be an async function (async def)")
+        has = f", and it {_YIELD}" if _is_generator(handler) else ""
+        raise RouteError(f"path {path!r}: the handler {label} must be an async function (async def){has}")
     signature = inspect.signature(handler)
     for name in given:
         if not _takes(signature, name):
@@ -207,7 +215,8 @@ def _instead(guards: object) -> str:
 
 
 def _not_async(function: object) -> str:
-    return f"is an async function of the request (async def): {name_of(function)} is none"
+    why = _YIELD if callable(function) and _is_generator(function) else "is none"
+    return f"is an async function of the request (async def): {name_of(function)} {why}"
 
 
 def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -14,9 +14,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from types import CoroutineType
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -314,7 +313,7 @@ def _never_given(answer: object) -> str | None:
             return "a Response; a given function refuses by raising Reject"
         case Accept():
             return "an Accept inside an Accept; return one with all fields"
-        case CoroutineType():
+        case Coroutine():  # of compiled functions too
             answer.close()  # the exception says more than a warning that it was never awaited
             return "a coroutine; it, or a decorator around it, lacks an await"
         case _:

@@ -32,6 +32,7 @@ __all__ = [
     "Route",
     "Router",
     "Template",
+    "check_methods",
     "check_subprotocols",
 ]
 
@@ -339,3 +340,25 @@ def check_subprotocols(subprotocols: object) -> tuple[str | None, ...]:
     if len(set(names)) != len(names):
         raise RouteError(f"a subprotocol occurs twice in {list(names)!r}")
     return names or (None,)
+
+
+def check_methods(methods: object) -> tuple[str, ...]:
+    """Return a route's HTTP methods as keys; GET includes HEAD.
+
+    Raises:
+        RouteError: there is none, or a name that is no token.
+    """
+    names = [methods] if isinstance(methods, str) else methods
+    if not isinstance(names, Iterable):
+        raise RouteError(f"methods is a list of names, not {methods!r}")
+    keys: dict[str, None] = {}
+    for name in names:
+        # "method = token" (RFC 9110 §9.1)
+        if not isinstance(name, str) or not is_token(name):
+            raise RouteError(f"{name!r} cannot be an HTTP method: it must be a token such as 'POST'")
+        keys[name.upper()] = None
+    if not keys:
+        raise RouteError(
+            "methods is empty, so that the handler would never be called: write ['GET'], for example"
+        )
+    return tuple(keys | {"HEAD": None} if "GET" in keys else keys)

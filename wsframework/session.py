@@ -89,10 +89,15 @@ class Refusal(Acceptance):
 
     @classmethod
     def by(cls, status: int, frame: CloseFrame) -> Refusal:
-        """Return a refusal whose handler only closes the connection."""
+        """Return a refusal whose handler only closes the connection.
+
+        Raises:
+            Exception: the frame is none that may be sent: a subclass of `Reject` may have set it.
+        """
+        closing = Close(frame.code, frame.reason)
 
         async def close(ws: Connection) -> None:
-            raise Close(frame.code, frame.reason)
+            raise closing
 
         return cls(close, status=status, frame=frame)
 
