@@ -149,7 +149,7 @@ def time_wait_ends(local: tuple[str, int], remote: tuple[str, int]) -> tuple[str
         on this machine; None where the kernel has no such table.
     """
     try:
-        waiting = set(_waiting())
+        waiting = set(_waiting(local[1], remote[1]))
     except OSError:
         return None
     ends = {"client": (_plain(local), _plain(remote)), "server": (_plain(remote), _plain(local))}
@@ -159,13 +159,15 @@ def time_wait_ends(local: tuple[str, int], remote: tuple[str, int]) -> tuple[str
 _Endpoint = tuple[str, int]
 
 
-def _waiting() -> Iterator[tuple[_Endpoint, _Endpoint]]:
+def _waiting(*ports: int) -> Iterator[tuple[_Endpoint, _Endpoint]]:
+    """Yield the ends of connections between two ports; of thousands in the table, the others are not read."""
+    ours = {f"{port:04X}" for port in ports}
     for table in _TABLES:
         if not table.exists() and table is not _TABLES[0]:
             continue  # a kernel without IPv6
         for line in table.read_text().splitlines()[1:]:
             _, local, remote, state, *_ = line.split()
-            if state == _TIME_WAIT:
+            if state == _TIME_WAIT and {local[-4:], remote[-4:]} == ours:
                 yield _endpoint(local), _endpoint(remote)
 
 
