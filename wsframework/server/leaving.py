@@ -20,7 +20,7 @@ import trio
 
 from wsframework.config import Timeouts
 from wsframework.records import record
-from wsframework.server.stacks import of_running, of_task, walk_tasks
+from wsframework.server.stacks import Standing, of_running, of_task, walk_tasks
 
 __all__ = ["LastResort"]
 
@@ -29,6 +29,12 @@ _STUCK_SECONDS = 3.0
 
 _LOG_SECONDS = 2.0
 """How long writing the log may take; it may be stuck too."""
+
+_SWITCH_SECONDS = 1e-4
+"""For how long a thread may keep the interpreter's lock meanwhile; Python's default is 50 times as long."""
+
+_LOOKS = 100
+"""How many times the tasks are looked at until none has run meanwhile."""
 
 _SIGNALS = 3
 """After this many signals the process exits without a further wait."""
@@ -100,15 +106,29 @@ class LastResort:
                 case _:
                     return
             deadline = min(deadline or now + 1e9, now + seconds + _STUCK_SECONDS)
-        logger = threading.Thread(target=self._log, daemon=True)
+        standings = self._look()
+        # Writing a log needs the interpreter's lock dozens of times, and a task that spins keeps it for an
+        # interval each time.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        logger = threading.Thread(target=self._log, args=(standings,), daemon=True)
         logger.start()
         logger.join(_LOG_SECONDS)
         os._exit(1)
 
-    def _log(self) -> None:
-        running = sys._current_frames().get(self._thread_id)
-        standings = [] if running is None else [("running", of_running(running))]
-        standings += [(task.name, of_task(task)) for task in walk_tasks(self._root)]
+    def _look(self) -> list[tuple[str, Standing]]:
+        """Return where the tasks are, all in one moment: a loop that spins runs on between two looks."""
+        for _ in range(_LOOKS):
+            frame = sys._current_frames().get(self._thread_id)
+            instruction = None if frame is None else frame.f_lasti
+            standings = [] if frame is None else [("running", of_running(frame))]
+            standings += [(task.name, of_task(task)) for task in walk_tasks(self._root)]
+            if frame is None:
+                break
+            if sys._current_frames().get(self._thread_id) is frame and frame.f_lasti == instruction:
+                break
+        return standings
+
+    def _log(self, standings: list[tuple[str, Standing]]) -> None:
         for name, standing in standings:
             if standing.function is not None:
                 record(
