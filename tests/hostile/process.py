@@ -25,11 +25,14 @@ import trustme
 
 from tests.hostile.raw import Client, ask
 
-__all__ = ["ROOT", "Target", "bar_seconds", "eventually", "flooding", "linux_only", "serving"]
+__all__ = ["BRIEF", "ROOT", "Target", "bar_seconds", "eventually", "flooding", "linux_only", "serving"]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
 """How long a process may take to start or to say something on a busy machine."""
+
+BRIEF = {"close": 0.5}
+"""Timeouts for a target that stops while clients are open that do not answer its Close."""
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -202,7 +205,7 @@ def bar_seconds(target: Target, least: float = 0.06) -> float:
     return max(least, 20 * statistics.median(waits))
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until a condition holds."""
     until = time.monotonic() + seconds
     while not condition():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hostile.process import eventually, linux_only, serving
+from tests.hostile.process import BRIEF, eventually, linux_only, serving
 from tests.hostile.raw import Ended, ask
 
 WAYS = ("return", "raise", "exit", "interrupt", "wait", "send", "child", "thread")
@@ -13,7 +13,7 @@ WAYS = ("return", "raise", "exit", "interrupt", "wait", "send", "child", "thread
 @linux_only
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 def test_a_forked_child_that_comes_back_from_a_handler_is_no_second_server(tls: bool) -> None:
-    with serving(tls=tls) as target:
+    with serving(tls=tls, timeouts=BRIEF) as target:
         innocents = [target.connect() for _ in range(3)]
         for how in WAYS:
             culprit = target.connect(f"/fork/{how}")
@@ -34,7 +34,7 @@ def test_a_forked_child_that_comes_back_from_a_handler_is_no_second_server(tls: 
 @linux_only
 @pytest.mark.parametrize("how", ["return", "raise", "exit", "interrupt", "wait"])
 def test_a_forked_child_that_comes_back_from_a_page_is_no_second_server(how: str) -> None:
-    with serving() as target:
+    with serving(timeouts=BRIEF) as target:
         innocent = target.connect()
         request = f"GET /fork-page/{how} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
         answer = ask(target.port, request)

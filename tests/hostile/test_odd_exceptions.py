@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from tests.hostile.playing import ERRORS
-from tests.hostile.process import Target, eventually, serving
+from tests.hostile.process import BRIEF, Target, eventually, serving
 from tests.hostile.raw import Client, Ended, ask, request
 
 PLACES: dict[str, str] = {
@@ -51,7 +51,7 @@ def status(answer: str) -> int:
 def test_whatever_is_raised_ends_its_own_connection_and_is_logged_once(place: str) -> None:
     expected = 500 if place in ("guard", "given", "page") else 1011
     event = "guard.crashed" if place in ("guard", "given") else "handler.crashed"
-    with serving() as target:
+    with serving(timeouts=BRIEF) as target:
         innocent = target.connect()
         raised = 0
         for kind in KINDS:
