@@ -160,7 +160,7 @@ async def test_a_guard_and_the_handler_see_the_clients_certificate(host: Host, m
             assert await client.receive() == "Hello, Ada."
             await client.send("look")
             assert await client.receive() == "seen"
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while len(seen) < 3:  # noqa: ASYNC110
                 await trio.sleep(0.01)
     first = seen[0]
@@ -195,7 +195,7 @@ async def test_where_no_certificate_is_asked_for_there_is_none(host: Host) -> No
 async def ask(open_stream: Open, certificate: trustme.LeafCert | None) -> bytes:
     """Ask for a page, and return all that is answered."""
     async with secured(await open_stream(), certificate) as stream:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             return b"".join([bytes(data) async for data in stream])
 
@@ -247,7 +247,7 @@ async def test_the_first_look_after_the_end_says_that_it_is_too_late() -> None:
     async with native("hub")(app, server_context(ssl.CERT_REQUIRED)) as open_stream:
         async with connect(open_stream, ADA):
             pass
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not errors:  # noqa: ASYNC110
                 await trio.sleep(0.01)
     assert "read request.peer_certificate while it is open, in a guard for example" in errors[0]

@@ -31,7 +31,7 @@ class Lender:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[tuple[Connection, Client]]:
         async with self.served.connect("/") as client:
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 ws = await self._opened.receive()
             yield ws, client
 

@@ -121,7 +121,7 @@ async def test_connection_closed_that_escapes_is_a_normal_end_and_silent(
     async with host.serve(app) as served:
         async with served.connect() as client:
             await client.aclose(4002)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await ended.wait()
     assert not [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
 
@@ -144,7 +144,7 @@ async def test_the_handler_sees_the_peers_code_and_reason(host: Host) -> None:
 async def test_the_handler_sees_that_the_peer_left_without_a_close_frame(host: Host) -> None:
     async with lend(host) as (ws, client):
         await client.disconnect()
-        with pytest.raises(ConnectionClosed) as caught, trio.fail_after(5):
+        with pytest.raises(ConnectionClosed) as caught, trio.fail_after(30):
             await ws.receive()
     assert caught.value.code == 1006
     assert caught.value.closed.received is None
@@ -154,7 +154,7 @@ async def test_the_handler_sees_that_the_peer_left_without_a_close_frame(host: H
 async def test_the_handler_sees_that_the_connection_was_reset(host: Host) -> None:
     async with lend(host) as (ws, client):
         await client.reset()
-        with pytest.raises(ConnectionClosed) as caught, trio.fail_after(5):
+        with pytest.raises(ConnectionClosed) as caught, trio.fail_after(30):
             await ws.receive()
     assert caught.value.code == 1006
 
@@ -210,7 +210,7 @@ async def test_a_handler_that_never_reads_its_messages_cannot_keep_the_peer_from
     async with lend(host) as (_, client):
         for number in range(10):
             await client.send(str(number))
-        with trio.fail_after(TIMEOUTS.last_words + 2):
+        with trio.fail_after(30):
             await client.aclose(4006)
         assert client.closed == CloseFrame(4006)
 
@@ -234,7 +234,7 @@ async def test_a_handler_that_sleeps_is_cancelled_after_its_grace(host: Host) ->
     async with host.serve(app) as served, served.connect() as client:
         left = trio.current_time()
         await client.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await ended.wait()
     assert times[0] - left > GRACE * 0.8
 
@@ -270,14 +270,14 @@ async def test_without_a_grace_the_handler_is_cancelled_at_once(host: Host) -> N
 
     async with host.serve(app) as served, served.connect() as client:
         await client.aclose()
-        with trio.fail_after(0.5):
+        with trio.fail_after(3):
             await ended.wait()
 
 
 @pytest.mark.parametrize("how", ["close", "disconnect", "reset"])
 async def test_tasks_of_the_connection_are_cancelled_the_moment_it_ends(host: Host, how: str) -> None:
-    app = App(timeouts=Timeouts(disconnect_grace=3, close=1, drain=1))
-    started, cancelled = trio.Event(), trio.Event()
+    app = App(timeouts=Timeouts(disconnect_grace=60, close=1, drain=60))
+    started, cancelled, seen = trio.Event(), trio.Event(), trio.Event()
     handler_ended = False
 
     async def child() -> None:
@@ -293,7 +293,7 @@ async def test_tasks_of_the_connection_are_cancelled_the_moment_it_ends(host: Ho
         ws.nursery.start_soon(child)
         async for _ in ws:
             pass
-        await trio.sleep(0.2)
+        await seen.wait()
         handler_ended = True
 
     async with host.serve(app) as served, served.connect() as client:
@@ -305,9 +305,10 @@ async def test_tasks_of_the_connection_are_cancelled_the_moment_it_ends(host: Ho
                 await client.disconnect()
             case _:
                 await client.reset()
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await cancelled.wait()
         assert not handler_ended
+        seen.set()
     assert handler_ended
 
 
@@ -328,7 +329,7 @@ async def test_tasks_of_the_connection_end_with_the_handler(host: Host) -> None:
 
     async with host.serve(app) as served, served.connect() as client:
         assert (await client.wait_closed()).code == 1000
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await cancelled.wait()
 
 
@@ -337,7 +338,7 @@ async def test_tasks_of_the_connection_end_with_the_handler(host: Host) -> None:
 
 async def test_aclose_of_several_tasks_closes_once_and_all_return(host: Host) -> None:
     async with lend(host) as (ws, client):
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 for code in range(4010, 4015):
                     nursery.start_soon(ws.aclose, code)
@@ -353,7 +354,7 @@ async def test_aclose_ends_with_a_peer_that_never_answers(host: Host) -> None:
     async with lend(host) as (ws, client):
         client.vanish()
         started = trio.current_time()
-        with trio.fail_after(TIMEOUTS.close + 2):
+        with trio.fail_after(30):
             await ws.aclose()
         assert trio.current_time() - started > TIMEOUTS.close * 0.8
         assert ws.closed is not None
@@ -364,7 +365,7 @@ async def test_a_receiver_is_woken_when_another_task_closes(host: Host) -> None:
     async with lend(host) as (ws, _), trio.open_nursery() as nursery:
 
         async def receive() -> None:
-            with pytest.raises(ConnectionClosed), trio.fail_after(5):
+            with pytest.raises(ConnectionClosed), trio.fail_after(30):
                 await ws.receive()
 
         nursery.start_soon(receive)
@@ -393,7 +394,7 @@ async def test_a_message_past_the_limit_ends_in_1009_and_the_one_before_it_is_ke
     async with lend(host, app) as (ws, client):
         await client.send("x" * 1000)
         await client.send("x" * 1001)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await ws.receive() == "x" * 1000
             with pytest.raises(ConnectionClosed) as caught:
                 await ws.receive()
@@ -456,5 +457,5 @@ async def test_a_handler_that_only_sends_ends_with_a_peer_that_left_behind_a_ful
             for _ in range(30):
                 await client.send("y" * 500)
             client.vanish()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await ended.wait()

@@ -96,7 +96,7 @@ async def test_a_refused_client_counts_until_it_answers_or_its_time_is_up(host: 
         started = trio.current_time()
         answer = bytes(await stream.receive_some())
         assert not await let_in(served)
-        with trio.fail_after(10 * TIMEOUTS.close):
+        with trio.fail_after(30):
             while data := await stream.receive_some():
                 answer += data
         # It has not answered the Close, so the server waits for as long as it does for others.
@@ -104,7 +104,7 @@ async def test_a_refused_client_counts_until_it_answers_or_its_time_is_up(host: 
         head, _, frames = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
         assert frames == b"\x88\x10\x11\x31please sign in"
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not await let_in(served):  # noqa: ASYNC110 - its place is free a moment later
                 await trio.sleep(0.01)
 
@@ -125,7 +125,7 @@ async def test_a_refused_client_that_does_not_answer_holds_up_no_drain(host: Hos
         await stream.send_all(handshake(served, "/"))
         assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
         served.stop()
-        with trio.fail_after(5 * TIMEOUTS.drain):
+        with trio.fail_after(30):
             await served.stopped.wait()
 
 

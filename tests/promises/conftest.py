@@ -24,8 +24,10 @@ async def stage(transport: TransportChoice) -> AsyncIterator[Stage]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watchdog)
         stage = Stage(nursery, transport)
-        yield stage
-        stage.close_clients()
+        try:
+            yield stage
+        finally:
+            stage.close_clients()
         nursery.cancel_scope.cancel()
 
 

@@ -149,7 +149,7 @@ async def test_a_handler_that_works_on_and_then_stalls_behind_a_full_inbox_does_
         await client.send(*(frame(TEXT, "x" * 3000) for _ in range(50)))
         await client.half_close()
         await trio.sleep(0.1)
-    await until(lambda: ended == 12, 2)
+    await until(lambda: ended == 12)
 
 
 async def test_a_close_that_was_received_is_told_though_the_reset_behind_it_came_before_the_answer(
@@ -272,7 +272,7 @@ async def test_a_server_told_twice_to_stop_still_says_goodbye_to_every_client(st
     server.stop()
     await trio.sleep(0.005)
     server.stop()
-    with trio.fail_after(3):
+    with trio.fail_after(PATIENT.close * 0.8):
         await stage.wait_ended(server)
     for client in clients:
         assert [found.close_code for found in await client.read_to_end()] == [1001]

@@ -91,7 +91,7 @@ async def core_and_hub() -> AsyncIterator[tuple[Core, Hub]]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hub.run)
         nursery.start_soon(core.timers.run)
-        with trio.fail_after(15):
+        with trio.fail_after(120):
             yield core, hub
         nursery.cancel_scope.cancel()
     hub.close()

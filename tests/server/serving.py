@@ -53,7 +53,7 @@ async def serving(
         poller=poller,
     )
     listeners = await open_tcp_listeners("127.0.0.1", 0)
-    with trio.fail_after(15):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[Server]) -> None:
@@ -63,7 +63,7 @@ async def serving(
             nursery.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for a condition; how long it may take is not what is tested."""
     deadline = trio.current_time() + seconds
     while not condition():

@@ -32,7 +32,7 @@ async def running(core: Core, decide: Decide) -> AsyncIterator[Requests]:
         await nursery.start(requests.tasks.run)
         nursery.start_soon(core.timers.run)
         try:
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 yield requests
         finally:
             requests.tasks.close()

@@ -37,7 +37,7 @@ async def test_a_second_signal_cuts_the_drain_short() -> None:
     async def sleeps(ws: object) -> None:
         await trio.sleep_forever()
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_server, functools.partial(app.serve, "127.0.0.1", 0), servers.append)
             await until(lambda: servers)
@@ -59,5 +59,5 @@ async def test_what_keeps_it_from_starting_comes_out_as_a_single_exception() -> 
 
 
 async def test_an_end_without_a_signal_is_an_end_too() -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await run_server(functools.partial(echo_app().serve, "127.0.0.1", 0), lambda server: server.stop())

@@ -68,7 +68,7 @@ async def opened(port: int, path: str = "/") -> AsyncIterator[trio.SocketStream]
     """Open a connection; its stream stands behind the 101."""
     async with await ask(port, path=path) as stream:
         answer = b""
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not answer.endswith(b"\r\n\r\n"):
                 data = await stream.receive_some(1)
                 assert data, answer

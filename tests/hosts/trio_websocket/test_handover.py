@@ -31,7 +31,7 @@ async def handed_over(data: bytes, later: bytes = b"") -> tuple[bytes, bytes]:
             if later:
                 await trio.sleep(0.05)
                 await stream.send_all(later)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await done.wait()
     return results[0]
 
@@ -90,7 +90,7 @@ async def test_frames_that_do_not_wait_are_received_in_order() -> None:
     async with plainly(echo_app()) as (port, _), await ask(port, frame("1"), frame("2")) as stream:
         await stream.send_all(frame("3"))
         answer = b""
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not answer.endswith(told("3")):
                 answer += await stream.receive_some()
         assert answer.endswith(told("1") + told("2") + told("3"))

@@ -50,7 +50,7 @@ async def a_request() -> trio_websocket.WebSocketRequest:
         came.set()
 
     async with plainly(handler) as (port, _), await ask(port):
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await came.wait()
     return requests[0]
 
