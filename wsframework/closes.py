@@ -151,7 +151,7 @@ SENT_CODES = (
     SentCode(1008, "the client exceeded a limit on frames or requests", "never"),
     SentCode(1009, "a message is larger than `Limits.message_bytes`", "never"),
     SentCode(1011, "the handler crashed, or the server failed", "later"),
-    SentCode(1012, "the server is restarting", "at once"),
+    SentCode(1012, "the server restarts, or the connection is older than `Limits.connection_age`", "at once"),
     SentCode(1013, "the client is too slow for its room", "later"),
     SentCode(4401, "`Reject(401, close=4401)`: the client is not signed in", "with a fresh token"),
 )

@@ -74,6 +74,10 @@ class Limits:
             which is 2**64 addresses, to each customer (RFC 6177). An address that contains an IPv4 address
             (mapped, NAT64, 6to4, Teredo) counts as that one.
         ipv4_prefix_bits: size of such a network in IPv4, 1 to 32 bits.
+        connection_age: for how many seconds a WebSocket connection may be open, or None. After it, give or
+            take 10 % at random, `ws.draining` becomes true, and a second or two later the client gets Close
+            1012, after which it should reconnect at once. So connections come back to a server that was added
+            or restarted. gRPC has the same limit with the same jitter (MAX_CONNECTION_AGE).
         tls_handshakes: number of TLS handshakes in flight, from the client's first byte on, or None. If it
             is exceeded, the oldest is closed for each new one. A handshake in good faith takes two round
             trips. Each one that is held open uses about 45 KiB, so 1,000 use 45 MB.
@@ -99,6 +103,7 @@ class Limits:
     connections_per_address: int | None = attrs.field(default=None, validator=_positive)
     ipv6_prefix_bits: int = attrs.field(default=64, validator=[_positive, _bits(128)])
     ipv4_prefix_bits: int = attrs.field(default=32, validator=[_positive, _bits(32)])
+    connection_age: float | None = attrs.field(default=None, validator=_positive)
     tls_handshakes: int | None = attrs.field(default=1000, validator=_positive)
     message_fragments: int | None = attrs.field(default=None, validator=_positive)
     unpaid_frames: int | None = attrs.field(default=65_536, validator=_positive)

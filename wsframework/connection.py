@@ -105,11 +105,14 @@ class Connection:
 
     @property
     def draining(self) -> bool:
-        """True once the server has begun to stop: the handler should finish, because a Close follows."""
+        """True when the handler should finish, because a Close follows.
+
+        The server has begun to stop, or the connection has reached `Limits.connection_age`.
+        """
         return self.endpoint.draining is True
 
     async def wait_draining(self) -> None:
-        """Wait until the server begins to stop.
+        """Wait until `draining` is true.
 
         Raises:
             WrongThread: this is not the server's thread.

@@ -123,7 +123,7 @@ class Endpoint:
         messages_sent: messages committed to the outbox.
         messages_received: messages that arrived.
         pings: pings of ours in flight, or None.
-        draining: True once the server has begun to stop; before that False, or the event that tasks wait for.
+        draining: True once the server is about to close it; before that False, or the event of waiting tasks.
         session: runs the handler.
     """
 
@@ -211,7 +211,7 @@ class Endpoint:
             self.session.cancel()
 
     def drain(self) -> None:
-        """Tell the handler that the server is stopping."""
+        """Tell the handler that the server is going to end the connection."""
         event, self.draining = self.draining, True
         if isinstance(event, trio.Event):
             event.set()

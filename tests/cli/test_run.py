@@ -64,9 +64,12 @@ def test_run_serves_until_a_signal_and_ends_with_0(
     assert "Traceback" not in text
 
 
-def test_a_stopping_server_says_1001_to_its_clients(write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "code"), [([], 1001), (["--max-age", "0.5"], 1012)])
+def test_clients_learn_why_they_are_closed(
+    write: Write, tmp_path: Path, options: list[str], code: int
+) -> None:
     write("echo.py", ECHO)
-    with serving("echo:app", cwd=tmp_path) as server:
+    with serving("echo:app", *options, cwd=tmp_path) as server:
 
         async def wait_for_close() -> int:
             port = int(server.url.rpartition(":")[2])
@@ -76,14 +79,15 @@ def test_a_stopping_server_says_1001_to_its_clients(write: Write, tmp_path: Path
                 trio.open_nursery() as nursery,
             ):
                 ws = await wrap_client_stream(nursery, stream, "localhost", "/")
-                server.process.terminate()
+                if not options:
+                    server.process.terminate()
                 with pytest.raises(ConnectionClosed) as closed, trio.fail_after(10):
                     await ws.get_message()
             assert closed.value.reason is not None
             return int(closed.value.reason.code)
 
-        assert trio.run(wait_for_close) == 1001
-        assert server.wait() == 0
+        assert trio.run(wait_for_close) == code
+        assert server.stop() == 0
 
 
 def test_the_log_is_json_on_request(write: Write, tmp_path: Path) -> None:
@@ -337,6 +341,7 @@ def test_a_unix_socket_has_the_permissions_that_were_asked_for(write: Write, tmp
         (["--trusted-proxy", "proxy.example"], "'proxy.example' is no network and no address"),
         (["--trusted-proxy", "unix", "--proxy-field", "x-real-ip"], "'x-real-ip' is no field"),
         (["--proxy-field", "forwarded"], "a field of trusted proxies is named, and no proxy is"),
+        (["--max-age", "nan"], "--max-age nan: give a number of seconds"),
         (["--proxy-protocol"], "proxy_protocol is for connections of trusted proxies"),
         (["--proxy-field", "forwarded", "--proxy-field", "x-forwarded-for"], "'forwarded' says what"),
     ],

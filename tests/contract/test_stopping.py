@@ -9,7 +9,7 @@ import trio
 
 from tests.contract.hosts import Host, new_app
 from tests.contract.lending import lending
-from wsframework import App, Closed, Connection, Timeouts
+from wsframework import App, Closed, Connection, Limits, Timeouts
 
 
 async def test_a_stopping_server_sends_1001_to_every_client(host: Host) -> None:
@@ -43,6 +43,27 @@ async def test_handlers_see_that_the_server_is_stopping(host: Host) -> None:
         with trio.fail_after(30):
             await served.stopped.wait()
     assert seen == [False, True]
+
+
+async def test_a_connection_that_has_reached_its_age_is_closed_with_1012(host: Host) -> None:
+    app = new_app(limits=Limits(connection_age=0.3))
+    seen: list[bool] = []
+
+    @app.websocket("/")
+    async def watch(ws: Connection) -> None:
+        seen.append(ws.draining)
+        await ws.wait_draining()
+        seen.append(ws.draining)
+        await ws.send("last words")
+        await ws.wait_closed()
+
+    async with host.serve(app) as served, served.connect() as client:
+        assert await client.receive() == "last words"
+        assert (await client.wait_closed()).code == 1012
+        # The others are not affected, nor is the server.
+        async with served.connect() as another:
+            assert await another.receive() == "last words"
+    assert seen == [False, True] * 2
 
 
 async def test_a_stopping_server_is_over_by_its_deadline_though_handlers_sleep(host: Host) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 from trio_websocket import ConnectionClosed, wrap_client_stream
 
@@ -33,7 +34,7 @@ from tests.proxies.running import (
     nginx,
 )
 from wsframework import Connection, Keepalive, Limits, Timeouts
-from wsframework.testing import request, serve
+from wsframework.testing import connect, request, serve
 
 PAGE = DOCS / "deployment.md"
 FILES = files(PAGE)
@@ -306,6 +307,19 @@ async def test_a_handler_keeps_its_notes_when_the_server_stops(follow: Follow) -
         server.stop()
         assert (await client.wait_closed()).code == 1001
     assert module.unsaved == ["milk"]
+
+
+@exercises("deployment.md", "age.py")
+async def test_a_handler_has_a_last_message_for_an_old_connection(
+    follow: Follow, autojump_clock: trio.testing.MockClock
+) -> None:
+    module = follow("deployment.md").load("age.py")
+    async with connect(module.app, "/ws/prices") as client:
+        client.deadline = 3600 * 1.2
+        started = trio.current_time()
+        assert "the same prices" in str(await client.receive())
+        assert 3600 * 0.9 <= trio.current_time() - started <= 3600 * 1.1 + 2
+        assert (await client.wait_closed()).code == 1012
 
 
 @exercises("deployment.md", "logs.py")

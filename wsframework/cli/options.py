@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import attrs
 import typer
 
 from wsframework.cli.logs import LogFormat, LogLevel
+from wsframework.config import Limits
 from wsframework.diagnostics.target import (
     Opening,
     parse_headers,
@@ -14,6 +16,7 @@ from wsframework.diagnostics.target import (
     parse_target,
     tls_context,
 )
+from wsframework.errors import ConfigurationError
 
 __all__ = [
     "AllowHost",
@@ -22,6 +25,7 @@ __all__ = [
     "Host",
     "Insecure",
     "Level",
+    "MaxAge",
     "Origin",
     "Port",
     "ProxyField",
@@ -30,6 +34,7 @@ __all__ = [
     "Timeout",
     "TrustedProxy",
     "Url",
+    "aged",
     "opening_of",
 ]
 
@@ -81,6 +86,31 @@ ProxyProtocol = Annotated[
     ),
 ]
 """Whether connections begin with a header of the PROXY protocol."""
+
+MaxAge = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0.1,
+        help="Close connections with 1012 when they have been open so long, give or take 10 %; clients then "
+        "reconnect, perhaps to a newer server. [default: the App's own, which is no limit]",
+        show_default=False,
+    ),
+]
+"""How long connections may be open."""
+
+
+def aged(limits: Limits, max_age: float | None) -> Limits:
+    """Return the limits with that of `--max-age`, if it is given.
+
+    Raises:
+        ConfigurationError: it is not a number of seconds.
+    """
+    try:
+        return limits if max_age is None else attrs.evolve(limits, connection_age=max_age)
+    except ValueError:
+        raise ConfigurationError(f"--max-age {max_age}: give a number of seconds, such as 3600") from None
+
 
 Level = Annotated[LogLevel, typer.Option(help="Log records of this level and above.")]
 """The lowest level that is logged."""

@@ -16,10 +16,12 @@ from wsframework.cli.options import (
     Format,
     Host,
     Level,
+    MaxAge,
     Port,
     ProxyField,
     ProxyProtocol,
     TrustedProxy,
+    aged,
 )
 from wsframework.errors import ConfigurationError
 from wsframework.server import Server
@@ -44,6 +46,7 @@ def run(
     trusted_proxy: TrustedProxy = None,
     proxy_field: ProxyField = None,
     proxy_protocol: ProxyProtocol = False,
+    max_age: MaxAge = None,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
     ssl_cert: Annotated[
@@ -69,6 +72,7 @@ def run(
     mode = _mode(unix_mode, unix)
     app = load_app(target)
     app.proxies = app.proxies.extended(trusted_proxy or (), proxy_field)
+    app.limits = aged(app.limits, max_age)
     with crashes_logged():
         app.run(
             host or None,

@@ -14,6 +14,7 @@ from wsframework.config import Limits, Timeouts
 from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
 from wsframework.server.admission import Admission
+from wsframework.server.aging import Aging
 from wsframework.server.blocking import BlockedLoop
 from wsframework.server.crowd import Crowd
 from wsframework.server.framing import FrameTransport
@@ -77,6 +78,8 @@ class Core:
         self.timers = Timers(on_blocked=lambda seconds: self.blocked_loop.report(seconds))
         self.crowd = crowd
         self.presence: Presence | None = None
+        if limits.connection_age is not None:
+            observers = (*observers, Aging(limits.connection_age, self.timers))
         if crowd is not None:
             self.presence = Presence(crowd, self.timers)
             observers = (*observers, self.presence)
