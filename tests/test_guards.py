@@ -202,3 +202,24 @@ async def test_guards_are_not_asked_where_there_is_nothing_to_guard() -> None:
         (upgrade("/page"), 404),
     ]:
         assert (await answered(app, request)).status == status
+
+
+@pytest.mark.parametrize("ask", [upgrade, plain])
+@pytest.mark.parametrize(
+    "target", ["/admin/tea", "/%61dmin/tea", "/adm%69n/%74ea", "http://example.com/a%64min/x"]
+)
+async def test_a_guard_sees_the_path_that_the_route_matches(ask: Any, target: str) -> None:
+    app = App()
+
+    @app.guard
+    async def admins_only(request: Request) -> Response | None:
+        return Response("no", 403) if request.path.startswith("/admin/") else None
+
+    @app.websocket("/admin/{name}")
+    async def talk(ws: Connection, name: str) -> None: ...
+
+    @app.http("/admin/{name}")
+    async def page(request: Request, name: str) -> str:
+        return name
+
+    assert (await answered(app, ask(target))).status == 403

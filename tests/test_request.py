@@ -36,6 +36,9 @@ def test_an_address_reads_as_in_a_url(address: Address, text: str) -> None:
         ("/chat", "/chat", {}),
         ("/chat?room=a%20b&x=1&x=2&empty=", "/chat", {"room": "a b", "x": "2", "empty": ""}),
         ("/a%2Fb?", "/a%2Fb", {}),
+        # As the routes compare it, or what looks at paths could be avoided.
+        ("/%61dm%69n/caf%c3%a9%2f|?%61=%62", "/admin/caf%C3%A9%2F%7C", {"a": "b"}),
+        ("http://example.com/%61dmin", "/admin", {}),
         ("/chat#part", "/chat", {}),
         ("//double/slash", "//double/slash", {}),
         ("http://example.com/chat?x=1", "/chat", {"x": "1"}),

@@ -19,7 +19,7 @@ import attrs
 from wsframework.certificates import Certificate, TLSEnd, read_certificate
 from wsframework.cookies import SameSite, parse_cookies, set_cookie_field
 from wsframework.headers import HeaderFields, Headers, check_field
-from wsframework.tokens import is_status
+from wsframework.tokens import canonical_path, is_status
 
 __all__ = ["Address", "Request", "Response", "reason_phrase"]
 
@@ -103,8 +103,12 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path, still percent-encoded, without the query."""
-        return _path_of(self.target)
+        """The path without the query, in the form in which routes compare it.
+
+        It is percent-encoded, but only what cannot stand in a path as it is: for `/%61dmin` it is `/admin`.
+        `target` is what the client has sent.
+        """
+        return canonical_path(_path_of(self.target))
 
     @property
     def query(self) -> Mapping[str, str]:

@@ -16,14 +16,14 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import attrs
 
 from wsframework.calling import Handler, function_of, name_of
 from wsframework.errors import RouteError
 from wsframework.matching import Matcher, Path
-from wsframework.tokens import is_token
+from wsframework.tokens import canonical_path, is_token
 
 __all__ = [
     "Match",
@@ -69,27 +69,6 @@ _BEHIND: Mapping[str, re.Pattern[str]] = {
 it can, and giving some back could not help. A UUID has one length. Other templates need a `Matcher`."""
 
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
-# What may stand unescaped in a path segment (RFC 3986 §3.3).
-_SEGMENT_SAFE = "/-._~!$&'()*+,;=:@"
-_CANONICAL = re.compile(rf"[A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]*")
-_ESCAPE = re.compile(rf"%[0-9A-Fa-f]{{2}}|[^A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]")
-# "%2F" stays encoded: decoded it would become a separator (RFC 3986 §2.2).
-_NORMAL_ESCAPES = {
-    f"%{code:02X}": "%2F" if code == ord("/") else quote(bytes([code]), safe=_SEGMENT_SAFE)
-    for code in range(256)
-} | {chr(code): quote(chr(code)) for code in range(128)}
-
-
-def _canonical(path: str) -> str:
-    """Percent-encode a path in the one way that lets equal paths compare equal."""
-    if _CANONICAL.fullmatch(path):
-        return path
-    return _ESCAPE.sub(_normal_escape, path)
-
-
-def _normal_escape(found: re.Match[str]) -> str:
-    escape = found[0]
-    return _NORMAL_ESCAPES.get(escape) or _NORMAL_ESCAPES.get(escape.upper()) or quote(escape)
 
 
 @attrs.frozen(eq=False)
@@ -131,7 +110,7 @@ class Template:
                     raise fail(
                         "a '{' or '}' has no partner; parameters are written {name} or {name:converter}"
                     )
-                literal = _canonical(part)
+                literal = canonical_path(part)
                 if literal:
                     pieces.append(("", literal))
                     shape.append(literal)
@@ -291,18 +270,22 @@ class Router(Generic[R]):
                 self._dynamic.append((template, group))
                 self._dynamic.sort(key=lambda entry: entry[0].rank)
             else:
-                self._static[_canonical(template.text)] = group
+                self._static[canonical_path(template.text)] = group
         for key in route.keys:
             group[key] = route
         self._routes.append(route)
 
     def resolve(self, path: str, wanted: Iterable[str | None]) -> Match[R] | NoPath | NoSubprotocol:
-        """Choose the route for a percent-encoded path and the keys that were asked for, best first."""
-        canonical = _canonical(path)
-        group = self._static.get(canonical)
+        """Choose the route.
+
+        Args:
+            path: in its canonical form, as `Request.path` is.
+            wanted: the keys that were asked for, best first.
+        """
+        group = self._static.get(path)
         values: tuple[Any, ...] | None = ()
         if group is None:
-            tried = Path(canonical)
+            tried = Path(path)
             for template, candidates in self._dynamic:
                 values = template.match(tried)
                 if values is not None:

@@ -1,10 +1,11 @@
-"""What stands in HTTP messages: tokens (RFC 9110 §5.6.2), which names of fields are, and statuses (§15)."""
+"""What stands in HTTP messages: tokens (RFC 9110 §5.6.2), which names of fields are, statuses and paths."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
-__all__ = ["TOKEN", "is_status", "is_token"]
+__all__ = ["TOKEN", "canonical_path", "is_status", "is_token"]
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 """A pattern of one token. Possessive: what was read is never read again, so that time is linear."""
@@ -20,3 +21,26 @@ def is_token(text: str) -> bool:
 def is_status(status: object, *, lowest: int) -> bool:
     """Whether `status` is an HTTP status from `lowest` to 599: an int, since 401.0 would be sent as it is."""
     return isinstance(status, int) and lowest <= status <= 599
+
+
+# What may stand unescaped in a path segment (RFC 3986 §3.3).
+_SEGMENT_SAFE = "/-._~!$&'()*+,;=:@"
+_CANONICAL = re.compile(rf"[A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]*")
+_ESCAPE = re.compile(rf"%[0-9A-Fa-f]{{2}}|[^A-Za-z0-9{re.escape(_SEGMENT_SAFE)}]")
+# "%2F" stays encoded: decoded it would become a separator (RFC 3986 §2.2).
+_NORMAL_ESCAPES = {
+    f"%{code:02X}": "%2F" if code == ord("/") else quote(bytes([code]), safe=_SEGMENT_SAFE)
+    for code in range(256)
+} | {chr(code): quote(chr(code)) for code in range(128)}
+
+
+def canonical_path(path: str) -> str:
+    """Percent-encode a path in the one way that lets equal paths compare equal (RFC 3986 §6.2.2)."""
+    if _CANONICAL.fullmatch(path):
+        return path
+    return _ESCAPE.sub(_normal_escape, path)
+
+
+def _normal_escape(found: re.Match[str]) -> str:
+    escape = found[0]
+    return _NORMAL_ESCAPES.get(escape) or _NORMAL_ESCAPES.get(escape.upper()) or quote(escape)
