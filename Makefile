@@ -82,3 +82,4 @@ clean: ## Remove what the targets made
 -include tests/conformance/conformance.mk
 -include tests/hostile/attack.mk
 -include docs/docs.mk
+-include .ci/mutants.mk
