@@ -171,6 +171,15 @@ async def test_room_goes_to_what_waits_in_the_order_of_the_calls(nursery: trio.N
     assert [name for name in transport.log if name == "send_encoded"] == ["send_encoded"] * 3
 
 
+async def test_a_line_of_sends_takes_no_memory_once_it_is_empty(nursery: trio.Nursery) -> None:
+    transport = full()
+    ws = transport.connection
+    await start(nursery, ws, sending("s"))
+    transport.take()
+    assert transport.texts == ["s"]
+    assert ws.endpoint.backlog is None
+
+
 async def test_nothing_overtakes_a_broadcast_that_waits(nursery: trio.Nursery) -> None:
     transport = full()
     ws = transport.connection

@@ -128,3 +128,27 @@ async def test_waiting_for_a_flush_outlasts_turns_that_end_before_it(
         hub.mark_dirty(watcher)
     await hub.flushed(watchers[-1])
     assert [watcher.flushes for watcher in watchers] == [1] * 40
+
+
+async def test_what_gets_dirty_in_a_turn_that_ends_early_is_flushed_after_what_is_left_of_it(
+    hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_WRITE_SECONDS", -1)
+    order: list[int] = []
+
+    class Numbered(Watcher):
+        def __init__(self, number: int) -> None:
+            super().__init__(hub, pair[0])
+            self.number = number
+
+        def flush(self) -> None:
+            order.append(self.number)
+            if self.number == 0:
+                hub.mark_dirty(late)
+
+    late = Numbered(40)
+    await trio.testing.wait_all_tasks_blocked()
+    for number in range(40):
+        hub.mark_dirty(Numbered(number))
+    await turn()
+    assert order == list(range(41))

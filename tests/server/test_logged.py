@@ -107,6 +107,7 @@ async def test_each_step_is_one_record_with_the_peers_address(stage: Stage, jour
     assert journal.fields("handshake.accepted")["subprotocol"] == "chat"
     assert journal.fields("ping.received")["bytes"] == journal.fields("pong.sent")["bytes"] == 2
     assert journal.fields("close.received")["code"] == 1001
+    assert "reason" not in journal.fields("close.received"), "there was none"
     remote = journal.fields("connection.opened")["remote"]
     records = [entry for entry in journal.caplog.records if entry.__dict__["event"] in told]
     assert {entry.__dict__["fields"]["remote"] for entry in records} == {remote}

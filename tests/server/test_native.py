@@ -297,7 +297,7 @@ async def test_a_clock_of_a_test_that_jumps_is_no_blocked_loop(caplog: pytest.Lo
 
 @every_way
 async def test_a_handshake_is_not_late_because_a_handler_blocked_the_loop(
-    transport: TransportChoice, poller: Callable[[], Poller] | None
+    transport: TransportChoice, poller: Callable[[], Poller] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App(timeouts=Timeouts(handshake=3))
     blocked = trio.Event()
@@ -319,6 +319,8 @@ async def test_a_handshake_is_not_late_because_a_handler_blocked_the_loop(
         assert b" 404 " in await late.receive_some()
         await late.aclose()
         await blocking.aclose()
+    (entry,) = [entry for entry in caplog.records if entry.__dict__.get("event") == "loop.blocked"]
+    assert entry.__dict__["fields"]["handler"].endswith(".block"), "the log names what blocked it"
 
 
 async def test_who_blocked_the_loop_for_a_moment_is_not_named_for_the_next_standstill(

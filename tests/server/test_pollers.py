@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import selectors
 import socket as stdlib_socket
@@ -68,6 +69,13 @@ def test_a_poller_forgets_a_socket_that_somebody_else_holds_too(poller: Poller) 
         theirs.send(b"x")
         assert poller.poll() == []
     poller.close()
+
+
+def test_a_poller_that_is_closed_has_given_its_descriptor_back(poller: Poller) -> None:
+    number = poller.fileno()
+    poller.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
 
 
 def test_a_poller_is_not_disturbed_by_a_number_that_it_does_not_know(poller: Poller, pair: Pair) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.serving import serving
+from tests.server.serving import serving, until
 from tests.wire.encoding import encode_text
 from wsframework import App, Keepalive, Timeouts
 from wsframework import Connection as Ws
@@ -311,3 +311,28 @@ async def test_a_tls_reader_that_begins_late_gets_everything(
     assert received == messages
     hub.close()
     await trio.aclose_forcefully(client)
+
+
+async def test_a_tls_peer_that_was_held_back_is_read_on(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    messages = [str(number) + "x" * 5000 for number in range(100)]
+    received: list[str | bytes] = []
+    app = App(limits=Limits(unread_bytes=10_000))
+
+    @app.websocket("/")
+    async def handler(ws: Ws) -> None:
+        await until(lambda: ws.statistics().unread_bytes > 10_000)
+        async for message in ws:
+            received.append(message)
+
+    frames = [sent(Opcode.TEXT, message.encode()) for message in messages]
+    async with serving(app, ssl=contexts[0]) as server:
+        tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+        stream = trio.SSLStream(tcp, contexts[1], server_hostname="localhost")
+        await stream.send_all(build_request("x", "/", "dGhlIHNhbXBsZSBub25jZQ=="))
+        await stream.send_all(b"".join([*frames, sent(Opcode.CLOSE)]))
+        while await stream.receive_some(1000):
+            pass
+        await tcp.aclose()
+    assert received == messages

@@ -250,6 +250,7 @@ def test_what_we_build_is_what_we_read_and_its_answer_is_good() -> None:
     assert {("origin", "http://example.com"), ("authorization", "Bearer x")} <= set(headers)
     upgrade = read_upgrade(method, version, headers)
     assert upgrade.subprotocols == ("chat.v2", "chat")
+    assert upgrade.extensions == (("permessage-deflate", [("client_max_window_bits", None)]),)
     answer = response_headers(upgrade.key, "chat", "permessage-deflate")
     assert judge_response(101, answer, KEY, ["chat.v2", "chat"], ["permessage-deflate"]) == []
 
