@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("connection",),
     ("observer",),
     ("session", "rooms"),
-    ("server", "deciding"),
+    ("server", "deciding", "engines"),
     ("hosts",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py

@@ -11,6 +11,7 @@ import pytest
 
 import wsframework
 import wsframework.chat
+import wsframework.engines.redis
 import wsframework.testing
 from docs.hooks.commands import COLUMNS
 from tests.docs.following import EXERCISED
@@ -82,6 +83,7 @@ def test_the_pages_have_the_docstring_of_every_public_name() -> None:
         *(f"wsframework.{name}" for name in wsframework.__all__),
         *(f"wsframework.chat.{name}" for name in wsframework.chat.__all__),
         *(f"wsframework.testing.{name}" for name in wsframework.testing.__all__),
+        *(f"wsframework.engines.redis.{name}" for name in wsframework.engines.redis.__all__),
     }
 
 

@@ -1,0 +1,45 @@
+"""The program of the page shares its rooms among processes; its account is tried in tests/engines/redis."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.docs.following import exercises, until
+from tests.docs.snippets import DOCS, ROOT, commands, files
+from tests.engines.redis.conftest import redis as redis  # the fixture
+from tests.engines.redis.redis_server import RedisServer
+from wsframework import App
+from wsframework.testing import serve
+
+PAGE = "howto/redis.md"
+
+
+def app_of(server: RedisServer) -> tuple[App, Any]:
+    """Return the page's App and its rooms, with another server's URL."""
+    program: dict[str, Any] = {}
+    text = files(DOCS / PAGE)["tea.py"].replace("redis://localhost", server.url)
+    exec(compile(text, PAGE, "exec"), program)
+    return program["app"], program["rooms"]
+
+
+@exercises(PAGE, "tea.py", "rooms.acl")
+async def test_members_of_two_processes_meet(redis: RedisServer) -> None:
+    (first, rooms), (second, _) = app_of(redis), app_of(redis)
+    async with (
+        serve(first) as one,
+        serve(second) as two,
+        one.connect("/rooms/tea") as ada,
+        two.connect("/rooms/tea") as bob,
+    ):
+        await until(lambda: len(rooms["tea"].present()) == 2)
+        await ada.send("hello")
+        assert [await ada.receive(), await bob.receive()] == ["hello", "hello"]
+
+
+@exercises(PAGE, *commands(DOCS / PAGE))
+def test_the_extra_is_declared() -> None:
+    (command,) = commands(DOCS / PAGE)
+    extra = re.search(r"\[(\w+)\]", command)
+    assert extra is not None
+    assert f'\n{extra[1]} = ["hiredis' in (ROOT / "pyproject.toml").read_text()

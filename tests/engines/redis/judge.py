@@ -1,0 +1,158 @@
+"""Three nodes that talk in three rooms while something breaks, and a judge of what arrived.
+
+The invariants are those of the design:
+
+    I1  the positions that a member gets are contiguous, or a gap was reported between them
+    I2  a position has one content at all members
+    I3  no message comes twice
+    I4  an acknowledged message is at every member, or a gap was reported where it would have been
+    I5  the messages of each publisher come in its order
+    I6  a message that was refused as not stored is nowhere
+    I8  queues stay within their bounds
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Collection
+
+import attrs
+import trio
+
+from wsframework import History, RoomUnavailable
+from wsframework.engines.redis import RedisEngine
+from wsframework.rooms import Position, RoomMessage
+
+__all__ = ["ROOMS", "Conversation", "Member"]
+
+ROOMS = ("tea", "coffee", "milk")
+
+_RATE = 50.0
+"""Messages of each node in a second."""
+
+
+@attrs.define(eq=False)
+class Member:
+    """What one node heard of one room, in order; a gap is its reason."""
+
+    heard: list[tuple[str, Position] | str] = attrs.field(factory=list)
+
+    def deliver(self, message: RoomMessage, position: Position | None, exclude: Collection[str]) -> int:
+        assert position is not None
+        self.heard.append((str(message.data), position))
+        return 1
+
+    def lost(self, reason: str) -> None:
+        self.heard.append(reason)
+
+    @property
+    def gaps(self) -> list[str]:
+        return [each for each in self.heard if isinstance(each, str)]
+
+    @property
+    def messages(self) -> list[tuple[str, Position]]:
+        return [each for each in self.heard if not isinstance(each, str)]
+
+
+class Conversation:
+    """Nodes, their members, and what became of each message."""
+
+    def __init__(self, engines: list[RedisEngine], seed: int, history: History | None = None) -> None:
+        self.engines = engines
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.history = history
+        self.members = {(node, room): Member() for node in range(len(engines)) for room in ROOMS}
+        self.acknowledged: dict[str, tuple[str, Position]] = {}
+        self.refused: set[str] = set()
+        self.unknown: set[str] = set()
+        self._numbers = Counter[int]()
+        self._talking = True
+        self._under_way = 0
+
+    async def talk(self, seconds: float) -> None:
+        """Publish from all nodes for a while, and wait until every publish has its outcome."""
+        async with trio.open_nursery() as nursery:
+            for node in range(len(self.engines)):
+                nursery.start_soon(self._talk, node, seconds)
+
+    async def _talk(self, node: int, seconds: float) -> None:
+        end = trio.current_time() + seconds
+        async with trio.open_nursery() as nursery:
+            while trio.current_time() < end:
+                self._numbers[node] += 1
+                text = f"{node}:{self._numbers[node]}"
+                nursery.start_soon(self._publish, node, self.random.choice(ROOMS), text)
+                await trio.sleep(self.random.uniform(0, 2 / _RATE))
+
+    async def _publish(self, node: int, room: str, text: str) -> None:
+        try:
+            position = await self.engines[node].publish(room, RoomMessage.of(text), (), self.history, None)
+        except RoomUnavailable as error:
+            (self.unknown if error.unknown else self.refused).add(text)
+        else:
+            self.acknowledged[text] = room, position
+
+    def subscribe(self) -> None:
+        for (node, room), member in self.members.items():
+            self.engines[node].subscribe(room, member)
+
+    async def settled(self, seconds: float = 20.0) -> None:
+        """Wait until every node is where the others are."""
+        with trio.fail_after(seconds):
+            for room in ROOMS:
+                while not self._agree(room):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+
+    def _agree(self, room: str) -> bool:
+        positions = {engine.position(room) for engine in self.engines}
+        return len(positions) == 1 and all(engine.statistics().up for engine in self.engines)
+
+    def judge(self) -> None:
+        """Raise AssertionError for the first invariant that does not hold."""
+        content: dict[tuple[str, Position], str] = {}
+        for (node, room), member in self.members.items():
+            where = f"node {node}, room {room}, seed {self.seed}"
+            texts = [text for text, _ in member.messages]
+            assert len(texts) == len(set(texts)), f"I3 {where}"
+            for text, position in member.messages:
+                assert content.setdefault((room, position), text) == text, f"I2 {where}, {position}"
+            self._judge_places(member, where)
+            self._judge_order(texts, where)
+            assert not self.refused & set(texts), f"I6 {where}"
+            self._judge_acknowledged(room, member, where)
+        for engine in self.engines:
+            assert engine.statistics().queued == 0, "I8"
+
+    def _judge_places(self, member: Member, where: str) -> None:
+        before: str | None = None
+        for each in member.heard:
+            if isinstance(each, str):
+                before = None
+                continue
+            epoch, offset, _ = each[1].split(".")
+            if before is not None:
+                assert before == f"{epoch}.{int(offset) - 1}", f"I1 {where}: {before} then {each}"
+            before = f"{epoch}.{offset}"
+
+    def _judge_order(self, texts: list[str], where: str) -> None:
+        newest: dict[str, int] = {}
+        for text in texts:
+            publisher, _, number = text.partition(":")
+            assert newest.get(publisher, 0) < int(number), f"I5 {where}: {text}"
+            newest[publisher] = int(number)
+
+    def _judge_acknowledged(self, room: str, member: Member, where: str) -> None:
+        heard = {text for text, _ in member.messages}
+        missing = [
+            text
+            for text, (its_room, _) in self.acknowledged.items()
+            if its_room == room and text not in heard
+        ]
+        if not member.gaps:
+            assert not missing, f"I4 {where}: {missing[:5]} of {len(missing)}"
+
+    @property
+    def gaps(self) -> Counter[str]:
+        return Counter(reason for member in self.members.values() for reason in member.gaps)

@@ -1,0 +1,261 @@
+"""What a Redis, or the way to it, can do to rooms: each fault happens while three nodes talk.
+
+A few seconds each in CI. `make chaos` runs them longer and with other seeds, which it prints.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.lowlevel
+
+from tests.engines.redis.judge import Conversation
+from tests.engines.redis.redis_server import Proxy, RedisServer
+from wsframework import History
+from wsframework.engines.redis import RedisEngine
+from wsframework.rooms import RoomMessage
+
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "2.5"))
+SEED = int(os.environ.get("CHAOS_SEED", "2026"))
+
+FEW = History(messages=5, seconds=60.0)
+
+AOF = (("appendonly", "yes"), ("appendfsync", "always"))
+
+
+@attrs.define
+class Stage:
+    """A server, three nodes with a proxy each, and what they say."""
+
+    server: RedisServer
+    proxies: list[Proxy]
+    engines: list[RedisEngine]
+    talk: Conversation
+
+    @classmethod
+    @asynccontextmanager
+    async def set(
+        cls, folder: Path, *options: tuple[str, str], history: History | None = None
+    ) -> AsyncIterator[Stage]:
+        server = RedisServer(folder, *options)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(server.running())
+            proxies, engines = [], []
+            for _ in range(3):
+                proxy = Proxy(server.port)
+                await stack.enter_async_context(proxy.running())
+                engine = RedisEngine(proxy.url, timeout=1.0, outage=5.0, lease=2.0)
+                await stack.enter_async_context(engine.run())
+                proxies.append(proxy)
+                engines.append(engine)
+            talk = Conversation(engines, SEED, history)
+            talk.subscribe()
+            await talk.settled()
+            yield cls(server, proxies, engines, talk)
+
+    async def suffer(self, fault: Callable[[Stage], Awaitable[None]]) -> None:
+        """Talk while something happens, and judge."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.talk.talk, SECONDS)
+            nursery.start_soon(fault, self)
+        await self.talk.settled()
+        self.talk.judge()
+        # I10: afterwards all is well again, without help.
+        before = len(self.talk.acknowledged)
+        await self.talk.talk(0.3)
+        await self.talk.settled()
+        self.talk.judge()
+        assert len(self.talk.acknowledged) > before
+
+
+async def nothing(_: Stage) -> None:
+    pass
+
+
+async def kill_clients(stage: Stage) -> None:
+    for _ in range(6):
+        await trio.sleep(SECONDS / 8)
+        await stage.server.command("CLIENT", "KILL", "TYPE", random.choice(["normal", "pubsub"]))
+
+
+async def cut_one(stage: Stage) -> None:
+    for _ in range(6):
+        await trio.sleep(SECONDS / 8)
+        stage.proxies[0].cut()
+
+
+async def swallow_one(stage: Stage) -> None:
+    await trio.sleep(SECONDS / 5)
+    stage.proxies[0].swallow = True
+    await trio.sleep(SECONDS * 0.6)
+    stage.proxies[0].swallow = False
+
+
+async def delay_all(stage: Stage) -> None:
+    for proxy in stage.proxies:
+        proxy.delay = 0.1
+    await trio.sleep(SECONDS)
+    for proxy in stage.proxies:
+        proxy.delay = 0.0
+
+
+async def kill_and_restart(stage: Stage) -> None:
+    await trio.sleep(SECONDS / 4)
+    stage.server.kill()
+    await trio.sleep(0.3)
+    await stage.server.start()
+
+
+async def freeze(stage: Stage) -> None:
+    await trio.sleep(SECONDS / 5)
+    stage.server.freeze()
+    await trio.sleep(1.5)
+    stage.server.thaw()
+
+
+async def run_out_of_memory(stage: Stage) -> None:
+    await trio.sleep(SECONDS / 4)
+    await stage.server.command("CONFIG", "SET", "maxmemory", "1")
+    await trio.sleep(SECONDS / 4)
+    await stage.server.command("CONFIG", "SET", "maxmemory", "0")
+
+
+async def flush_all(stage: Stage) -> None:
+    await trio.sleep(SECONDS / 2)
+    await stage.server.command("FLUSHALL")
+
+
+async def flush_scripts(stage: Stage) -> None:
+    for _ in range(3):
+        await trio.sleep(SECONDS / 5)
+        await stage.server.command("SCRIPT", "FLUSH")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [nothing, kill_clients, cut_one, swallow_one, delay_all, freeze, flush_scripts],
+    ids=lambda fault: fault.__name__,
+)
+async def test_a_fault_that_loses_nothing_is_mended_without_a_gap(
+    fault: Callable[[Stage], Awaitable[None]], tmp_path: Path
+) -> None:
+    async with Stage.set(tmp_path) as stage:
+        await stage.suffer(fault)
+        assert not stage.talk.gaps
+        assert not stage.talk.refused
+        assert not stage.talk.unknown
+
+
+async def test_a_server_that_is_killed_and_has_written_everything_loses_nothing(tmp_path: Path) -> None:
+    async with Stage.set(tmp_path, *AOF) as stage:
+        await stage.suffer(kill_and_restart)
+        assert not stage.talk.gaps
+
+
+async def test_a_server_that_comes_back_empty_is_a_gap_everywhere(tmp_path: Path) -> None:
+    async with Stage.set(tmp_path) as stage:
+        await stage.suffer(kill_and_restart)
+        assert set(stage.talk.gaps) == {"epoch"}
+        assert all(member.gaps == ["epoch"] for member in stage.talk.members.values())
+
+
+async def test_a_flushed_server_is_a_gap_everywhere(tmp_path: Path) -> None:
+    async with Stage.set(tmp_path) as stage:
+        await stage.suffer(flush_all)
+        assert set(stage.talk.gaps) == {"epoch"}
+
+
+async def test_a_server_without_memory_refuses_messages_and_loses_none(tmp_path: Path) -> None:
+    async with Stage.set(tmp_path) as stage:
+        await stage.suffer(run_out_of_memory)
+        assert stage.talk.refused
+        assert not stage.talk.unknown
+        assert not stage.talk.gaps
+
+
+async def test_a_node_that_was_away_for_longer_than_the_history_is_told(tmp_path: Path) -> None:
+    async with Stage.set(tmp_path, history=FEW) as stage:
+
+        async def away(stage: Stage) -> None:
+            stage.proxies[0].swallow = True
+            # More than is kept.
+            for number in range(400):
+                stage.engines[1].broadcast("tea", RoomMessage.of(f"9:{number + 1}"), (), FEW)
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(1.5)
+            stage.proxies[0].swallow = False
+
+        await stage.suffer(away)
+        assert stage.talk.members[0, "tea"].gaps == ["trimmed"]
+        assert not stage.talk.members[1, "tea"].gaps
+
+
+@asynccontextmanager
+async def replica_of(server: RedisServer, folder: Path) -> AsyncIterator[RedisServer]:
+    """Give a server that follows another one."""
+    replica = RedisServer(folder, ("replicaof", f"127.0.0.1 {server.port}"))
+    async with replica.running():
+        with trio.fail_after(20):
+            while b"master_link_status:up" not in await replica.command("INFO", "replication"):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        yield replica
+
+
+@pytest.mark.parametrize("seconds_behind", [0.0, 0.4])
+@pytest.mark.parametrize("seconds_late", [0.0, 0.8], ids=["at_once", "late"])
+async def test_a_failover_loses_nothing_or_says_so(
+    seconds_behind: float, seconds_late: float, tmp_path: Path
+) -> None:
+    """A node that comes late finds offsets used again: only the tags tell."""
+    at_once = ("repl-diskless-sync-delay", "0")
+    async with (
+        Stage.set(tmp_path / "master", at_once) as stage,
+        replica_of(stage.server, tmp_path / "replica") as replica,
+    ):
+
+        async def fail_over(stage: Stage) -> None:
+            await trio.sleep(SECONDS / 3)
+            await replica.command("REPLICAOF", "NO", "ONE")
+            await trio.sleep(seconds_behind)
+            stage.server.kill()
+            first, *others = stage.proxies
+            for proxy in others:
+                proxy.target = replica.port
+            for proxy in stage.proxies:
+                proxy.cut()
+            await trio.sleep(seconds_late)
+            first.target = replica.port
+
+        await stage.suffer(fail_over)
+        assert set(stage.talk.gaps) <= {"regressed", "forked"}
+        if seconds_behind:
+            assert stage.talk.gaps
+
+
+async def test_a_server_that_is_away_for_longer_than_the_outage_refuses_what_it_did_not_get(
+    tmp_path: Path,
+) -> None:
+    server = RedisServer(tmp_path)
+    async with server.running():
+        engine = RedisEngine(server.url, outage=0.5, timeout=0.3)
+        async with engine.run():
+            talk = Conversation([engine], SEED)
+            talk.subscribe()
+            await talk.settled()
+            server.kill()
+            await talk.talk(1.0)
+            assert not talk.acknowledged
+            assert engine.statistics().queued == 0
+            await server.start()
+            await talk.settled()
+            await talk.talk(0.3)
+            await talk.settled()
+            talk.judge()
+            assert talk.acknowledged

@@ -1,0 +1,168 @@
+"""The leases by which nodes show that they are there, and the end of those that are not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from wsframework.engines.redis.link import Link, LinkLost, RedisError, pack
+from wsframework.engines.redis.names import Names, Script
+from wsframework.engines.redis.presence import Own
+from wsframework.records import record
+
+__all__ = ["Leases"]
+
+_ROOMS_AT_ONCE = 64
+"""Rooms of a dead node that are read at once."""
+
+
+class Leases:
+    """This node's lease, and the others'.
+
+    Args:
+        node: this node.
+        names: of keys.
+        seconds: how long a lease lasts.
+        own: this node's members.
+        scripts: `lease` and `reap`.
+    """
+
+    def __init__(
+        self, node: str, names: Names, seconds: float, own: Own, scripts: tuple[Script, Script]
+    ) -> None:
+        self.seconds = seconds
+        self._node = node
+        self._names = names
+        self._own = own
+        self._lease, self._reap = scripts
+        self._rooms = names.rooms_of(node)
+
+    def begin(self, link: Link) -> None:
+        """Tell Redis of all members over a new connection, which has taken a lease: its copy may be gone."""
+        self._own.all_again()
+        link.wake()
+
+    @property
+    def command(self) -> tuple[bytes | str | int, ...]:
+        """The call that takes or extends the lease."""
+        milliseconds = round(self.seconds * 1000)
+        return (b"EVALSHA", self._lease.digest, 1, self._names.nodes, self._node, milliseconds)
+
+    def tell(
+        self, link: Link, key: bytes, room: str, changes: Mapping[str, bytes | None], script: Script
+    ) -> None:
+        """Tell Redis of changed members of one room."""
+        arguments: list[bytes | str | int] = []
+        for member, data in changes.items():
+            arguments += (b"L", member, b"") if data is None else (b"E", member, data)
+        if any(data is not None for data in changes.values()):
+            # Before the members, so that a node which removes ours later finds the room.
+            link.ask(pack((b"SADD", self._rooms, key)), _Checked())
+        command = (b"EVALSHA", script.digest, 1, self._names.members(key), key, self._node, *arguments)
+        link.ask(pack(command), _Told(self._own, room, list(changes)))
+        if room not in self._own.rooms:
+            link.ask(pack((b"SREM", self._rooms, key)), _Checked())
+
+    async def extend(self, link: Link) -> None:
+        """Extend the lease, and remove the members of nodes that are gone.
+
+        Cancellation: nothing is left behind; another node goes on.
+        """
+        reply = await _ask(link, pack(self.command))
+        if reply is None:
+            return
+        had, gone = reply
+        if not had:
+            record(logging.WARNING, "redis.lease_lost")
+            self._own.all_again()
+            link.wake()
+        for node in gone:
+            if node.decode() != self._node:
+                await self._remove(link, node)
+
+    async def _remove(self, link: Link, node: bytes) -> None:
+        """Remove a node's members from all its rooms."""
+        names = self._names
+        rooms_key = names.rooms_of(node.decode(errors="replace"))
+        # One node does it; if that one is killed too, another goes on later.
+        if await _ask(link, pack((b"SET", names.reaping(node), self._node, b"NX", b"PX", 10_000))) is None:
+            return
+        count = 0
+        while rooms := await _ask(link, pack((b"SRANDMEMBER", rooms_key, _ROOMS_AT_ONCE))):
+            for room in rooms:
+                cursor: bytes | None = b"0"
+                while cursor is not None:
+                    command = (
+                        b"EVALSHA",
+                        self._reap.digest,
+                        1,
+                        names.members(room),
+                        room,
+                        node + b"/",
+                        cursor,
+                    )
+                    cursor = await _ask(link, pack(command))
+                    if cursor == b"0":
+                        break
+                if cursor is None or await _ask(link, pack((b"SREM", rooms_key, room))) is None:
+                    return  # the connection is lost
+                count += 1
+        await _ask(link, pack((b"ZREM", names.nodes, node)))
+        record(logging.INFO, "redis.node_gone", node=node.decode(errors="replace"), rooms=count)
+
+    async def end(self, link: Link) -> None:
+        """Give the lease back: this node has no members any more.
+
+        Cancellation: the lease ends by itself.
+        """
+        await _ask(link, pack((b"DEL", self._rooms)))
+        await _ask(link, pack((b"ZREM", self._names.nodes, self._node)))
+
+
+class _Checked:
+    def replied(self, reply: Any) -> None:
+        if isinstance(reply, RedisError) and reply.code != "OOM":
+            raise LinkLost(str(reply))
+
+    def lost(self) -> None:
+        pass
+
+
+class _Told:
+    def __init__(self, own: Own, room: str, members: list[str]) -> None:
+        self._own, self._room, self._members = own, room, members
+
+    def replied(self, reply: Any) -> None:
+        self._own.told()
+        if isinstance(reply, RedisError):
+            if reply.code != "OOM":
+                raise LinkLost(str(reply))
+            # Presence is mended when Redis has memory again, at the next change or connection.
+            record(logging.ERROR, "redis.presence_refused", room=self._room, error=str(reply))
+
+    def lost(self) -> None:
+        self._own.again(self._room, self._members)
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.reply: Any = None
+        self.arrived = trio.Event()
+
+    def replied(self, reply: Any) -> None:
+        self.reply = reply
+        self.arrived.set()
+
+    def lost(self) -> None:
+        self.arrived.set()
+
+
+async def _ask(link: Link, command: bytes) -> Any:
+    """Send a command and return its reply; None if there is none, or an error."""
+    answer = _Answer()
+    link.ask(command, answer)
+    await answer.arrived.wait()
+    return None if isinstance(answer.reply, RedisError) else answer.reply

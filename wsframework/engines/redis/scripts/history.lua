@@ -1,0 +1,37 @@
+-- Read where a room is, and its messages from an offset on (with that one, to compare its tag).
+--
+-- KEYS  the room's state (hash) and history (stream)
+-- ARGV  1 an epoch in case there is none, 2 offset (-1: no messages), 3 most messages, 4 most bytes,
+--       5 seconds until an unused state is forgotten
+-- Returns  {epoch, newest offset, its tag, {offset, tag, envelope, ...}}; the epoch is "-" if none can be stored
+
+local state = redis.call('HGET', KEYS[1], 's')
+local epoch, offset, tag
+if state then epoch, offset, tag = string.match(state, '^(%S+) (%d+) (%S*) ') end
+if not epoch then
+  epoch, offset, tag = ARGV[1], '0', ''
+  local answer = redis.pcall('HSET', KEYS[1], 's', epoch .. ' 0  0 0')
+  if type(answer) == 'table' and answer.err then return {'-', 0, '', {}} end
+  redis.call('DEL', KEYS[2])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+
+local entries, from = {}, tonumber(ARGV[2])
+if from >= 0 then
+  local bytes, most = 0, tonumber(ARGV[4])
+  local start, left = ARGV[2] .. '-0', tonumber(ARGV[3])
+  while left > 0 and bytes < most do
+    local page = redis.call('XRANGE', KEYS[2], start, '+', 'COUNT', math.min(left, 50))
+    for _, entry in ipairs(page) do
+      bytes = bytes + #(entry[2][4] or '')
+      -- Two at least: the first one is there already.
+      if bytes > most and #entries >= 6 then break end
+      entries[#entries + 1] = tonumber(string.match(entry[1], '^%d+'))
+      entries[#entries + 1] = entry[2][2] or ''
+      entries[#entries + 1] = entry[2][4] or ''
+    end
+    if #page < 50 then break end
+    left, start = left - #page, '(' .. page[#page][1]
+  end
+end
+return {epoch, tonumber(offset), tag, entries}

@@ -1,0 +1,111 @@
+-- Store messages of one room and send them to all its nodes, in one step.
+--
+-- KEYS  the room's state (hash) and history (stream); for a message with a key, the key's place (string)
+-- ARGV  1 node, 2 an epoch in case there is none, 3 channel, 4 messages and 5 bytes to keep (0: nothing),
+--       6 seconds to keep them (0: do not set expiries now), 7 the node's clock in seconds,
+--       then for each message: its number at the node (ascending), its tag, its envelope
+-- Returns  {epoch, how many were there already, offset, tag, offset, tag, ...}
+--
+-- State: "epoch offset tag bytes count": the newest message's place, and what the history holds.
+-- No command that can fail follows one that has changed something: a script is not rolled back.
+
+local function text(number) return string.format('%.0f', number) end
+
+if KEYS[3] then
+  local known = redis.call('GET', KEYS[3])
+  if known then
+    local epoch, offset, tag = string.match(known, '^(%S+) (%d+) (%S+)$')
+    return {epoch, 1, tonumber(offset), tag}
+  end
+end
+
+local values = redis.call('HMGET', KEYS[1], 's', 'p:' .. ARGV[1])
+local epoch, offset, tag, bytes, count
+if values[1] then
+  epoch, offset, tag, bytes, count = string.match(values[1], '^(%S+) (%d+) (%S*) (%d+) (%d+)$')
+end
+local expire, keep = tonumber(ARGV[6]), tonumber(ARGV[4])
+if epoch then
+  offset, bytes, count = tonumber(offset), tonumber(bytes), tonumber(count)
+  if expire > 0 and count > 0 and redis.call('EXISTS', KEYS[2]) == 0 then bytes, count = 0, 0 end
+else
+  epoch, offset, tag, bytes, count = ARGV[2], 0, '', 0, 0
+  if expire == 0 then expire = 600 end
+  redis.call('DEL', KEYS[2])
+end
+
+local seen, seen_offset, seen_tag = 0, 0, ''
+if values[2] then
+  seen, seen_offset, seen_tag = string.match(values[2], '^(%d+) (%d+) (%S+) ')
+  seen, seen_offset = tonumber(seen), tonumber(seen_offset)
+end
+
+-- A retry has its place already. Its tag names it, as long as the history has it.
+local function place_of(number, its_tag)
+  if number == seen then return seen_offset, seen_tag end
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1000)) do
+    if entry[2][2] == its_tag then return tonumber(string.match(entry[1], '^%d+')), its_tag end
+  end
+  return seen_offset, seen_tag
+end
+
+local answer, parts, first, number = {epoch, 0}, {}, offset + 1, seen
+for i = 8, #ARGV, 3 do
+  local its_number, its_tag, envelope = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
+  if its_number <= seen then
+    answer[2] = answer[2] + 1
+    local its_offset, known_tag = place_of(its_number, its_tag)
+    answer[#answer + 1], answer[#answer + 2] = its_offset, known_tag
+  else
+    offset, tag, number = offset + 1, its_tag, its_number
+    if keep > 0 then
+      redis.call('XADD', KEYS[2], text(offset) .. '-0', 't', tag, 'd', envelope)
+      bytes, count = bytes + #envelope, count + 1
+    elseif count > 0 then
+      -- Of two nodes, one keeps nothing: the history would have a hole.
+      redis.call('DEL', KEYS[2])
+      bytes, count = 0, 0
+    end
+    parts[#parts + 1] = tag .. ' ' .. #envelope .. ':' .. envelope
+    answer[#answer + 1], answer[#answer + 2] = offset, tag
+  end
+end
+if #parts == 0 then return answer end
+
+-- In portions: trimming one message at a time would cost as much as storing it.
+if keep > 0 and (count > keep + 100 or bytes > tonumber(ARGV[5])) then
+  local most = tonumber(ARGV[5])
+  while count > 1 and (count > keep or bytes > most) do
+    local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 100)
+    local from
+    for _, entry in ipairs(oldest) do
+      if count <= 1 or (count <= keep and bytes <= most) then break end
+      count, bytes = count - 1, bytes - #(entry[2][4] or '')
+      from = tonumber(string.match(entry[1], '^%d+')) + 1
+    end
+    if not from then break end
+    redis.call('XTRIM', KEYS[2], 'MINID', text(from) .. '-0')
+  end
+end
+
+local place = text(offset) .. ' ' .. tag
+redis.call('HSET', KEYS[1],
+  's', epoch .. ' ' .. place .. ' ' .. text(bytes) .. ' ' .. text(count),
+  'p:' .. ARGV[1], text(number) .. ' ' .. place .. ' ' .. ARGV[7])
+if KEYS[3] then redis.call('SET', KEYS[3], epoch .. ' ' .. place, 'PX', 600000) end
+if expire > 0 then
+  redis.call('EXPIRE', KEYS[2], expire)
+  redis.call('EXPIRE', KEYS[1], 2 * expire + 60)
+  -- Nodes that have not published for an hour have no retries left.
+  if redis.call('HLEN', KEYS[1]) > 32 then
+    local fields = redis.call('HGETALL', KEYS[1])
+    for i = 1, #fields, 2 do
+      local at = string.match(fields[i + 1], '^%d+ %d+ %S+ (%d+)$')
+      if string.sub(fields[i], 1, 2) == 'p:' and at and tonumber(at) + 3600 < tonumber(ARGV[7]) then
+        redis.call('HDEL', KEYS[1], fields[i])
+      end
+    end
+  end
+end
+redis.call('PUBLISH', ARGV[3], 'm ' .. epoch .. ' ' .. text(first) .. ' ' .. #parts .. '\n' .. table.concat(parts))
+return answer
