@@ -16,7 +16,6 @@ from wsframework.diagnostics.target import (
     parse_target,
     tls_context,
 )
-from wsframework.errors import ConfigurationError
 
 __all__ = [
     "AllowHost",
@@ -101,15 +100,8 @@ MaxAge = Annotated[
 
 
 def aged(limits: Limits, max_age: float | None) -> Limits:
-    """Return the limits with that of `--max-age`, if it is given.
-
-    Raises:
-        ConfigurationError: it is not a number of seconds.
-    """
-    try:
-        return limits if max_age is None else attrs.evolve(limits, connection_age=max_age)
-    except ValueError:
-        raise ConfigurationError(f"--max-age {max_age}: give a number of seconds, such as 3600") from None
+    """Return the limits with that of `--max-age`, if it is given."""
+    return limits if max_age is None else attrs.evolve(limits, connection_age=max_age)
 
 
 Level = Annotated[LogLevel, typer.Option(help="Log records of this level and above.")]
