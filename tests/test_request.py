@@ -181,6 +181,16 @@ def test_a_response_has_a_final_http_status(status: Any) -> None:
         Response("x", status)
 
 
+@pytest.mark.parametrize("body", [404, True, None, ["a"], [1, 2], {"a": 1}])
+def test_a_body_is_text_or_bytes(body: Any) -> None:
+    with pytest.raises(
+        TypeError, match=rf"a body is str or bytes, not {type(body).__name__}: Response\(body,"
+    ):
+        Response(body)
+    for like in (bytearray(b"ab"), memoryview(b"ab")):
+        assert Response(like).body == b"ab"  # type: ignore[arg-type]
+
+
 def test_a_status_without_a_name_has_an_empty_phrase() -> None:
     assert reason_phrase(426) == "Upgrade Required"
     assert reason_phrase(599) == ""

@@ -176,7 +176,7 @@ class Response:
     Raises:
         ValueError: the status is not a final one, or a field cannot be sent: its name is not a token, or its
             value is not Latin-1 or has a control character.
-        TypeError: `headers` is not made of pairs of `str`.
+        TypeError: `headers` is not made of pairs of `str`, or the body is not `str` or bytes.
     """
 
     body: bytes
@@ -193,6 +193,11 @@ class Response:
     ) -> None:
         if not is_status(status, lowest=200):
             raise ValueError(f"a Response needs an HTTP status from 200 to 599, not {status!r}")
+        if not isinstance(body, str | bytes | bytearray | memoryview):
+            # `bytes(404)` is 404 zeros.
+            raise TypeError(
+                f"a body is str or bytes, not {type(body).__name__}: Response(body, status, headers)"
+            )
         fields = Headers(headers)
         for field in fields.pairs():
             check_field(field)
