@@ -71,6 +71,9 @@ INSIDE_FUNCTIONS = {
     ("wsframework.cli", "wsframework.cli.importing"),
     ("wsframework.cli", "wsframework.cli.output"),
     ("wsframework.cli", "wsframework.cli.program"),
+    # A server of one process does without them.
+    ("wsframework.cli.run", "wsframework.cli.supervising"),
+    ("wsframework.cli.run", "wsframework.cli.worker"),
     # There is no such module on Windows.
     ("wsframework.chat.database", "fcntl"),
     ("wsframework.cli.keyboard", "termios"),

@@ -24,6 +24,7 @@ FOREIGN_PRIVATE_NAMES = {
     "wsframework.server.blocking": {"_current_frames"},
     "wsframework.server.forks": {"_exit"},
     "wsframework.server.leaving": {"_current_frames", "_exit"},
+    "wsframework.workers.worker": {"_exit"},
     # The types of zlib's objects have no other name; they stand in annotations.
     "wsframework.wire.compression": {"_Compress", "_Decompress"},
 }

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, Literal, TypeVar
 import trio
 import trio_websocket
 
-from wsframework.authority import LOOPBACK_HOSTS, AllowedHosts, host_list, is_loopback
+from wsframework.authority import AllowedHosts, host_list
 from wsframework.calling import (
     Given,
     Guard,
@@ -43,7 +43,7 @@ from wsframework.request import Request, Response
 from wsframework.routing import Route, Template, check_methods, check_subprotocols
 from wsframework.server import Server, run_server, serve
 from wsframework.server.crowd import Crowd
-from wsframework.server.listeners import is_loopback_only
+from wsframework.server.listeners import hosts_on_loopback
 from wsframework.session import Acceptance
 
 __all__ = ["App"]
@@ -426,10 +426,8 @@ class App:
             SystemExit: a lifespan raised it.
             Exception: as for `serve`, or a lifespan's.
         """
-        elsewhere = unix_path is not None or sockets is not None
-        if self.allowed_hosts is None and not elsewhere and host and is_loopback_only(host):
-            named = () if is_loopback(host) else (host,)
-            allow_hosts = (*LOOPBACK_HOSTS, *named, *(host_list(allow_hosts) or ()))
+        if self.allowed_hosts is None and unix_path is None and sockets is None:
+            allow_hosts = (*hosts_on_loopback(host), *(host_list(allow_hosts) or ()))
         start = functools.partial(
             self.serve,
             host,

@@ -225,11 +225,13 @@ class JsonFormatter(logging.Formatter):
 
     Args:
         ascii_only: write every other character as an escape, for a stream that is not UTF-8.
+        worker: the number of this process among several, which every record then has.
     """
 
-    def __init__(self, *, ascii_only: bool = False) -> None:
+    def __init__(self, *, ascii_only: bool = False, worker: int | None = None) -> None:
         super().__init__()
         self._ascii_only = ascii_only
+        self._worker = {} if worker is None else {"worker": worker}
 
     def format(self, entry: logging.LogRecord) -> str:
         """Return one line of JSON."""
@@ -237,6 +239,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(entry.created, UTC).isoformat(timespec="milliseconds"),
             "level": entry.levelname.lower(),
             "logger": cut(entry.name, _NAME_CHARACTERS),
+            **self._worker,
         }
         event, fields = getattr(entry, "event", None), entry.__dict__.get("fields")
         if isinstance(event, str):

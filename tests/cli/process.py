@@ -31,9 +31,12 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Without the terminal of who runs the tests, which has a say in what SIGHUP means.
+            start_new_session=True,
         )
         self.lines: list[str] = []
         self.errors: list[str] = []
+        self._ended: list[list[str]] = []
         self._changed = threading.Condition()
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -50,6 +53,9 @@ class Program:
                 with self._changed:
                     lines.append(line.rstrip("\n"))
                     self._changed.notify_all()
+        with self._changed:
+            self._ended.append(lines)
+            self._changed.notify_all()
 
     def wait_for(self, text: str, *, stderr: bool = False) -> str:
         """Return the first line that holds `text`, waiting for it."""
@@ -59,7 +65,11 @@ class Program:
             return next((line for line in lines if text in line), None)
 
         with self._changed:
-            line = self._changed.wait_for(found, PATIENCE_SECONDS)
+            # When the stream has ended, no line comes any more.
+            self._changed.wait_for(
+                lambda: found() or any(lines is ended for ended in self._ended), PATIENCE_SECONDS
+            )
+            line = found()
         assert line is not None, f"no line with {text!r}\nstdout: {self.lines}\nstderr: {self.errors}"
         return line
 

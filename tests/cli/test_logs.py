@@ -158,3 +158,9 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         "/a b",
     )
     assert (second["logger"], second["message"]) == ("somebody", "two\nlines")
+
+
+def test_every_record_of_a_worker_has_its_number() -> None:
+    entry = logging.makeLogRecord({"name": "mine", "msg": "hello", "levelname": "INFO", "levelno": 20})
+    assert " [2] info hello" in TextFormatter(colour=False, worker=2).format(entry)
+    assert json.loads(JsonFormatter(worker=2).format(entry))["worker"] == 2

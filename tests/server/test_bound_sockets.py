@@ -141,6 +141,18 @@ async def test_an_app_serves_a_bound_socket_and_closes_it_at_the_end() -> None:
     assert socket.fileno() == -1
 
 
+async def test_the_file_of_a_shared_unix_socket_stays_when_one_server_stops(tmp_path: Path) -> None:
+    path, app = tmp_path / "shared.sock", App()
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as ours:
+        ours.bind(str(path))
+        ours.listen()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(functools.partial(app.serve, sockets=[ours.dup()]))
+            nursery.cancel_scope.cancel()
+        async with await trio.open_unix_socket(path):
+            pass
+
+
 async def test_sockets_and_a_unix_path_exclude_each_other(opened: Sockets) -> None:
     opened.append(bound_tcp())
     with pytest.raises(ConfigurationError, match="either sockets or unix_path"):

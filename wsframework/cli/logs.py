@@ -43,15 +43,21 @@ _INDENT = "  "
 
 
 class TextFormatter(logging.Formatter):
-    """Format a record as `10:54:23.123 info connection.opened path=/chat …`, perhaps in colour."""
+    """Format a record as `10:54:23.123 info connection.opened path=/chat …`, perhaps in colour.
 
-    def __init__(self, *, colour: bool) -> None:
+    Args:
+        colour: whether to use colours.
+        worker: the number of this process among several, which follows the time: `10:54:23.123 [2] info …`.
+    """
+
+    def __init__(self, *, colour: bool, worker: int | None = None) -> None:
         super().__init__()
         self._colour = colour
+        self._worker = "" if worker is None else f" [{worker}]"
 
     def format(self, entry: logging.LogRecord) -> str:
         """Return the record's line, with its traceback or stack indented below it."""
-        time = f"{self.formatTime(entry, '%H:%M:%S')}.{int(entry.msecs):03}"
+        time = f"{self.formatTime(entry, '%H:%M:%S')}.{int(entry.msecs):03}{self._worker}"
         # Paths and close reasons come from the peer, and must not contain control characters of terminals.
         level, text = escape(entry.levelname.lower()), escape(message_of(entry))
         if self._colour:
@@ -62,16 +68,22 @@ class TextFormatter(logging.Formatter):
         return "\n".join([f"{time} {level} {text}", *below])
 
 
-def set_up_logging(level: LogLevel, form: LogFormat) -> None:
+def set_up_logging(level: LogLevel, form: LogFormat, worker: int | None = None) -> None:
     """Send the records of the whole process to stderr; this replaces earlier handlers.
 
     A thread writes them, so that a reader of stderr that does not read cannot block the server.
+
+    Args:
+        level: the lowest level that is written.
+        form: text or JSON.
+        worker: the number of this process among several; every record has it.
     """
     handler = _handler(sys.stderr)
     if form is LogFormat.JSON:
-        handler.setFormatter(JsonFormatter(ascii_only=not _is_utf8(sys.stderr)))
+        handler.setFormatter(JsonFormatter(ascii_only=not _is_utf8(sys.stderr), worker=worker))
     else:
-        handler.setFormatter(TextFormatter(colour=make_console(stderr=True).color_system is not None))
+        colour = make_console(stderr=True).color_system is not None
+        handler.setFormatter(TextFormatter(colour=colour, worker=worker))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

@@ -28,17 +28,18 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def fail(message: str, details: str = "") -> NoReturn:
-    """Print one line on stderr, and details below it, and end the program with exit code 2.
+def fail(message: str, details: str = "", status: int = 2) -> NoReturn:
+    """Print one line on stderr, and details below it, and end the program.
 
     Args:
         message: becomes one line.
         details: lines without control characters, such as a traceback.
+        status: the exit code; 2 is that of a user's mistake.
     """
     complain(" ".join(part.strip() for part in message.splitlines()))
     if details:
         make_console(stderr=True).print(Text(details), soft_wrap=True)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def complain(sentence: str) -> None:

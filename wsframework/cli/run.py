@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-import ssl
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -23,8 +23,9 @@ from wsframework.cli.options import (
     TrustedProxy,
     aged,
 )
+from wsframework.cli.tls import server_context
 from wsframework.errors import ConfigurationError
-from wsframework.server import Server
+from wsframework.request import Address
 
 __all__ = ["run"]
 
@@ -56,20 +57,59 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="The certificate's private key, if not in the same file."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=256,
+            help="Serve from N processes on one port, under a parent that replaces those that die or hang; "
+            "0: one for each core. [default: one process, without a parent]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve an App until a signal stops it.
 
     SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it gracefully: no new connections, Close 1001 to every client,
     and time for the handlers to finish. A second signal cuts this time short. A third one ends the process at
-    once.
+    once. With --workers, SIGHUP restarts the workers one after the other, unless a terminal has sent it, and
+    SIGTTIN and SIGTTOU start one more and end one.
 
     Exit code: 0 after a signal, 1 when a lifespan or the server crashed (the last record is server.crashed),
-    2 when it cannot start: a wrong argument, an App that cannot be imported, a port in use.
+    2 when it cannot start: a wrong argument, an App that cannot be imported, a port in use. 3 when a worker
+    crashed before it served.
     """
     # First, so that what the module logs while it is imported has the same form.
     set_up_logging(log_level, log_format)
-    context = _tls(ssl_cert, ssl_key)
+    context = server_context(ssl_cert, ssl_key)
     mode = _mode(unix_mode, unix)
+    if workers is not None:
+        from wsframework.cli.supervising import run_workers
+        from wsframework.cli.worker import Program
+
+        program = Program(
+            target=target,
+            local_host=host if unix is None else None,
+            allow_hosts=allow_host or [],
+            trusted_proxies=trusted_proxy or [],
+            proxy_fields=proxy_field,
+            proxy_protocol=proxy_protocol,
+            log_level=log_level,
+            log_format=log_format,
+            ssl_cert=None if ssl_cert is None else str(ssl_cert),
+            ssl_key=None if ssl_key is None else str(ssl_key),
+        )
+        run_workers(
+            program,
+            workers,
+            host=host or None,
+            port=port,
+            unix_path=unix,
+            unix_mode=mode,
+            announce=functools.partial(_announce, secure=context is not None),
+        )
+        return
     app = load_app(target)
     app.proxies = app.proxies.extended(trusted_proxy or (), proxy_field)
     app.limits = aged(app.limits, max_age)
@@ -82,7 +122,7 @@ def run(
             unix_mode=mode,
             proxy_protocol=proxy_protocol,
             allow_hosts=allow_host or (),
-            on_listening=_announce,
+            on_listening=lambda server: _announce(server.addresses, secure=server.secure),
         )
 
 
@@ -96,34 +136,11 @@ def _mode(text: str | None, unix: str | None) -> int | None:
     return int(text, 8)
 
 
-def _announce(server: Server) -> None:
-    where = server.urls or [f"the unix socket {address}" for address in server.addresses]
+def _announce(addresses: tuple[Address, ...], *, secure: bool) -> None:
+    scheme = "wss" if secure else "ws"
+    where = [
+        f"the unix socket {address}" if address.port is None else f"{scheme}://{address}"
+        for address in addresses
+    ]
     # Flushed, because a program that reads it from a pipe waits for this line.
     print(f"Listening on {', '.join(where)} (Ctrl-C stops)", flush=True)
-
-
-def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if cert is None:
-        if key is not None:
-            raise ConfigurationError("--ssl-key needs --ssl-cert, the certificate of the key")
-        return None
-    for option, file in (("--ssl-cert", cert), ("--ssl-key", key)):
-        if file is not None and not file.is_file():
-            raise ConfigurationError(f"{option} {file}: there is no such file")
-
-    def ask_for_password() -> NoReturn:
-        # A program could not restart a server that waits for a password.
-        raise ConfigurationError(f"{key or cert}: the private key is encrypted; decrypt it (openssl pkey)")
-
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    files = cert if key is None else f"{cert} and {key}"
-    try:
-        context.load_cert_chain(cert, key, ask_for_password)
-    except ssl.SSLError as error:
-        # For most errors in a file OpenSSL gives no reason.
-        why = (error.reason or "").replace("_", " ").lower()
-        why = why or "not PEM, or no certificate or private key in it"
-        raise ConfigurationError(f"cannot serve TLS with {files}: {why}") from None
-    except OSError as error:
-        raise ConfigurationError(f"cannot serve TLS with {files}: {error}") from None
-    return context

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
-from wsframework.authority import is_loopback
+from wsframework.authority import LOOPBACK_HOSTS, is_loopback
 from wsframework.errors import ConfigurationError, ListenError
 from wsframework.request import Address
 
 __all__ = [
     "address_of",
+    "hosts_on_loopback",
     "is_loopback_only",
     "listen_on",
     "open_tcp_listeners",
@@ -76,6 +77,20 @@ def is_loopback_only(host: str | None) -> bool:
     except (OSError, UnicodeError):
         return False  # nothing can listen there; trying to listen reports the reason
     return all(is_loopback(str(sockaddr[0])) for _, _, _, _, sockaddr in found)
+
+
+def hosts_on_loopback(host: str | None) -> tuple[str, ...]:
+    """Return the hosts to accept on a listener that only this machine reaches, and `()` for every other one.
+
+    A page in this machine's browser could reach it through a name of its own (DNS rebinding). Blocks while
+    the resolver looks up a name.
+
+    Args:
+        host: what the listener was bound to, an address or a name.
+    """
+    if not host or not is_loopback_only(host):
+        return ()
+    return LOOPBACK_HOSTS if is_loopback(host) else (*LOOPBACK_HOSTS, host)
 
 
 class _PortTaken(Exception):

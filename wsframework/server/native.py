@@ -153,7 +153,9 @@ class NativeServer:
         hub = Hub(self._poller() if self._poller else None) if self._wants_hub and listeners else None
         drain = Drain(core, hub)
         addresses = tuple(address_of(listener.getsockname()) for listener in listeners)
-        socket_files = [unix_socket_file(address.host) for address in addresses if address.port is None]
+        # The file of a shared socket belongs to who has bound it: others are reached by it.
+        own_files = [address.host for address in addresses if address.port is None and not shared]
+        socket_files = [unix_socket_file(path) for path in own_files]
         try:
             async with trio.open_nursery() as infrastructure:
                 if listeners and _time_is_real():

@@ -11,7 +11,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from types import FrameType
 from typing import Any
 
@@ -33,6 +33,9 @@ async def run_server(
     start: Callable[..., Awaitable[object]],
     on_listening: Callable[[Server], None] | None = None,
     timeouts: Timeouts | None = None,
+    *,
+    signals: Collection[signal.Signals] = _SIGNALS,
+    beside: Callable[[Callable[[bool], None]], Awaitable[object]] | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, through the drain, to the end of the lifespans.
 
@@ -41,6 +44,9 @@ async def run_server(
         on_listening: called with the server once it listens.
         timeouts: how long the drain and the end of the lifespans may take before the process exits with
             status 1.
+        signals: the signals that stop it.
+        beside: called before `start`, in a task that is cancelled when everything has ended. It gets a
+            function that does what a signal does, and is told whether another process takes this one's place.
     """
     raise_descriptor_limit()
     timeouts = timeouts or Timeouts()
@@ -50,11 +56,14 @@ async def run_server(
 
     def stop(number: int) -> None:
         record(logging.INFO, "server.signal", signal=signal.Signals(number).name)
+        halt(False)
+
+    def halt(restarting: bool) -> None:
         if server is None or server.stopped:
             # Lifespans are starting or ending.
             everything.cancel(reason="a signal said to stop")
         else:
-            server.stop()
+            server.stop(restarting=restarting)
 
     async def serve(*, task_status: trio.TaskStatus[Server]) -> None:
         await start(task_status=task_status)
@@ -70,9 +79,15 @@ async def run_server(
         record(logging.WARNING, "lifespan.timeout", seconds=timeouts.lifespan)
         everything.cancel(reason="the lifespans did not end in time")
 
+    def told_to_stop(restarting: bool) -> None:
+        last_resort.signalled()
+        halt(restarting)
+
     try:
-        with _signals(stop, last_resort), everything:
+        with _signals(signals, stop, last_resort), everything:
             async with trio.open_nursery() as nursery:
+                if beside is not None:
+                    nursery.start_soon(beside, told_to_stop)
                 server = await nursery.start(serve)
                 # A program's modules live as long as it does. Frozen, they are left out of full collections,
                 # which otherwise stop a busy server for tens of milliseconds.
@@ -89,7 +104,9 @@ async def run_server(
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[int], None], last_resort: LastResort) -> Iterator[None]:
+def _signals(
+    numbers: Collection[signal.Signals], stop: Callable[[int], None], last_resort: LastResort
+) -> Iterator[None]:
     """Call `stop` in the event loop for every signal, and tell the last resort immediately."""
     token = trio.lowlevel.current_trio_token()
     process = os.getpid()
@@ -107,7 +124,7 @@ def _signals(stop: Callable[[int], None], last_resort: LastResort) -> Iterator[N
 
     before: dict[int, signal.Handlers | Callable[[int, FrameType | None], Any] | int] = {}
     try:
-        for number in _SIGNALS:
+        for number in numbers:
             # Started by nohup, the process is meant to outlive the terminal.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 # None means that Python did not set the handler, and cannot restore it.

@@ -1,0 +1,62 @@
+"""SIGHUP replaces all workers, one after the other, and no client notices more than a Close frame."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import trio
+
+from tests.workers.processes import APP, clients_of_all, crew, needs_proc
+
+pytestmark = needs_proc
+
+
+def test_a_roll_replaces_every_worker_and_closes_each_client_with_a_close_frame(tmp_path: Path) -> None:
+    with crew(tmp_path) as found:
+        before = found.pids()
+
+        async def roll() -> list[int]:
+            async with clients_of_all(found.url, before) as clients:
+                found.signal(signal.SIGHUP)
+                return [await one.code() for one in clients.values()]
+
+        assert trio.run(roll) == [1012, 1012]
+        found.wait_for("roll.finished", workers=2)
+        assert len(found.pids()) == 2
+        assert not set(found.pids()) & set(before)
+        # The new one of each pair is ready before the old one is told to go.
+        order = [
+            (entry["event"], entry["worker"])
+            for entry in found.records
+            if entry.get("event") in ("worker.ready", "worker.ended")
+        ]
+        assert order[2:] == [
+            ("worker.ready", 3),
+            ("worker.ended", 1),
+            ("worker.ready", 4),
+            ("worker.ended", 2),
+        ]
+        assert found.program.stop() == 0
+
+
+def test_a_new_version_that_does_not_start_aborts_the_roll_and_a_later_one_is_taken(tmp_path: Path) -> None:
+    with crew(tmp_path) as found:
+        before = found.pids()
+        (tmp_path / "echo.py").write_text("app = None\nraise OSError('typo')\n")
+
+        async def fail_to_roll() -> None:
+            async with clients_of_all(found.url, before) as clients:
+                found.signal(signal.SIGHUP)
+                entry = await trio.to_thread.run_sync(found.wait_for, "roll.aborted")
+                assert entry["error"] == "echo.py:2: OSError: typo"
+                assert "raise OSError('typo')" in entry["stack"]
+                for one in clients.values():
+                    assert await one.ask() == "hi"
+
+        trio.run(fail_to_roll)
+        assert found.pids() == before
+        (tmp_path / "echo.py").write_text(APP)
+        found.signal(signal.SIGHUP)
+        found.wait_for("roll.finished", workers=2)
+        assert not set(found.pids()) & set(before)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from tests.workers.fakes import FakeLaunch, supervising
+from tests.workers.processes import client, clients_of_all, crew, needs_proc
+from wsframework.workers.page import Page
+from wsframework.workers.supervisor import JITTER, StartFailed, Supervisor
+
+Clock = trio.testing.MockClock
+
+
+async def settle() -> None:
+    """Let messages arrive."""
+    await trio.sleep(0.01)
+
+
+async def test_the_next_worker_starts_when_the_last_one_is_ready(autojump_clock: Clock) -> None:
+    launch, page = FakeLaunch(serving=0), Page.create(8)
+    ready = trio.Event()
+    supervisor = Supervisor(launch, page, lambda: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run, 2, ready.set)
+        await settle()
+        assert len(launch.processes) == 1
+        launch.processes[0].serve()
+        await settle()
+        assert len(launch.processes) == 2
+        assert not ready.is_set()
+        launch.processes[1].serve()
+        await ready.wait()
+        supervisor.kill()
+    page.close()
+
+
+async def test_a_worker_of_the_first_round_that_fails_ends_all(autojump_clock: Clock) -> None:
+    launch, page = FakeLaunch(serving=1), Page.create(8)
+    stopped = trio.Event()
+    supervisor = Supervisor(launch, page, stopped.set)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail_second, launch)
+        with pytest.raises(StartFailed, match="killed by SIGSEGV"):
+            await supervisor.run(2, lambda: None)
+    assert stopped.is_set()
+    assert supervisor.workers == {}
+    page.close()
+
+
+async def fail_second(launch: FakeLaunch) -> None:
+    await settle()
+    launch.processes[1].end(-signal.SIGSEGV)
+    assert await launch.processes[0].hear() == ("drain", {"restarting": False})
+    launch.processes[0].end(0)
+
+
+async def test_a_crash_loop_pauses_longer_each_time_up_to_half_a_minute(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1):
+        for number in range(12):
+            await launch.started(number + 1)
+            launch.processes[number].end(1)
+        await trio.sleep(60)
+    pauses = [second - first for first, second in itertools.pairwise(launch.at)]
+    for number, pause in enumerate(pauses):
+        expected = min(30.0, 0.1 * 2**number)
+        assert expected <= pause <= expected * (1 + JITTER) + 0.1, pauses
+
+
+async def test_workers_that_never_become_ready_share_one_pause(autojump_clock: Clock) -> None:
+    launch = FakeLaunch(serving=4)
+    async with supervising(launch, 4):
+        for process in list(launch.processes):
+            process.end(1)
+        start = trio.current_time()
+        with trio.move_on_after(600):
+            for number in itertools.count(5):
+                await launch.started(number)
+                launch.processes[-1].end(1)
+    # In the last five minutes one worker each half a minute, and not four.
+    assert sum(at > start + 300 for at in launch.at) <= 11
+
+
+async def test_after_a_minute_of_service_the_pause_is_short_again(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1):
+        for number in range(6):
+            await launch.started(number + 1)
+            launch.processes[number].end(1)
+        await launch.started(7)
+        await trio.sleep(61)
+        before = trio.current_time()
+        launch.processes[6].end(1)
+        await trio.sleep(1)
+    assert launch.at[7] - before < 0.2
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1) as (supervisor, _):
+        start, refusals = FakeLaunch.start, iter([OSError(11, "Resource temporarily unavailable")])
+
+        def refuse(self: FakeLaunch, number: int, slot: int):  # type: ignore[no-untyped-def]
+            for error in refusals:
+                raise error
+            return start(self, number, slot)
+
+        monkeypatch.setattr(FakeLaunch, "start", refuse)
+        launch.processes[0].end(1)
+        await trio.sleep(1)
+        assert [worker.state for worker in supervisor.workers.values()] == ["ready"]
+
+
+async def test_a_worker_more_and_a_worker_less_but_one_stays(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1) as (supervisor, _):
+        supervisor.add()
+        await settle()
+        assert len(supervisor.places) == 2
+        supervisor.remove()
+        supervisor.remove()
+        assert await launch.processes[1].hear() == ("drain", {"restarting": True})
+        launch.processes[1].end(0)
+        await settle()
+        assert [worker.number for worker in supervisor.workers.values()] == [1]
+        assert supervisor.workers[1].state == "ready"
+
+
+@needs_proc
+def test_a_killed_worker_costs_its_own_clients_only_and_is_replaced(tmp_path: Path) -> None:
+    with crew(tmp_path) as found:
+        victim, survivor = found.pids()
+
+        async def kill() -> float:
+            async with clients_of_all(found.url, [victim, survivor]) as clients:
+                os.kill(victim, signal.SIGKILL)
+                start = time.monotonic()
+                assert await clients[victim].code() == 1006
+                assert await clients[survivor].ask() == "hi"
+                await trio.to_thread.run_sync(found.wait_for, "worker.ready", 3)
+                took = time.monotonic() - start
+                assert await clients[survivor].ask("still here") == "still here"
+                return took
+
+        took = trio.run(kill)
+        assert found.logged("worker.died", pid=victim, signal="SIGKILL")
+        (replacement,) = set(found.pids()) - {survivor}
+        first = [entry["seconds"] for entry in found.logged("worker.ready")][:2]
+        # The pause is a tenth of a second, and the start takes as long as the first ones did.
+        assert took < 1 + 5 * max(first)
+        assert replacement != victim
+
+
+@needs_proc
+def test_sigterm_for_one_worker_drains_it_and_another_takes_its_place(tmp_path: Path) -> None:
+    with crew(tmp_path) as found:
+        first, second = found.pids()
+
+        async def term() -> int:
+            async with clients_of_all(found.url, [first, second]) as clients:
+                os.kill(first, signal.SIGTERM)
+                code = await clients[first].code()
+                assert await clients[second].ask() == "hi"
+                return code
+
+        assert trio.run(term) == 1001
+        found.wait_for("worker.ended", pid=first, status=0)
+        found.wait_for("worker.ready", 3)
+        assert found.logged("worker.died") == []
+        assert trio.run(pid_of_server, found.url) in found.pids()
+
+
+async def pid_of_server(url: str) -> int:
+    async with client(url) as one:
+        return one.pid

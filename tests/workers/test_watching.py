@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+import trio
+import trio.testing
+
+from tests.workers.fakes import FakeLaunch, supervising
+from wsframework.server.crowd import Figures, Phase
+from wsframework.workers.page import Page
+from wsframework.workers.watching import STUCK_SECONDS, watch_workers
+
+Clock = trio.testing.MockClock
+
+
+async def beat(page: Page, slot: int, seconds: float) -> None:
+    mine = Page.attach(page.fd, slot, trio.current_time)
+    mine.enter(Phase.SERVING)
+    with trio.move_on_after(seconds):
+        while True:
+            mine.beat(Figures())
+            await trio.sleep(0.5)
+
+
+async def test_a_worker_whose_heart_stops_is_aborted_and_then_killed(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 2) as (supervisor, page), trio.open_nursery() as nursery:
+        nursery.start_soon(watch_workers, supervisor, page, STUCK_SECONDS)
+        nursery.start_soon(beat, page, 0, 1000)
+        nursery.start_soon(beat, page, 1, 10)
+        await trio.sleep(38)
+        healthy, stuck = launch.processes
+        assert stuck.signals == []
+        await trio.sleep(2.5)
+        assert stuck.signals == [signal.SIGABRT]
+        await trio.sleep(3)
+        assert stuck.signals == [signal.SIGABRT, signal.SIGKILL]
+        assert healthy.signals == []
+        # Its successor is ready within 35 seconds of the last heartbeat.
+        assert launch.at[2] - 10 < 35
+        nursery.cancel_scope.cancel()
+    (entry,) = [entry for entry in caplog.records if entry.__dict__.get("event") == "worker.stuck"]
+    assert entry.__dict__["fields"]["worker"] == 2
+
+
+async def test_a_worker_that_imports_or_ends_its_lifespans_may_take_longer(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1) as (supervisor, page), trio.open_nursery() as nursery:
+        nursery.start_soon(watch_workers, supervisor, page, STUCK_SECONDS)
+        mine = Page.attach(page.fd, 0, trio.current_time)
+        await trio.sleep(100)
+        mine.enter(Phase.SERVING)
+        mine.beat(Figures())
+        mine.enter(Phase.STOPPED)
+        await trio.sleep(100)
+        assert launch.processes[0].signals == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_time_in_which_the_machine_slept_does_not_count(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1) as (supervisor, page), trio.open_nursery() as nursery:
+        nursery.start_soon(watch_workers, supervisor, page, STUCK_SECONDS)
+        mine = Page.attach(page.fd, 0, trio.current_time)
+        mine.enter(Phase.SERVING)
+        mine.beat(Figures())
+        await trio.sleep(1)
+        autojump_clock.jump(3600)
+        await trio.sleep(1)
+        mine.beat(Figures())
+        await trio.sleep(10)
+        assert launch.processes[0].signals == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_heartbeat_counts_where_a_debugger_may_stop_the_worker(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1) as (supervisor, page), trio.open_nursery() as nursery:
+        nursery.start_soon(watch_workers, supervisor, page, None)
+        nursery.start_soon(beat, page, 0, 1)
+        await trio.sleep(1000)
+        assert launch.processes[0].signals == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_does_not_end_in_its_own_time_is_killed(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 2) as (supervisor, page), trio.open_nursery() as nursery:
+        nursery.start_soon(watch_workers, supervisor, page, STUCK_SECONDS)
+        supervisor.remove()
+        await trio.sleep(19)
+        assert launch.processes[1].signals == []
+        await trio.sleep(2)
+        assert launch.processes[1].signals == [signal.SIGKILL]
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,70 @@
+"""`wsframework run --workers N`: serve an App from several processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import attrs
+
+from wsframework.cli.output import fail
+from wsframework.cli.worker import Program
+from wsframework.errors import ConfigurationError
+from wsframework.request import Address
+from wsframework.workers.parent import Plan, run_parent, usable_cores
+from wsframework.workers.supervisor import StartFailed
+
+__all__ = ["run_workers"]
+
+_NOT_STARTED = 3
+"""The exit code when a worker of the first round fails, as gunicorn and uvicorn have it."""
+
+
+def run_workers(
+    program: Program,
+    workers: int,
+    *,
+    host: str | None,
+    port: int,
+    unix_path: str | None,
+    unix_mode: int | None,
+    announce: Callable[[tuple[Address, ...]], None],
+) -> None:
+    """Serve until a signal stops all workers.
+
+    Args:
+        program: what the workers serve.
+        workers: how many; 0 for one per core that this process may use.
+        announce: called with the addresses, once every worker serves.
+
+    Raises:
+        ConfigurationError: an address cannot be listened on.
+        SystemExit: a worker does not start; the reason has been printed.
+    """
+    if sys.platform == "win32":
+        raise ConfigurationError("--workers: Windows has no sockets that processes share in this way")
+    plan = Plan(
+        command=[sys.executable, *_interpreter_options(), "-m", "wsframework.cli.worker", program.target],
+        program=attrs.asdict(program),
+        workers=workers or usable_cores(),
+        host=host,
+        port=port,
+        unix_path=unix_path,
+        unix_mode=unix_mode,
+        on_ready=announce,
+    )
+    try:
+        run_parent(plan)
+    except StartFailed as error:
+        _give_up(error)
+
+
+def _give_up(error: StartFailed) -> NoReturn:
+    failure = error.failure
+    fail(failure.line, failure.details, 2 if failure.mistake else _NOT_STARTED)
+
+
+def _interpreter_options() -> list[str]:
+    """Return the options of this interpreter that change what a program does."""
+    return [f"-W{option}" for option in sys.warnoptions]

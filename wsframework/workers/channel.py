@@ -1,0 +1,100 @@
+"""The channel between the parent and one worker: JSON, one object with one key a line.
+
+    worker → parent    {"running": null}                   its event loop runs
+                       {"ready": {"ends_within": 18.0}}    it serves
+                       {"failed": {"line": "…", "details": "…", "mistake": true}}    it will not
+                       {"leaving": null}                   it has begun to stop, told or not
+    parent → worker    {"start": {…}}                      what to serve; the first line
+                       {"drain": {"restarting": true}}     stop, gracefully
+                       {"stop": "now"}                     cut it short
+
+The end of the channel means that the other process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+
+import trio
+
+__all__ = ["Channel"]
+
+_PIECE_BYTES = 64 * 1024
+
+
+class Channel:
+    """One end of a channel.
+
+    Args:
+        end: one of the sockets of a `socket.socketpair()`.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._buffer = bytearray()
+
+    def fileno(self) -> int:
+        """Return the descriptor of this end."""
+        return self._end.fileno()
+
+    def send(self, kind: str, value: object = None) -> None:
+        """Send a message, and do not wait; without effect when the other process is gone.
+
+        Messages are few and short, so there is always room for them.
+        """
+        # A process that is gone is noticed by whoever receives.
+        with contextlib.suppress(OSError):
+            self._end.send(json.dumps({kind: value}).encode() + b"\n")
+
+    def receive_blocking(self) -> tuple[str, object]:
+        """Wait for the next message, without Trio.
+
+        Raises:
+            EOFError: the other process is gone.
+        """
+        self._end.setblocking(True)
+        try:
+            while (message := self._next()) is None:
+                piece = self._end.recv(_PIECE_BYTES)
+                if not piece:
+                    raise EOFError("the channel has ended")
+                self._buffer += piece
+        finally:
+            self._end.setblocking(False)
+        return message
+
+    def __aiter__(self) -> Channel:
+        return self
+
+    async def __anext__(self) -> tuple[str, object]:
+        """Wait for the next message; the end of the iteration is that of the other process.
+
+        Cancellation: loses no message.
+        """
+        while (message := self._next()) is None:
+            await trio.lowlevel.wait_readable(self._end)
+            try:
+                piece = self._end.recv(_PIECE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                piece = b""  # a process that is killed resets its end if it has not read everything
+            if not piece:
+                raise StopAsyncIteration
+            self._buffer += piece
+        return message
+
+    def close(self) -> None:
+        """Close this end."""
+        self._end.close()
+
+    def _next(self) -> tuple[str, object] | None:
+        line, newline, rest = self._buffer.partition(b"\n")
+        if not newline:
+            return None
+        self._buffer = rest
+        ((kind, value),) = json.loads(line).items()
+        return kind, value

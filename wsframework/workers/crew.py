@@ -1,0 +1,186 @@
+"""One worker, as the parent sees it: from its start to the end of its process."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Literal
+
+import attrs
+import trio
+
+from wsframework.records import record
+from wsframework.workers.channel import Channel
+from wsframework.workers.launching import Process, signal_name
+
+__all__ = ["Failure", "Worker"]
+
+State = Literal["starting", "ready", "leaving", "ended"]
+
+_LAST_WORDS_SECONDS = 0.2
+"""How long the channel may last after the process: what a process that it has forked holds does not end."""
+
+
+@attrs.frozen
+class Failure:
+    """Why a worker does not serve.
+
+    Attributes:
+        line: one line.
+        details: lines below it, or an empty string.
+        mistake: whether it is the user's mistake.
+    """
+
+    line: str
+    details: str = ""
+    mistake: bool = False
+
+
+class Worker:
+    """A worker's process.
+
+    Args:
+        number: counted from 1; no two workers of a parent have the same.
+        slot: its part of the shared page.
+        generation: how many rolling restarts began before it was started.
+
+    Attributes:
+        pid: its process.
+        started_at: when it was started, by Trio's clock.
+        settled: set when it serves or has ended.
+        gone: set when it no longer accepts connections.
+        ended: set when its process has ended.
+        failure: what it said before its end, or how it ended if it has never served.
+        running: whether its event loop has begun to run.
+        told: whether the parent has told it to stop.
+        status: of its process after its end, as `subprocess` gives it.
+    """
+
+    def __init__(self, number: int, slot: int, generation: int, process: Process, channel: Channel) -> None:
+        self.number = number
+        self.slot = slot
+        self.generation = generation
+        self.pid = process.pid
+        self.started_at = trio.current_time()
+        self.settled = trio.Event()
+        self.gone = trio.Event()
+        self.ended = trio.Event()
+        self.failure: Failure | None = None
+        self.running = False
+        self.told = False
+        self.status: int | None = None
+        self.ends_by = float("inf")
+        self._ready_at: float | None = None
+        self._ends_within = float("inf")
+        self._process = process
+        self._channel = channel
+
+    @property
+    def state(self) -> State:
+        """What it does now."""
+        if self.ended.is_set():
+            return "ended"
+        if self.told or self.gone.is_set():
+            return "leaving"
+        return "starting" if self._ready_at is None else "ready"
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has served."""
+        return self._ready_at is not None
+
+    @property
+    def served_seconds(self) -> float:
+        """How long it has served until now."""
+        return 0.0 if self._ready_at is None else trio.current_time() - self._ready_at
+
+    def drain(self, *, restarting: bool) -> None:
+        """Tell it to stop gracefully; before its event loop runs, it has nothing to end, and is killed.
+
+        Args:
+            restarting: whether its clients get Close 1012 instead of 1001: another worker takes them.
+        """
+        if not self.told:
+            self.told = True
+            self.ends_by = trio.current_time() + self._ends_within
+            self._channel.send("drain", {"restarting": restarting})
+        if not self.running:
+            self.send_signal(signal.SIGKILL)
+
+    def stop_now(self) -> None:
+        """Tell it to cut its drain short."""
+        self.told = True
+        self._channel.send("stop", "now")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        self._process.send_signal(number)
+
+    async def follow(self) -> None:
+        """Hear what it says and wait for its end.
+
+        Cancellation: the process is left alone.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                heard_all = trio.Event()
+                nursery.start_soon(self._hear, heard_all)
+                self.status = await self._process.wait()
+                with trio.move_on_after(_LAST_WORDS_SECONDS):
+                    await heard_all.wait()
+                nursery.cancel_scope.cancel(reason="the worker has ended")
+        finally:
+            self._channel.close()
+        if not self.was_ready and self.failure is None:
+            self.failure = Failure(f"worker {self.number} ended before it was ready: {self.described_status}")
+        # In this order: who waits for the first of them may look at the others.
+        for event in (self.ended, self.gone, self.settled):
+            event.set()
+        self._log_end()
+
+    @property
+    def described_status(self) -> str:
+        """How its process ended, in words."""
+        name = signal_name(self.status or 0)
+        return f"status {self.status}" if name is None else f"killed by {name}"
+
+    async def _hear(self, heard_all: trio.Event) -> None:
+        async for message in self._channel:
+            match message:
+                case "running", _:
+                    self.running = True
+                case "ready", {"ends_within": int() | float() as seconds}:
+                    self._ready_at = trio.current_time()
+                    self._ends_within = seconds
+                    if self.told:
+                        self.ends_by = trio.current_time() + seconds
+                    took = round(self._ready_at - self.started_at, 3)
+                    record(logging.INFO, "worker.ready", worker=self.number, pid=self.pid, seconds=took)
+                    self.settled.set()
+                case "leaving", _:
+                    self.gone.set()
+                case "failed", {"line": str(line), "details": str(details), "mistake": bool(mistake)}:
+                    self.failure = Failure(line, details, mistake)
+                case kind, _:
+                    raise ValueError(f"an unknown message of worker {self.number}: {kind}")
+        heard_all.set()
+
+    def _log_end(self) -> None:
+        name = signal_name(self.status or 0)
+        status = self.status if name is None else None
+        lived = round(trio.current_time() - self.started_at, 3)
+        # Not an error: it was told to stop, or SIGTERM has told it.
+        expected = self.status == 0 or (self.told and name is None)
+        event, level = ("worker.ended", logging.INFO) if expected else ("worker.died", logging.ERROR)
+        failure = self.failure
+        record(
+            level,
+            event,
+            worker=self.number,
+            pid=self.pid,
+            status=status,
+            signal=name,
+            seconds=lived,
+            error=None if failure is None else failure.line,
+            stack=None if failure is None else failure.details or None,
+        )

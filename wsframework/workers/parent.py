@@ -1,0 +1,134 @@
+"""The parent of the workers: it binds the sockets, has signals, and ends when all workers have.
+
+SIGINT, SIGTERM    every worker drains, with Close 1001; a second one cuts the drain short; a third kills
+SIGHUP             a rolling restart, or as SIGTERM for a parent with a controlling terminal: it is closed
+SIGTTIN, SIGTTOU   one worker more, one less
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import trio
+
+from wsframework.crashes import unwrap_group
+from wsframework.records import record
+from wsframework.request import Address
+from wsframework.workers import watching
+from wsframework.workers.launching import Launch
+from wsframework.workers.listening import Listening, listen
+from wsframework.workers.page import Page
+from wsframework.workers.rolling import Roller
+from wsframework.workers.supervisor import Supervisor
+
+__all__ = ["Plan", "run_parent", "usable_cores"]
+
+_SPARE_SLOTS = 32
+"""For workers that are added, or drain while their successors serve."""
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a parent is to do.
+
+    Attributes:
+        command: what starts a worker; see `Launch`.
+        program: what the workers serve; see `Launch`.
+        workers: how many there are.
+        host: an address or name to listen on; None for every interface.
+        port: a TCP port; 0 lets the system choose.
+        unix_path: a unix socket's path, instead of host and port.
+        unix_mode: the permissions of its file.
+        on_ready: called with the addresses, once every worker serves.
+    """
+
+    command: Sequence[str]
+    program: Mapping[str, object]
+    workers: int
+    host: str | None
+    port: int
+    unix_path: str | None
+    unix_mode: int | None
+    on_ready: Callable[[tuple[Address, ...]], None]
+
+
+def run_parent(plan: Plan) -> None:
+    """Run the workers until a signal stops them.
+
+    Raises:
+        ListenError: an address cannot be listened on.
+        StartFailed: a worker of the first round has ended before it served.
+    """
+    try:
+        trio.run(_run, plan)
+    except BaseExceptionGroup as group:
+        # Made by our nurseries.
+        raise unwrap_group(group) from None
+
+
+async def _run(plan: Plan) -> None:
+    listening = await listen(plan.host, plan.port, plan.unix_path, plan.unix_mode)
+    try:
+        await _supervise(plan, listening)
+    finally:
+        listening.close()
+
+
+async def _supervise(plan: Plan, listening: Listening) -> None:
+    page = Page.create(_SPARE_SLOTS + 2 * plan.workers)
+    launch = Launch(plan.command, plan.program, listening.sockets, page.fd)
+    supervisor = Supervisor(launch, page, listening.close)
+    roller = Roller(supervisor)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_obey_signals, supervisor, roller)
+        nursery.start_soon(watching.watch_workers, supervisor, page, watching.STUCK_SECONDS)
+
+        def ready() -> None:
+            plan.on_ready(listening.addresses)
+            nursery.start_soon(roller.run)
+
+        await supervisor.run(plan.workers, ready)
+        nursery.cancel_scope.cancel(reason="all workers have ended")
+
+
+async def _obey_signals(
+    supervisor: Supervisor, roller: Roller, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGTTIN, signal.SIGTTOU]
+    # Started by nohup, the parent is meant to outlive the terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    terminal = _has_terminal()
+    stops = iter((supervisor.stop, supervisor.stop_now))
+    with trio.open_signal_receiver(*numbers) as signals:
+        task_status.started()
+        async for number in signals:
+            record(logging.INFO, "server.signal", signal=signal.Signals(number).name)
+            if number == signal.SIGTTIN:
+                supervisor.add()
+            elif number == signal.SIGTTOU:
+                supervisor.remove()
+            elif number == signal.SIGHUP and not terminal:
+                roller.ask()
+            else:
+                next(stops, supervisor.kill)()
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal, which sends SIGHUP when it is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

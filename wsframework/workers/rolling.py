@@ -1,0 +1,88 @@
+"""A rolling restart: replace all workers, one after the other, each new one before the old one goes.
+
+    start      the new worker imports the App and enters its lifespans, beside the old one
+    drain      the old one stops accepting, lets handshakes finish, and sends Close 1012 to its clients
+    end        its process ends; then the next one is replaced
+
+A new worker that does not start ends the restart. The old ones stay, and nobody is disconnected.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from wsframework.records import record
+from wsframework.workers.supervisor import Place, StartFailed, Supervisor
+
+__all__ = ["Roller"]
+
+
+class Roller:
+    """Restarts a supervisor's workers on request.
+
+    Attributes:
+        rolling: whether a restart is on its way.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.rolling = False
+        self._supervisor = supervisor
+        self._wanted = trio.Event()
+
+    def ask(self) -> None:
+        """Restart all workers; during a restart, once more after it."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Do what is asked for, until cancelled.
+
+        Cancellation: a worker that was starting is told to stop.
+        """
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            self.rolling = True
+            try:
+                await self._roll()
+            finally:
+                self.rolling = False
+
+    async def _roll(self) -> None:
+        supervisor = self._supervisor
+        supervisor.next_generation()
+        start, replaced = trio.current_time(), 0
+        record(logging.INFO, "roll.started", workers=len(supervisor.places))
+        for place in list(supervisor.places):
+            try:
+                replaced += await self._replace(place)
+            except StartFailed as error:
+                why = error.failure
+                record(
+                    logging.ERROR,
+                    "roll.aborted",
+                    workers=replaced,
+                    error=why.line,
+                    stack=why.details or None,
+                )
+                return
+        seconds = round(trio.current_time() - start, 3)
+        record(logging.INFO, "roll.finished", workers=replaced, seconds=seconds)
+
+    async def _replace(self, place: Place) -> bool:
+        """Replace the worker of a place, and wait for its end; return False where that is not needed."""
+        supervisor = self._supervisor
+        # A place that is changing gets a worker of the new generation anyway.
+        kept = place in supervisor.places
+        if not kept or place.changing.locked() or place.worker.generation == supervisor.generation:
+            return False
+        async with place.changing:
+            new = await supervisor.start_worker()
+            if place not in supervisor.places:
+                new.drain(restarting=True)
+                return False
+            old, place.worker = place.worker, new
+        old.drain(restarting=True)
+        await old.ended.wait()
+        return True

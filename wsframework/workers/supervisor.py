@@ -1,0 +1,280 @@
+"""Keep a number of workers at work: start them, replace those that die, end all of them.
+
+Theory of operation
+-------------------
+A *place* is kept by one task: it has a worker, and gets another one when that worker is gone. A rolling
+restart puts a new worker into each place while the old one still serves there. Each worker has a task that
+follows it to the end of its process, whoever has its place meanwhile.
+
+One worker starts at a time, so that a machine has to bear one start-up, and one error is logged if all of
+them fail alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import random
+import signal
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from wsframework.records import record
+from wsframework.workers.crew import Failure, Worker
+from wsframework.workers.launching import Launch
+from wsframework.workers.page import Page
+
+__all__ = ["Place", "StartFailed", "Supervisor"]
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 30.0
+"""The pauses before the second start and the next ones, each twice the last."""
+
+JITTER = 0.25
+"""By how much of itself a pause may be longer, so that machines that fail together do not start together."""
+
+GOOD_LIFE_SECONDS = 60.0
+"""A worker that has served so long is replaced as if it had been the first that died."""
+
+
+_SIGNAL_SECONDS = 0.1
+"""How much later than a worker the parent may learn of a signal that was sent to both."""
+
+
+class StartFailed(Exception):
+    """A worker has ended before it served.
+
+    Attributes:
+        failure: why.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.line)
+        self.failure = failure
+
+
+@attrs.define(eq=False)
+class Place:
+    """A place for one worker.
+
+    Attributes:
+        worker: who has it.
+        deaths: how many workers have died here shortly after each other.
+        scope: around the task that keeps it.
+        changing: held by who replaces the worker.
+    """
+
+    worker: Worker
+    deaths: int = 0
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    changing: trio.Lock = attrs.field(factory=trio.Lock)
+
+
+class Supervisor:
+    """Keeps workers at work until it is told to stop.
+
+    Args:
+        launch: how a worker is started.
+        page: the shared page.
+        on_stopping: called when it begins to stop, before the workers are told.
+
+    Attributes:
+        places: for the workers that should serve, in order.
+        workers: all whose process has not ended, by their number.
+        generation: how many rolling restarts have begun.
+    """
+
+    def __init__(self, launch: Launch, page: Page, on_stopping: Callable[[], None]) -> None:
+        self.places: list[Place] = []
+        self.workers: dict[int, Worker] = {}
+        self.generation = 0
+        self._launch = launch
+        self._page = page
+        self._on_stopping = on_stopping
+        self._numbers = itertools.count(1)
+        self._starting = trio.Lock()
+        self._failed_starts = 0
+        self._hurry = trio.Event()
+        self._stopping = False
+        self._keeping = trio.CancelScope()
+        self._keepers: trio.Nursery | None = None
+        self._followers: trio.Nursery | None = None
+
+    async def run(self, count: int, on_ready: Callable[[], None]) -> None:
+        """Start the workers and keep them at work; after `stop`, wait for the end of all.
+
+        Args:
+            count: how many.
+            on_ready: called once all of them serve.
+
+        Raises:
+            StartFailed: a worker of this first round has ended before it served; the others have ended too.
+
+        Cancellation: kills the workers.
+        """
+        failed: StartFailed | None = None
+        try:
+            async with trio.open_nursery() as self._followers:
+                with self._keeping:
+                    async with trio.open_nursery() as self._keepers:
+                        try:
+                            for _ in range(count):
+                                await self._open_place()
+                        except StartFailed as error:
+                            failed = error
+                            self._keeping.cancel(reason="a worker does not start")
+                        else:
+                            on_ready()
+                        await trio.sleep_forever()
+                # Without effect unless a worker does not start.
+                self.stop()
+        finally:
+            for worker in self.workers.values():
+                worker.send_signal(signal.SIGKILL)
+        if failed is not None:
+            raise failed
+
+    # From outside
+
+    def add(self) -> None:
+        """Add a worker. If it does not start, there are as many as before."""
+        if self._keepers is not None and not self._stopping:
+            self._keepers.start_soon(self._add)
+
+    def remove(self) -> None:
+        """Take one worker away, unless it is the only one; its clients get Close 1012."""
+        if len(self.places) > 1 and not self._stopping:
+            place = self.places.pop()
+            place.scope.cancel(reason="this place is given up")
+            place.worker.drain(restarting=True)
+
+    def stop(self) -> None:
+        """Begin to stop: every worker drains, with Close 1001. Has an effect once."""
+        if not self._stopping:
+            self._stopping = True
+            self._keeping.cancel(reason="the parent is stopping")
+            self._on_stopping()
+            for worker in self.workers.values():
+                worker.drain(restarting=False)
+
+    def stop_now(self) -> None:
+        """Stop, and cut short what the workers are doing for that."""
+        self.stop()
+        for worker in self.workers.values():
+            worker.stop_now()
+
+    def kill(self) -> None:
+        """Stop, and end every worker at once."""
+        self.stop()
+        for worker in self.workers.values():
+            worker.send_signal(signal.SIGKILL)
+
+    # For those who replace a worker
+
+    def next_generation(self) -> None:
+        """Let workers that start from now on count as newer than the others; those that wait start now."""
+        self.generation += 1
+        self._failed_starts = 0
+        self._hurry.set()
+        self._hurry = trio.Event()
+
+    async def start_worker(self) -> Worker:
+        """Start a worker, after those that others have asked for, and wait until it serves.
+
+        Raises:
+            StartFailed: it has ended before that.
+
+        Cancellation: tells the worker to stop.
+        """
+        async with self._starting:
+            await self._pause(self._failed_starts - 1)
+            try:
+                worker = self._start()
+                try:
+                    await worker.settled.wait()
+                except trio.Cancelled:
+                    worker.drain(restarting=True)
+                    raise
+                if not worker.was_ready and worker.status == -signal.SIGTERM:
+                    # Every process may have got it, and then we are about to stop too.
+                    await trio.sleep(_SIGNAL_SECONDS)
+                if worker.failure is not None and not worker.was_ready:
+                    raise StartFailed(worker.failure)
+            except StartFailed:
+                self._failed_starts += 1
+                raise
+            self._failed_starts = 0
+            return worker
+
+    # Inside
+
+    def _start(self) -> Worker:
+        number = next(self._numbers)
+        taken = {worker.slot for worker in self.workers.values()}
+        slot = next(slot for slot in itertools.count() if slot not in taken)
+        try:
+            if slot >= self._page.slots:
+                raise OSError(f"there are {slot} already")
+            process, channel = self._launch.start(number, slot)
+        except OSError as error:
+            failure = Failure(f"cannot start the process of a worker: {error.strerror or error}")
+            record(logging.ERROR, "worker.died", worker=number, error=failure.line)
+            raise StartFailed(failure) from None
+        worker = Worker(number, slot, self.generation, process, channel)
+        self.workers[number] = worker
+        record(logging.INFO, "worker.started", worker=number, pid=worker.pid)
+        assert self._followers is not None
+        self._followers.start_soon(self._follow, worker)
+        return worker
+
+    async def _follow(self, worker: Worker) -> None:
+        await worker.follow()
+        del self.workers[worker.number]
+        self._page.clear(worker.slot)
+
+    async def _add(self) -> None:
+        # What failed has been logged.
+        with contextlib.suppress(StartFailed):
+            await self._open_place()
+
+    async def _open_place(self) -> None:
+        place = Place(await self.start_worker())
+        self.places.append(place)
+        assert self._keepers is not None
+        self._keepers.start_soon(self._keep, place)
+
+    async def _keep(self, place: Place) -> None:
+        with place.scope:
+            while True:
+                worker = place.worker
+                await worker.gone.wait()
+                async with place.changing:
+                    if place.worker is worker:
+                        await self._refill(place)
+
+    async def _refill(self, place: Place) -> None:
+        """Put a new worker into the place of one that has gone without being told to."""
+        if place.worker.served_seconds >= GOOD_LIFE_SECONDS:
+            place.deaths = 0
+        place.deaths += 1
+        await self._pause(place.deaths - 1)
+        while True:
+            try:
+                worker = await self.start_worker()
+            except StartFailed:
+                continue  # the next one starts after a longer pause
+            if worker.generation == self.generation:
+                place.worker = worker
+                return
+            # A rolling restart has begun meanwhile, and leaves this place to us.
+            worker.drain(restarting=True)
+
+    async def _pause(self, failures: int) -> None:
+        """Wait after a number of failures, counted from 0; not at all if it is negative."""
+        if failures >= 0:
+            seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures, 20))
+            with trio.move_on_after(seconds * random.uniform(1, 1 + JITTER)):
+                await self._hurry.wait()

@@ -1,0 +1,177 @@
+"""What runs in a worker beside the App: it obeys the parent, and tells it how it went.
+
+start-up    ignore the terminal's signals, read what to serve, watch for the parent's end
+serving     obey the channel
+the end     as told by the channel, by SIGTERM, or within two seconds of the parent's end
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from select import poll
+from typing import Any
+
+import attrs
+import trio
+
+from wsframework.config import Timeouts
+from wsframework.records import record
+from wsframework.server import Server, run_server
+from wsframework.workers.channel import Channel
+from wsframework.workers.page import Page, Slot
+
+__all__ = ["Assignment", "serve_as_worker", "take_assignment"]
+
+ORPHAN_DRAIN_SECONDS = 1.0
+ORPHAN_SECONDS = 1.8
+"""How long after the parent's end a worker may drain, and exist."""
+
+_STUCK_SECONDS = 5.0
+"""Added to an App's own limits: how long the parent waits for the end of a worker before it kills it. The
+worker's own last resort is earlier, and logs what is stuck."""
+
+
+@attrs.frozen
+class Assignment:
+    """What the parent has told a worker first.
+
+    Attributes:
+        channel: to the parent.
+        slot: the worker's part of the shared page.
+        listeners: the sockets to accept from.
+        program: what to serve, as the parent's `Launch.program`.
+    """
+
+    channel: Channel
+    slot: Slot
+    listeners: list[socket.socket]
+    program: Mapping[str, Any]
+
+    def fail(self, line: str, details: str = "", *, mistake: bool = False) -> None:
+        """Tell the parent why this worker will not serve.
+
+        Args:
+            line: one line.
+            details: lines below it, such as a traceback.
+            mistake: whether it is the user's, such as a wrong import string.
+        """
+        self.channel.send("failed", {"line": line, "details": details, "mistake": mistake})
+
+
+def take_assignment(channel_fd: int) -> Assignment:
+    """Begin as a worker: call this first in its process, in the main thread.
+
+    Raises:
+        EOFError: the parent is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # What came before is ignored with the rest.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
+    # The parent ends a worker that hangs with SIGABRT.
+    faulthandler.enable()
+    channel = Channel(socket.socket(fileno=channel_fd))
+    _, start = channel.receive_blocking()
+    match start:
+        case {"page": int(page), "slot": int(slot), "listeners": [*fds], "program": dict(program)}:
+            inherited = [int(fd) for fd in fds]
+        case _:
+            raise ValueError(f"not an assignment: {start!r}")
+    for fd in (channel_fd, page, *inherited):
+        os.set_inheritable(fd, False)
+    watch = functools.partial(_outlive_parent_briefly, channel_fd)
+    threading.Thread(target=watch, name="wsframework parent watch", daemon=True).start()
+    return Assignment(
+        channel, Page.attach(page, slot), [socket.socket(fileno=fd) for fd in inherited], program
+    )
+
+
+def serve_as_worker(
+    assignment: Assignment, start: Callable[..., Awaitable[object]], timeouts: Timeouts
+) -> None:
+    """Serve until the parent, or SIGTERM, says to stop; through the drain, to the end of the lifespans.
+
+    Args:
+        assignment: the parent's.
+        start: serves on the assignment's listeners, and follows Trio's start protocol.
+        timeouts: the App's.
+
+    Raises:
+        Exception: as `start` raises it.
+    """
+    duties = _Duties(assignment, timeouts)
+    run = functools.partial(run_server, signals=(signal.SIGTERM,), beside=duties.run)
+    trio.run(run, start, duties.listening, timeouts)
+
+
+class _Duties:
+    """The tasks of a worker beside its server."""
+
+    def __init__(self, assignment: Assignment, timeouts: Timeouts) -> None:
+        self._channel = assignment.channel
+        self._ends_within = timeouts.drain + timeouts.lifespan + _STUCK_SECONDS
+        self._server: Server | None = None
+        self._listens = trio.Event()
+
+    def listening(self, server: Server) -> None:
+        """Tell the parent that this worker serves."""
+        self._server = server
+        self._listens.set()
+        self._channel.send("ready", {"ends_within": self._ends_within})
+
+    async def run(self, halt: Callable[[bool], None]) -> None:
+        """Do all of them, until cancelled.
+
+        Args:
+            halt: begins to stop, and is told whether another worker takes this one's place; a second call
+                cuts it short.
+        """
+        self._channel.send("running")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_when_leaving)
+            await self._obey(halt)
+            # The parent is gone.
+            record(logging.WARNING, "parent.gone", ends_within=ORPHAN_SECONDS)
+            self._stop(halt, restarting=False)
+            await trio.sleep(ORPHAN_DRAIN_SECONDS)
+            halt(False)
+
+    async def _tell_when_leaving(self) -> None:
+        await self._listens.wait()
+        assert self._server is not None
+        await self._server.wait_stopping()
+        # Also when nobody has told it, such as after a SIGTERM: another one takes its place meanwhile.
+        self._channel.send("leaving")
+
+    async def _obey(self, halt: Callable[[bool], None]) -> None:
+        async for message in self._channel:
+            match message:
+                case "drain", {"restarting": bool(restarting)}:
+                    self._stop(halt, restarting=restarting)
+                case "stop", _:
+                    self._stop(halt, restarting=False)
+                    halt(False)
+                case kind, _:
+                    raise ValueError(f"an unknown message of the parent: {kind}")
+
+    def _stop(self, halt: Callable[[bool], None], *, restarting: bool) -> None:
+        # A service manager may have sent SIGTERM to every process; the second word would cut the drain short.
+        if self._server is None or not self._server.draining:
+            halt(restarting)
+
+
+def _outlive_parent_briefly(channel_fd: int) -> None:
+    """Exit soon after the parent's end, even if the event loop is blocked. Runs in a thread of its own."""
+    hung_up = poll()
+    hung_up.register(channel_fd, 0)  # the end alone, which is always reported
+    hung_up.poll()
+    time.sleep(ORPHAN_SECONDS)
+    os._exit(1)
