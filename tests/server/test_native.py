@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -53,9 +54,23 @@ async def exchange(server: Server, data: bytes, *, end: bool = True) -> bytes:
         return bytes(received)
 
 
+@attrs.define(eq=False)
+class Counts(trio.abc.Instrument):
+    """Whether, after any step of a task, fewer connections than WebSockets were counted."""
+
+    server: Server
+    wrong: bool = False
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        statistics = self.server.statistics()
+        self.wrong |= statistics.connections < statistics.websockets
+
+
 @every_way
 async def test_it_counts_connections(transport: TransportChoice, poller: Callable[[], Poller] | None) -> None:
     async with serving(echo_app(Limits(connections=2)), transport=transport, poller=poller) as server:
+        counts = Counts(server)
+        trio.lowlevel.add_instrument(counts)
         assert not server.draining
         url = f"ws://127.0.0.1:{server.port}/"
         async with trio_websocket.open_websocket_url(url):
@@ -67,8 +82,8 @@ async def test_it_counts_connections(transport: TransportChoice, poller: Callabl
             assert server.statistics().refused == 1
             await stream.aclose()
         await until(lambda: not server.statistics().connections)
-        # Over streams the socket is closed a moment after it was counted out.
-        await until(lambda: not server.statistics().websockets)
+        trio.lowlevel.remove_instrument(counts)
+        assert not counts.wrong
 
 
 # Messages and pages in every way

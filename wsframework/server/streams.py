@@ -152,6 +152,7 @@ class StreamIncoming:
             try:
                 await (self._serve_admitted() if self._admitted else self._refuse())
             finally:
+                self._on_release()  # before the handler can end: it is the last part of what is counted
                 await close_stream(self._stream)
         except BaseException as error:
             # A bug here or in the stream's class; it must not affect other connections.
@@ -164,7 +165,6 @@ class StreamIncoming:
                 raise cancelled from None
         finally:
             self._give_up()
-            self._on_release()
             if self._admitted:
                 self._core.admission.depart(self.remote)
 
