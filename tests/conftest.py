@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""What holds for every test. Those that take minutes run with `-m attack` only (`make attack`)."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ def _busy_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocking, "_BLOCKED_SECONDS", 3.0)
         yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "attack" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("attack")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
