@@ -71,7 +71,7 @@ def plan_for(
     deflate: bool = False,
     messages: tuple[str, ...] = (),
     wait_seconds: float = 0.05,
-    timeout_seconds: float = 2.0,
+    timeout_seconds: float = 20.0,
     **opening: Any,
 ) -> Plan:
     """Return the plan of a trace, from the settings of both its parts."""

@@ -21,6 +21,16 @@ def stage() -> Iterator[hook.Stage]:
     stage.stop()
 
 
+FILLED_IN: dict[Path, str] = {}
+
+
+def filled_in(page: Path, stage: hook.Stage) -> str:
+    """Return a page of the site; its commands are run once."""
+    if page not in FILLED_IN:
+        FILLED_IN[page] = stage.fill_in(page.read_text())
+    return FILLED_IN[page]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
@@ -28,7 +38,7 @@ def stage() -> Iterator[hook.Stage]:
     ids=lambda page: str(page.relative_to(DOCS)),
 )
 def test_the_commands_of_every_page_do_what_it_says(page: Path, stage: hook.Stage) -> None:
-    text = stage.fill_in(page.read_text())
+    text = filled_in(page, stage)
     assert not list(hook.directives(text))
     for kind, command in hook.directives(page.read_text()):
         assert kind != "run" or "{" in command or f"$ {command}\n" in text
@@ -68,7 +78,7 @@ def test_defaults_become_a_table(stage: hook.Stage) -> None:
 
 
 def test_the_reference_has_a_section_for_every_command(stage: hook.Stage) -> None:
-    text = stage.fill_in((DOCS / "reference" / "cli.md").read_text())
+    text = filled_in(DOCS / "reference" / "cli.md", stage)
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         f"## wsframework {command.__name__}" for command in COMMANDS
     ]
