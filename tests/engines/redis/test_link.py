@@ -181,7 +181,7 @@ async def test_a_lost_connection_is_told_to_everything_that_waits(redis: RedisSe
 
 @pytest.mark.parametrize("tail", [b"+OK\r\n", b"nonsense\r\n"])
 async def test_what_was_not_asked_for_ends_the_connection(tail: bytes) -> None:
-    async with answering(hello(), tail) as address:
+    async with answering(hello(), b"$0\r\n\r\n", tail) as address:
         link = await Link.open(address, 5)
         link.tell(b"x")
         lost: list[LinkLost] = []
