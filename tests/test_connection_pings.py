@@ -185,3 +185,18 @@ async def test_a_ping_in_a_cancelled_scope_sends_nothing() -> None:
         await transport.connection.ping()
     assert scope.cancelled_caught
     assert transport.sent == []
+
+
+async def test_a_ping_that_was_answered_right_before_the_end_has_its_round_trip_time(
+    nursery: trio.Nursery,
+) -> None:
+    transport = full()
+    ws = transport.connection
+    ping = await start(nursery, ws, pinging)
+    # All of it before the task's next step.
+    transport.take()
+    ws.endpoint.deliver_pong(b"p")
+    ws.endpoint.end(LOST)
+    await wait_all_tasks_blocked()
+    assert ping.error is None
+    assert isinstance(ping.value, float)

@@ -200,6 +200,18 @@ async def test_a_membership_may_be_entered_again_after_it_was_left() -> None:
     assert room.broadcast("x") == 0
 
 
+async def test_leaving_twice_ends_no_later_membership() -> None:
+    room, ws = Room("lobby"), fake_connect().connection
+    first = room.join(ws, "first")
+    await first.__aenter__()
+    await first.__aexit__(None, None, None)
+    async with room.join(ws, "second") as second:
+        await first.__aexit__(None, None, None)
+        assert room.members == (second,)
+        assert room.present() == ["second"]
+        assert room.broadcast("x") == 1
+
+
 def test_the_names_that_programs_need_are_public() -> None:
     assert Member.__module__.startswith("wsframework.rooms.")
     assert issubclass(LocalEngine, Engine)

@@ -286,6 +286,32 @@ async def test_no_bytes_bring_a_living_server_down(
     assert server.statistics().accepted == 801
 
 
+@every_way
+async def test_a_frame_that_comes_before_the_handshake_is_answered_is_received(
+    transport: TransportChoice, poller: Callable[[], Poller] | None
+) -> None:
+    app, asked, decided = echo_app(), trio.Event(), trio.Event()
+
+    @app.guard
+    async def guard(request: Request) -> None:
+        asked.set()
+        await decided.wait()
+
+    async with serving(app, transport=transport, poller=poller) as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(UPGRADE)
+        await asked.wait()
+        await stream.send_all(encode_frame(Opcode.TEXT, b"early", masking_key=b"1234"))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        decided.set()
+        data = b""
+        while not data.endswith(encode_frame(Opcode.TEXT, b"early")):
+            more = await stream.receive_some()
+            assert more, data
+            data += more
+        await stream.aclose()
+
+
 # Clocks
 
 
@@ -356,5 +382,6 @@ async def test_who_blocked_the_loop_for_a_moment_is_not_named_for_the_next_stand
     for seconds in (0.2, 4.0):
         blocked_loop.report(seconds)
     (entry,) = [entry for entry in caplog.records if entry.__dict__.get("event") == "loop.blocked"]
+    assert standings == []
     assert 4 <= entry.__dict__["fields"]["seconds"] <= 4.25
     assert entry.__dict__["fields"].get("handler") is None

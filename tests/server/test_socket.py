@@ -23,7 +23,16 @@ from wsframework.server.hub import Hub, tune
 from wsframework.server.pollers import READ, Poller, SelectorPoller
 from wsframework.server.socket import LARGE_READ_BYTES, SocketTransport
 from wsframework.timers import Timers
-from wsframework.wire import DeflateParameters, Opcode, encode_close, encode_frame, server_codecs
+from wsframework.transport import encode
+from wsframework.wire import (
+    Decoder,
+    DeflateParameters,
+    Event,
+    Opcode,
+    encode_close,
+    encode_frame,
+    server_codecs,
+)
 
 KEY = b"\1\2\3\4"
 TIMEOUTS = Timeouts(close=0.3, disconnect_grace=0.1, last_words=0.1, drain=1)
@@ -179,6 +188,34 @@ async def test_tiny_frames_that_wait_for_the_socket_take_little_more_than_their_
     assert len(ends.transport.outbox) < 500
     expected = encode_text("x" * 300_000) + encode_text("y") * 20_000
     assert await ends.read(len(expected)) == expected
+
+
+async def test_a_read_does_not_try_to_write_what_the_full_socket_did_not_take(make: Make) -> None:
+    ends = make(limits=Limits(outbox_bytes=10_000_000))
+    await ends.connection.send("x" * 300_000)
+    await until(lambda: 0 < ends.transport.outbox_bytes < 300_000)
+    left = ends.transport.outbox_bytes
+
+    def send(data: object) -> int:
+        raise AssertionError("it has no room")
+
+    ends.transport._socket_send = send
+    ends.peer.send(sent(Opcode.TEXT, b"a"))
+    assert await ends.connection.receive() == "a"
+    assert ends.transport.outbox_bytes == left
+    assert ends.connection.closed is None
+
+
+async def test_a_message_for_many_is_compressed_for_each(make: Make) -> None:
+    ends = make(deflate=True)
+    ends.transport.send_encoded(encode("hello " * 100))
+    decoder = Decoder(
+        masked=False, max_message_bytes=None, inflater=server_codecs(DeflateParameters(), Deflate())[1]
+    )
+    received: list[Event] = []
+    while not received:
+        received += decoder.feed(await ends.read(1))
+    assert received == ["hello " * 100]
 
 
 async def test_a_burst_of_tiny_frames_is_joined_before_it_is_written(make: Make) -> None:

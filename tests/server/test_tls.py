@@ -49,6 +49,7 @@ class FakeTLSSocket(ssl.SSLSocket):
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:  # type: ignore[override]
         offered = bytes(data)
+        assert len(offered) <= 16_384, "more than a record"
         if self.refusals:
             error = self.refusals.pop(0)
             self._begun = self._begun or offered
