@@ -166,12 +166,21 @@ async def test_an_engine_that_cannot_read_its_history_leaves_no_member() -> None
     assert (room.members, seats._subscriptions) == ((), {})
 
 
-async def test_more_than_a_backlog_may_hold_is_sent_as_the_peer_reads_it() -> None:
+@pytest.mark.parametrize(
+    ("count", "slow"),
+    [
+        (60, SlowPolicy(max_bytes=2000)),
+        (17, SlowPolicy(max_bytes=2000)),
+        (19, SlowPolicy(max_messages=10)),
+    ],
+)
+async def test_more_than_a_backlog_may_hold_is_sent_as_the_peer_reads_it(
+    count: int, slow: SlowPolicy
+) -> None:
     app = App(limits=Limits(outbox_bytes=1000))
-    slow = SlowPolicy(max_bytes=2000)
     room = Room("tea", history=KEPT, slow=slow)
     first = await room.publish("first")
-    expected = [f"{number}" * 200 for number in range(60)]
+    expected = [f"{number}".zfill(200) for number in range(count)]
     for text in expected:
         await room.publish(text)
 

@@ -55,6 +55,19 @@ async def test_thousands_of_flushes_let_other_tasks_have_their_turn(
     assert len(seen) >= 5
 
 
+async def test_as_much_is_flushed_in_one_turn_as_its_time_allows(
+    hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_WRITE_SECONDS", 1000)
+    watchers = [Watcher(hub, pair[0]) for _ in range(100)]
+    await trio.testing.wait_all_tasks_blocked()
+    for watcher in watchers:
+        hub.mark_dirty(watcher)
+    while not watchers[0].flushes:
+        await trio.lowlevel.checkpoint()
+    assert [watcher.flushes for watcher in watchers] == [1] * 100
+
+
 async def test_what_is_dirty_can_be_flushed_without_the_hubs_tasks(
     poller: Poller, pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -312,6 +312,22 @@ async def test_a_frame_that_comes_before_the_handshake_is_answered_is_received(
         await stream.aclose()
 
 
+@every_way
+async def test_quiet_clients_are_pinged(
+    transport: TransportChoice, poller: Callable[[], Poller] | None
+) -> None:
+    app = echo_app(keepalive=Keepalive(interval=0.05))
+    async with serving(app, transport=transport, poller=poller) as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(UPGRADE)
+        data = b""
+        while b"\r\n\r\n\x89" not in data:
+            more = await stream.receive_some()
+            assert more, data
+            data += more
+        await stream.aclose()
+
+
 # Clocks
 
 
