@@ -51,6 +51,7 @@ NEXT_TESTS = {
     "connection.py": ["tests/test_endpoint.py tests/test_session*.py", "tests/rooms"],
     "rooms/*": ["tests/rooms tests/testing/test_engines.py"],
     "server/tls.py": ["tests/contract -k native-tls"],
+    "server/[st]*.py": ["tests/test_certificates.py"],
     "server/[bfn]*.py": ["tests/hostile/test_blocked.py tests/hostile/test_forks.py"],
     "server/[dlns]*.py": ["tests/promises/test_7_stopping.py"],
     "server/*": ["tests/server --ignore=tests/server/test_leaving.py"],
@@ -359,7 +360,10 @@ def main() -> None:
         return
     options.state.mkdir(parents=True, exist_ok=True)
     results = Results(options.state / "results.jsonl")
-    try_all(tried, results, options.state, options.jobs)
+    try:
+        try_all(tried, results, options.state, options.jobs)
+    except KeyboardInterrupt:
+        print("stopped: this is what is known")
     entries = [entry for mutant in tried if (entry := results.get(mutant)) is not None]
     report(entries, len(chosen) - len(tried), options.json)
 

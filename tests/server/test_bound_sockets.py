@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket as stdlib_socket
 from collections.abc import Callable
 from pathlib import Path
@@ -35,10 +34,14 @@ def test_a_bound_socket_is_made_to_listen(opened: Sockets) -> None:
         pass
 
 
-def test_a_bound_unix_socket_is_made_to_listen(tmp_path: Path, opened: Sockets) -> None:
+@pytest.mark.parametrize("name", ["socket", "s"])
+def test_a_bound_unix_socket_is_made_to_listen(
+    name: str, tmp_path: Path, opened: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     socket = stdlib_socket.socket(stdlib_socket.AF_UNIX)
     opened.append(socket)
-    socket.bind(os.fspath(tmp_path / "socket"))
+    socket.bind(name)
     listen_on([socket])
     with stdlib_socket.socket(stdlib_socket.AF_UNIX) as client:
         client.connect(socket.getsockname())

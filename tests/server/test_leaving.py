@@ -136,6 +136,16 @@ def test_one_signal_ends_the_process_some_seconds_after_the_deadline_and_tells_w
     assert "server.left" in log
 
 
+@pytest.mark.slow
+def test_what_ends_before_the_deadline_is_waited_for() -> None:
+    # Longer than a process that is stuck may still run after the deadline.
+    with visiting(PAGE + "    await trio.sleep(4)\n    return 'a page'\n", PATIENT) as process:
+        process.send_signal(signal.SIGTERM)
+        status, log = end(process)
+    assert status == 0, log
+    assert "server.left" not in log
+
+
 @pytest.mark.parametrize("name", ["shield", "blocks", "lifespan's end"])
 def test_the_third_signal_ends_the_process_at_once(name: str) -> None:
     with visiting(STUCK[name], PATIENT) as process:

@@ -394,6 +394,20 @@ async def test_a_peer_that_vanishes_behind_undecoded_bytes_is_given_up_in_time(m
     assert ends.connection.closed.code == 1006
 
 
+async def test_a_vanished_peer_is_given_up_once_its_messages_are_no_longer_received(make: Make) -> None:
+    ends = make(limits=Limits(unread_bytes=1_000))
+    await ends.write(memoryview(b"".join(sent(Opcode.TEXT, b"%d" % number) for number in range(2_000))))
+    await until(lambda: ends.connection.statistics().unread_messages)
+    ends.peer.close()
+    if isinstance(ends.transport._hub._poller, SelectorPoller):
+        ends.transport.send(Opcode.PING, b"")  # as above
+    else:
+        for number in range(4):  # the time is counted anew after each
+            await trio.sleep(TIMEOUTS.last_words / 2)
+            assert await ends.connection.receive() == str(number)
+    await until(lambda: ends.connection.closed)
+
+
 async def test_a_peer_hears_of_the_end_of_a_connection_that_a_child_holds(make: Make) -> None:
     ends = make()
     child = stdlib_socket.fromfd(ends.transport._fd, stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
