@@ -87,6 +87,14 @@ def test_a_proxy_that_is_none_is_one_line_and_exit_code_2(
     assert errors.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("options", [[], ["--no-history"]])
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_the_chat_says_why_it_runs_in_one_process(command: Command, options: list[str], workers: str) -> None:
+    code, out, errors = command("chat", "--workers", workers, *options)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"error: --workers {workers}: the chat runs in one process")
+
+
 def test_no_history_and_a_database_exclude_each_other(command: Command) -> None:
     code, _, errors = command("chat", "--no-history", "--db", "x.db")
     assert code == 2

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import trio
+
 from tests.cli.process import ROOT
-from tests.workers.processes import crew, needs_proc
+from tests.workers.processes import clients_of_all, crew, needs_proc
 
 
 @needs_proc
@@ -24,6 +27,38 @@ def test_workers_get_every_option_of_run(tmp_path: Path) -> None:
         # On a loopback address, the hosts are those of one process on it.
         assert "421" in ask(port, "evil.example")
         assert found.logged("connection.accepted", worker=1)
+
+
+ROOM = """\
+import os
+from wsframework import App, Rooms
+app = App()
+rooms = Rooms()
+
+@app.websocket("/")
+async def talk(ws):
+    async with rooms["tea"].join(ws):
+        await ws.send(str(os.getpid()))
+        await ws.wait_closed()
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_of_workers_have_an_age_and_local_rooms_are_warned_of_where_there_are_several(
+    tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "talk.py").write_text(ROOM)
+    with crew(tmp_path, workers, "--max-age", "2", target="talk:app") as found:
+
+        async def talk() -> list[int]:
+            async with clients_of_all(found.url, found.pids()) as clients:
+                return [await one.code() for one in clients.values()]
+
+        assert trio.run(talk) == [1012] * workers
+        warned = {entry["worker"] for entry in found.logged("rooms.one_process")}
+        assert warned == (set() if workers == 1 else {1, 2})
+        assert found.program.stop() == 0
 
 
 def ask(port: int, host: str, fields: str = "") -> str:

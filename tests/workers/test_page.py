@@ -112,6 +112,15 @@ def test_a_worker_alone_has_no_others(page: Page, clock: Clock) -> None:
     assert (one.fewest(), one.others()) == (None, 0)
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_a_worker_is_alone_while_no_other_serves(page: Page, clock: Clock, phase: Phase) -> None:
+    one, two = serving(page, clock, 5, 3)
+    two.enter(phase)
+    clock.now += 100  # it is there, though it may be busy
+    assert one.is_alone() is (phase not in (Phase.SERVING, Phase.FULL))
+    assert not two.is_alone()
+
+
 def test_another_process_writes_to_the_inherited_page(page: Page) -> None:
     program = (
         "import sys; from wsframework.server.crowd import Figures, Phase;"

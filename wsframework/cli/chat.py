@@ -41,6 +41,7 @@ def chat(
     trusted_proxy: TrustedProxy = None,
     proxy_field: ProxyField = None,
     proxy_protocol: ProxyProtocol = False,
+    workers: Annotated[int, typer.Option(min=0, hidden=True, help="More than 1 is refused.")] = 1,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
@@ -48,6 +49,11 @@ def chat(
 
     SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it gracefully. Messages are kept for the next start.
     """
+    if workers != 1:
+        raise ConfigurationError(
+            f"--workers {workers}: the chat runs in one process, which has its names, its rooms and the file "
+            "of its messages; leave --workers out"
+        )
     if no_history and db is not None:
         raise ConfigurationError("--no-history and --db exclude each other: give one of them")
     if db is not None and not db.name:

@@ -95,6 +95,7 @@ def run(
             trusted_proxies=trusted_proxy or [],
             proxy_fields=proxy_field,
             proxy_protocol=proxy_protocol,
+            max_age=max_age,
             log_level=log_level,
             log_format=log_format,
             ssl_cert=None if ssl_cert is None else str(ssl_cert),

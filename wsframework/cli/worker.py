@@ -15,11 +15,13 @@ import attrs
 from wsframework.authority import host_list
 from wsframework.cli.importing import load_app, own_traceback
 from wsframework.cli.logs import LogFormat, LogLevel, crashes_logged, set_up_logging
+from wsframework.cli.options import aged
 from wsframework.cli.tls import server_context
 from wsframework.crashes import unwrap_group
 from wsframework.errors import ConfigurationError
 from wsframework.records import describe
 from wsframework.server.listeners import hosts_on_loopback
+from wsframework.workers.rooms import warn_of_local_rooms
 from wsframework.workers.worker import Assignment, serve_as_worker, take_assignment
 
 __all__ = ["Program", "main"]
@@ -41,6 +43,7 @@ class Program:
     trusted_proxies: list[str]
     proxy_fields: list[str] | None
     proxy_protocol: bool
+    max_age: float | None
     log_level: str
     log_format: str
     ssl_cert: str | None
@@ -73,8 +76,10 @@ def main() -> None:
 def _serve(assignment: Assignment, program: Program) -> None:
     cert, key = (None if file is None else Path(file) for file in (program.ssl_cert, program.ssl_key))
     context = server_context(cert, key)
+    warn_of_local_rooms(assignment.slot)
     app = load_app(program.target)
     app.proxies = app.proxies.extended(program.trusted_proxies, program.proxy_fields)
+    app.limits = aged(app.limits, program.max_age)
     local = () if app.allowed_hosts is not None else hosts_on_loopback(program.local_host)
     start = functools.partial(
         app.serve,

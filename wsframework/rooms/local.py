@@ -13,13 +13,26 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from wsframework.rooms.engine import Engine, History, Position, Replay, RoomMessage, Subscriber
 from wsframework.rooms.history import Histories
 
-__all__ = ["LocalEngine"]
+__all__ = ["LocalEngine", "call_for_local_rooms"]
 
 _KEY_SECONDS = 600.0
 """How long the key of a published message is remembered, as `Engine.publish` says."""
 
 _MOST_KEYS = 16 * 1024
 """The maximum number of remembered keys, which take about 5 MB."""
+
+
+_on_room: Callable[[], None] | None = None
+
+
+def call_for_local_rooms(callback: Callable[[], None] | None) -> None:
+    """Set what is called whenever a room of any `LocalEngine` of this process gets its first member.
+
+    Args:
+        callback: for a process that is one of several; must not raise. None for nothing, as at the start.
+    """
+    global _on_room
+    _on_room = callback
 
 
 class LocalEngine(Engine):
@@ -46,6 +59,8 @@ class LocalEngine(Engine):
     def subscribe(self, room: str, subscriber: Subscriber) -> None:
         """Remember where the room's members are."""
         self._subscribers[room] = subscriber
+        if _on_room is not None:
+            _on_room()
 
     def unsubscribe(self, room: str) -> None:
         """Forget the room's members; its history stays."""

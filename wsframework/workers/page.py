@@ -208,6 +208,12 @@ class Slot:
                     least = connections
         return least
 
+    def is_alone(self) -> bool:
+        """Whether no other worker serves, be it busy or full."""
+        serving = self._phases.tolist()
+        del serving[self._slot]
+        return not {Phase.SERVING, Phase.FULL} & set(serving)
+
     def others(self) -> int:
         """Return how many connections all other workers have open, hanging and draining ones included."""
         return sum(self._connections.tolist()) - self._integers[_CONNECTIONS]

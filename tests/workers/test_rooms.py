@@ -1,0 +1,59 @@
+"""Rooms that end at a process, in one of several."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from wsframework import Rooms
+from wsframework.rooms.local import call_for_local_rooms
+from wsframework.server.crowd import Phase
+from wsframework.testing import connection_pair
+from wsframework.workers.page import Page
+from wsframework.workers.rooms import warn_of_local_rooms
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    page = Page.create(2)
+    yield page
+    page.close()
+    call_for_local_rooms(None)
+
+
+def serve(page: Page, slot: int) -> None:
+    other = Page.attach(page.fd, slot)
+    other.enter(Phase.SERVING)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
+
+
+async def join_and_leave(rooms: Rooms, name: str) -> None:
+    async with connection_pair() as (ws, _), rooms[name].join(ws):
+        pass
+
+
+async def test_the_first_room_in_one_of_several_workers_is_warned_of_once(
+    page: Page, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_local_rooms(Page.attach(page.fd, 0))
+    rooms = Rooms()
+    await join_and_leave(rooms, "a")
+    assert warnings(caplog) == [], "no other worker serves"
+    serve(page, 1)
+    for name in ("b", "c", "b"):
+        await join_and_leave(rooms, name)
+    await join_and_leave(Rooms(), "d")
+    (warning,) = warnings(caplog)
+    assert warning.startswith("rooms.one_process hint=")
+    assert "run one worker" in warning
+
+
+async def test_a_process_alone_is_not_warned(page: Page, caplog: pytest.LogCaptureFixture) -> None:
+    serve(page, 1)
+    await join_and_leave(Rooms(), "a")
+    assert warnings(caplog) == []
