@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -154,3 +155,53 @@ def test_an_object_that_is_raised_again_has_the_traceback_of_the_last_time(kind:
     for depth in (3, 0, 2):
         assert names(depth) == ["names", *["fail"] * (depth + 1)]
     forget_earlier_frames(kind("never raised"))
+
+
+def test_what_a_crash_holds_has_the_traceback_of_the_last_time() -> None:
+    error = KeyError("one object")
+
+    def fail() -> None:
+        raise error
+
+    def first(depth: int) -> None:
+        if depth:
+            first(depth - 1)
+        fail()
+
+    def caught(depth: int) -> Exception:
+        try:
+            first(depth)
+        except KeyError as caught:
+            return caught
+        raise AssertionError
+
+    def as_cause(depth: int) -> None:
+        raise ValueError("caused") from caught(depth)
+
+    def in_a_group(depth: int) -> None:
+        raise ExceptionGroup("held", [ExceptionGroup("deeper", [caught(depth)])])
+
+    def as_context(depth: int) -> None:
+        try:
+            first(depth)
+        except KeyError:
+            raise ValueError("while another was handled")  # noqa: B904
+
+    def names(crash: Callable[[int], None], depth: int) -> list[str]:
+        try:
+            crash(depth)
+        except Exception as found:
+            forget_earlier_frames(found)
+        return [name.f_code.co_name for name, _ in traceback.walk_tb(traceback_of(error))]
+
+    for crash in (as_cause, in_a_group, as_context):
+        error = KeyError("one object")
+        outer = "as_context" if crash is as_context else "caught"
+        for depth in (3, 0, 2):
+            assert names(crash, depth) == [outer, *["first"] * (depth + 1), "fail"]
+
+
+def test_exceptions_that_hold_each_other_are_looked_at_once() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__context__ = second, first
+    forget_earlier_frames(ExceptionGroup("both", [first, second]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -269,3 +271,23 @@ async def test_an_interrupt_in_a_child_passes_through_alone(
     with pytest.raises(KeyboardInterrupt):
         await Served(handler, Timeouts()).run()
     assert "handler.crashed" not in events(caplog)
+
+
+async def test_a_child_that_raises_one_object_again_and_again_leaves_the_traceback_of_the_last_time(
+    autojump_clock: MockClock,
+) -> None:
+    error = LookupError("one object")
+
+    async def child() -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    async def handler(ws: Connection) -> None:
+        ws.nursery.start_soon(child)
+        await trio.sleep_forever()
+
+    lengths = []
+    for _ in range(3):
+        await serve(handler)
+        lengths.append(len(traceback.extract_tb(error.__traceback__)))
+    assert lengths == [1, 1, 1]

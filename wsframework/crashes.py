@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from opcode import opmap
 from types import TracebackType
 from typing import TypeGuard, TypeVar
 
@@ -21,9 +23,16 @@ __all__ = [
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
+_RAISE = opmap["RAISE_VARARGS"]
+
+_MOST_HELD = 1000
+"""How many exceptions of one crash are looked at: a retry in a loop may chain any number of them."""
+
 # A user's class may have attributes of these names, which raise or never end.
 _exceptions_of = vars(BaseExceptionGroup)["exceptions"].__get__
 _traceback_of = vars(BaseException)["__traceback__"].__get__
+_cause_of = vars(BaseException)["__cause__"].__get__
+_context_of = vars(BaseException)["__context__"].__get__
 _message_of = vars(BaseExceptionGroup)["message"].__get__
 
 
@@ -101,16 +110,42 @@ def forget_frames(error: BaseException) -> None:
 
 
 def forget_earlier_frames(error: BaseException) -> None:
-    """Cut off the part of a traceback that is left of earlier times at which the same object was raised.
+    """Cut off the parts of tracebacks that are left of earlier times at which the same objects were raised.
 
-    It would grow with each of them, and each log record of it would take longer. To be called where the
+    They would grow with each of them, and each log record of them would take longer. To be called where the
     exception was caught: the traceback begins with the caller's frame, and an earlier one with another frame
-    of the same function.
+    of the same function. What the exception holds (the exceptions of a group, its causes) was caught
+    elsewhere, by the user's code or by Trio at the end of a child task, and its traceback begins with a frame
+    of that code. There another frame of the same function may be a recursion; it is of an earlier time if it
+    follows a `raise`, and not a call.
     """
+    _cut_earlier(error, behind_raise=False)
+    for held in islice(_held_by(error), _MOST_HELD):
+        _cut_earlier(held, behind_raise=True)
+
+
+def _cut_earlier(error: BaseException, *, behind_raise: bool) -> None:
     entry: TracebackType | None = _traceback_of(error)
     own = None if entry is None else entry.tb_frame
     while own is not None and entry is not None and entry.tb_next is not None:
         frame = entry.tb_next.tb_frame
-        if frame.f_code is own.f_code and frame is not own:
+        if frame.f_code is own.f_code and frame is not own and (not behind_raise or _is_raise(entry)):
             entry.tb_next = None
         entry = entry.tb_next
+
+
+def _is_raise(entry: TracebackType) -> bool:
+    return entry.tb_frame.f_code.co_code[entry.tb_lasti] == _RAISE
+
+
+def _held_by(error: BaseException) -> Iterator[BaseException]:
+    """Yield what a group holds, and the causes and contexts of all, each once."""
+    left, seen = [error], {id(error)}
+    while left:
+        first = left.pop()
+        inner = _exceptions_of(first) if is_a(first, BaseExceptionGroup) else ()
+        for held in (*inner, _cause_of(first), _context_of(first)):
+            if held is not None and id(held) not in seen:
+                seen.add(id(held))
+                left.append(held)
+                yield held

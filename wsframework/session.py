@@ -224,6 +224,7 @@ class Session:
                 if left is None
                 else BaseExceptionGroup(children.message, [left, *children.exceptions])
             )
+            forget_earlier_frames(left)
         except BaseException as error:
             # The nursery itself: the handler has left one of its own open inside it. Then leaving the scope
             # around the handler has failed as well, and that exception is in `crash`.
