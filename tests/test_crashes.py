@@ -11,6 +11,7 @@ from wsframework.crashes import (
     interrupt_in,
     is_a,
     leaves,
+    need_stack,
     split,
     split_cancelled,
     unwrap_group,
@@ -205,3 +206,17 @@ def test_exceptions_that_hold_each_other_are_looked_at_once() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__context__, second.__context__ = second, first
     forget_earlier_frames(ExceptionGroup("both", [first, second]))
+
+
+def test_room_on_the_stack_is_needed_before_anything_happens() -> None:
+    need_stack()
+
+    def descend() -> int:
+        try:
+            return descend()
+        except RecursionError:
+            with pytest.raises(RecursionError):
+                need_stack()
+            return 1
+
+    assert descend() == 1

@@ -16,6 +16,7 @@ __all__ = [
     "interrupt_in",
     "is_a",
     "leaves",
+    "need_stack",
     "split",
     "split_cancelled",
     "unwrap_group",
@@ -98,6 +99,20 @@ def unwrap_group(error: BaseException) -> BaseException:
     while is_a(error, BaseExceptionGroup) and len(inner := _exceptions_of(error)) == 1:
         error = inner[0]
     return error
+
+
+_STACK_CALLS = 32
+"""Nested calls for which `need_stack` looks: ending a connection takes about twenty."""
+
+
+def need_stack(calls: int = _STACK_CALLS) -> None:
+    """Raise RecursionError now if there is no room for so many nested calls on Python's stack.
+
+    Code that has used it up may catch the exception and call us from there. What must not be left half done
+    begins with this.
+    """
+    if calls:
+        need_stack(calls - 1)
 
 
 def forget_frames(error: BaseException) -> None:

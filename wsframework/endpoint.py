@@ -37,6 +37,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from wsframework.backlog import Backlog, WaitingBroadcast, WaitingSend
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
+from wsframework.crashes import need_stack
 from wsframework.errors import ConnectionClosed
 from wsframework.parking import NEVER_PARKED, Handed, Parked
 from wsframework.pings import Pings
@@ -371,6 +372,7 @@ class Endpoint:
         """Start the closing handshake, unless the connection is already closing or over."""
         if self.closing or self.ended:
             return
+        need_stack()
         self.closing = True
         self.closed = Closed(sent=frame, received=None, sent_first=True, cause=cause)
         if self.inbox is not None:

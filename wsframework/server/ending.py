@@ -179,9 +179,11 @@ class EndingTransport(ABC):
         self._commit(data)
 
     def _commit(self, frame: bytes) -> None:
+        # First the call, which fails if a handler has used up Python's stack: then nothing has changed. What
+        # it wakes runs later.
+        self._outbox_filled()
         self.outbox.append(frame)
         self.outbox_bytes += len(frame)
-        self._outbox_filled()
 
     # The last frames
 

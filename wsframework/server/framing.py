@@ -134,20 +134,27 @@ class FrameTransport(EndingTransport):
     def send(self, opcode: int, payload: bytes) -> None:
         """Encode and commit one whole message or ping."""
         if opcode == Opcode.PING:
-            frame = encode_ping(payload)
+            self._commit(encode_ping(payload))
         elif self._deflater is not None:
-            frame = self._deflater.encode_message(opcode, payload)
+            self._send_compressed(self._deflater, opcode, payload)
         else:
-            frame = encode_message(opcode, payload)
-        self._commit(frame)
+            self._commit(encode_message(opcode, payload))
 
     def send_encoded(self, message: EncodedMessage) -> None:
         """Commit a message that was encoded once for many connections."""
         if self._deflater is not None:
             # Each connection's compressor has a history of its own (RFC 7692 §7.1.1).
-            self._commit(self._deflater.encode_message(message.opcode, message.payload))
+            self._send_compressed(self._deflater, message.opcode, message.payload)
         else:
             self._commit(message.frame)
+
+    def _send_compressed(self, deflater: Deflater, opcode: int, payload: bytes) -> None:
+        try:
+            self._commit(deflater.encode_message(opcode, payload))
+        except BaseException:
+            # No memory, or no room on Python's stack. The peer must not miss what later messages refer to.
+            deflater.start_over()
+            raise
 
     def flush_now(self) -> None:
         """Write what can be written without waiting: nothing here, because a task writes."""

@@ -140,23 +140,24 @@ class Hub:
         """Have `pollee.flush` called at the end of the scheduler's turn."""
         if pollee.dirty:
             return
-        pollee.dirty = True
-        self._dirty.append(pollee)
         flusher = self._flusher
         if flusher is not None:
-            self._flusher = None
+            # First, because it fails if the caller has used up Python's stack. Then nothing has changed.
             reschedule(flusher)
+            self._flusher = None
+        pollee.dirty = True
+        self._dirty.append(pollee)
 
     def again(self, pollee: Patient) -> None:
         """Have `pollee.go_on` called when the other pollees have had their turn."""
         if pollee.queued:
             return
-        pollee.queued = True
-        self._unfinished.append(pollee)
         finisher = self._finisher
         if finisher is not None:
+            reschedule(finisher)  # first, as in `mark_dirty`
             self._finisher = None
-            reschedule(finisher)
+        pollee.queued = True
+        self._unfinished.append(pollee)
 
     async def run(self) -> None:
         """Wait and dispatch until cancelled; call `close` afterwards.

@@ -260,15 +260,18 @@ class SocketTransport(FrameTransport):
         if len(payload) > _WHOLE_BYTES:
             # The payload goes out as it is: a copy of a megabyte costs as much as ten small messages.
             header = frame_header(opcode, len(payload))
+            if not self.dirty:
+                self._hub.mark_dirty(self)
             self.outbox += (header, payload)
             self.outbox_bytes += len(header) + len(payload)
         else:
             # The same as above without three more calls: this is the path of every message.
             frame = encode_message(opcode, payload)
+            # Before the frame is in the outbox, as in `_commit`.
+            if not self.dirty:
+                self._hub.mark_dirty(self)
             self.outbox.append(frame)
             self.outbox_bytes += len(frame)
-        if not self.dirty:
-            self._hub.mark_dirty(self)
 
     def send_encoded(self, message: EncodedMessage) -> None:
         """Commit a message that was encoded once for many connections."""
@@ -276,10 +279,10 @@ class SocketTransport(FrameTransport):
             super().send_encoded(message)
             return
         frame = message.frame
-        self.outbox.append(frame)
-        self.outbox_bytes += len(frame)
         if not self.dirty:
             self._hub.mark_dirty(self)
+        self.outbox.append(frame)
+        self.outbox_bytes += len(frame)
 
     def _outbox_filled(self) -> None:
         if not self.dirty:

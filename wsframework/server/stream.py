@@ -11,6 +11,7 @@ import contextlib
 import ssl
 
 import trio
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from wsframework.config import Limits, Timeouts
 from wsframework.server.framing import READ_BYTES, FrameTransport
@@ -35,7 +36,6 @@ class StreamTransport(FrameTransport):
     """One connection's frames over a Trio stream."""
 
     __slots__ = (
-        "_filled",
         "_may_read",
         "_read_ended",
         "_reading",
@@ -43,6 +43,7 @@ class StreamTransport(FrameTransport):
         "_scope",
         "_stream",
         "_waited_for",
+        "_writer",
         "_written",
     )
 
@@ -63,7 +64,7 @@ class StreamTransport(FrameTransport):
         self._saw_fin = False
         self._waited_for: float | None = None
         self._written: trio.Event | None = None
-        self._filled = trio.Event()
+        self._writer: Task | None = None  # while it waits for something to write
         self._may_read = trio.Event()
         self._may_read.set()
 
@@ -158,8 +159,8 @@ class StreamTransport(FrameTransport):
                         self._made_room()
                 if self._sending_ended:
                     break
-                self._filled = trio.Event()
-                await self._filled.wait()
+                self._writer = current_task()
+                await wait_task_rescheduled(self._stop_writer)
             # From here on `end_stream` reads, and drops what it reads; TLS's close_notify needs both
             # directions.
             self._reading.cancel(reason="the closing handshake is complete")
@@ -174,8 +175,16 @@ class StreamTransport(FrameTransport):
             self._release()
 
     def _outbox_filled(self) -> None:
-        self._filled.set()
+        writer = self._writer
+        if writer is not None:
+            # Not an event: if the caller has used up Python's stack, an event is set and wakes nobody.
+            reschedule(writer)
+            self._writer = None
         self._join_small_frames()
+
+    def _stop_writer(self, _: object) -> Abort:
+        self._writer = None
+        return Abort.SUCCEEDED
 
     def _read_waiting(self) -> bool:
         # The reader has run since the first of two calls for the same silence.

@@ -71,6 +71,10 @@ class Deflater:
             return encode_message(opcode, payload)
         return encode_message(opcode, self.compress(payload), compressed=True)
 
+    def start_over(self) -> None:
+        """Let the next message refer to none before it, because one that was compressed is not sent."""
+        self._stream = None
+
     def compress(self, payload: bytes) -> bytes:
         """Return one message's payload compressed, without its tail (RFC 7692 §7.2.1).
 
