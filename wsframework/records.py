@@ -20,6 +20,7 @@ import reprlib
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,8 +88,9 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
         # A handler or filter of the program's own, which must not end what it only hears of; SystemExit too.
         # Not the standard library's traceback, which may fail as the handler did: an exception can be a
         # user's code too.
-        print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
-        print(traceback_of(error), file=sys.__stderr__)
+        with suppress(OSError, ValueError):  # stderr is closed, or a pipe without a reader
+            print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
+            print(traceback_of(error), file=sys.__stderr__)
 
 
 def record_failure(error: BaseException, **fields: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -57,3 +58,27 @@ def test_a_child_ends_with_the_step_in_which_it_was_forked(how: str, status: int
     done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == str(status), done.stderr
     assert ("came back to the event loop" in done.stderr) == (status == 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("stderr", ["closed", "a broken pipe", "a full pipe"])
+def test_a_child_ends_though_nothing_can_be_written_to_stderr(stderr: str) -> None:
+    reader, writer = os.pipe()
+    if stderr == "a full pipe":
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
+    else:
+        os.close(reader)
+    command = [sys.executable, "-c", PROGRAM, "return"]
+    if stderr == "closed":
+        command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, text=True, timeout=30)
+    finally:
+        os.close(writer)
+        if stderr == "a full pipe":
+            os.close(reader)
+    assert done.stdout.strip() == "1"

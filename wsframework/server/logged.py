@@ -1,7 +1,8 @@
 """The log: an observer that writes a record for each event of a server and its connections.
 
 The level is checked before a field is made, so an event that is not logged costs one call. Frames are logged
-at level debug, for connections that open while the level of the logger `wsframework` is debug.
+at level debug, for connections that open while the level of the logger `wsframework` is debug. Frames that a
+handler of the log sends when it gets such a record are not logged.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class LogObserver(Observer):
 
     def __init__(self, timers: Timers) -> None:
         self._refusals = RatedRecord(timers, logging.WARNING, "connection.refused")
+        self._logging_frame = False
 
     # The server
 
@@ -125,11 +127,20 @@ class LogObserver(Observer):
 
     def frame_received(self, request: Request, frame: ObservedFrame) -> None:
         """Log `message.received`, `ping.received`, `pong.received` or `close.received`."""
-        _log_frame(request, frame, "received")
+        self._log_frame(request, frame, "received")
 
     def frame_sent(self, request: Request, frame: ObservedFrame) -> None:
         """Log `message.sent`, `ping.sent`, `pong.sent` or `close.sent`."""
-        _log_frame(request, frame, "sent")
+        self._log_frame(request, frame, "sent")
+
+    def _log_frame(self, request: Request, frame: ObservedFrame, direction: str) -> None:
+        if self._logging_frame:
+            return  # a handler of the log sends what it gets, and would get that too, without end
+        self._logging_frame = True
+        try:
+            _log_frame(request, frame, direction)
+        finally:
+            self._logging_frame = False
 
     def protocol_broken(self, request: Request, code: int, reason: str) -> None:
         """Log `protocol.broken`."""
