@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TypeAlias
 
 import attrs
@@ -435,3 +436,30 @@ async def test_an_observer_of_frames_that_sends_is_not_called_for_what_it_sends(
         assert await client.next_text() == "and more"
     assert told["sends"] == [3, 4]
     assert sorted(told["listens"]) == [3, 4, 8, 8]
+
+
+async def test_a_context_that_an_observer_sets_is_not_that_of_another_clients_handler(stage: Stage) -> None:
+    current: ContextVar[str] = ContextVar("current", default="")
+
+    class Sets(Observer):
+        def connection_accepted(self, remote: Address, local: Address, tls: str | None) -> None:
+            current.set(f"{current.get()} accepted")
+
+        def frame_received(self, request: Request, frame: ObservedFrame) -> None:
+            current.set(f"{current.get()} {request.path}")
+
+    app = new_app()
+    app.observe(Sets())
+    found: list[str] = []
+
+    @app.websocket("/{name}")
+    async def handler(ws: Connection, name: str) -> None:
+        found.append(current.get())
+        await ws.send(await ws.receive())
+
+    server = await stage.serve(app)
+    for name in ("one", "two", "three"):
+        client = await stage.connect(server, f"/{name}")
+        await is_served(client, name)
+        await client.close_well()
+    assert not any("/" in text or text.count("accepted") > 1 for text in found)

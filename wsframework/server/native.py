@@ -23,6 +23,7 @@ import functools
 import socket as stdlib_socket
 import ssl as ssl_module
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from typing import Literal
 
 import trio
@@ -36,7 +37,9 @@ from wsframework.server.core import Core
 from wsframework.server.crowd import Crowd
 from wsframework.server.draining import Drain
 from wsframework.server.forks import serving_here
+from wsframework.server.http import Head
 from wsframework.server.hub import Hub
+from wsframework.server.incoming import Incoming
 from wsframework.server.listeners import address_of, unix_socket_file
 from wsframework.server.pollers import Poller, hub_is_possible
 from wsframework.server.requests import Requests
@@ -214,7 +217,13 @@ class NativeServer:
         shared: bool,
     ) -> list[Callable[[], None]]:
         """Start to accept in the hub; return the functions that stop it and close each listener."""
-        on_head = self.requests.start
+        # What observers and log handlers set is in the context of the hub, and a task gets a copy of that in
+        # which it is started: the next client's handler would find it.
+        context, start = copy_context(), self.requests.start
+
+        def on_head(incoming: Incoming, head: Head) -> None:
+            context.copy().run(start, incoming, head)
+
         return [
             HubListener(listener, hub, self.core, on_head, ssl, shared=shared).close for listener in listeners
         ]
