@@ -6,6 +6,7 @@ import traceback
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from tests.fake_transport import LOST
@@ -291,3 +292,29 @@ async def test_a_child_that_raises_one_object_again_and_again_leaves_the_traceba
         await serve(handler)
         lengths.append(len(traceback.extract_tb(error.__traceback__)))
     assert lengths == [1, 1, 1]
+
+
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, None])
+async def test_an_abort_function_that_raises_concerns_its_own_connection(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, raised: type[BaseException] | None
+) -> None:
+    def abort(_: object) -> trio.lowlevel.Abort:
+        broken.append(trio.lowlevel.current_task())
+        if len(broken) > 1:
+            return trio.lowlevel.Abort.SUCCEEDED
+        if raised is not None:
+            raise raised
+        return None  # type: ignore[return-value]
+
+    async def handler(ws: Connection) -> None:
+        waiting.append(trio.lowlevel.current_task())
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    broken: list[object] = []
+    waiting: list[trio.lowlevel.Task] = []
+    async with serving(handler, grace=0) as served:
+        await trio.testing.wait_all_tasks_blocked()
+        served.end()
+        assert len(broken) == 1
+        assert events(caplog).count("connection.failed") == 1
+        trio.lowlevel.reschedule(waiting[0])

@@ -45,11 +45,14 @@ from wsframework.crashes import (
 )
 from wsframework.errors import Close, ConnectionClosed, RoomUnavailable
 from wsframework.observer import Observer
-from wsframework.records import record
+from wsframework.records import record, record_failure
 from wsframework.request import Address, Request, Response
 from wsframework.timers import Timer, Timers
 
-__all__ = ["Acceptance", "CrashResponse", "Decide", "Refusal", "Session"]
+__all__ = ["MISTAKE", "Acceptance", "CrashResponse", "Decide", "Refusal", "Session"]
+
+MISTAKE = "the server made a mistake; it has been logged"
+"""The body of each 500."""
 
 
 @attrs.frozen(eq=False)
@@ -123,7 +126,7 @@ class CrashResponse(Response):
         exception: BaseException,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        answer = Response.error(500, "the server made a mistake; it has been logged", headers)
+        answer = Response.error(500, MISTAKE, headers)
         super().__init__(answer.body, answer.status, answer.headers)
         object.__setattr__(self, "where", where)
         object.__setattr__(self, "name", name)
@@ -255,7 +258,7 @@ class Session:
             # Bounded for the same reason: what the child raised is known only when all others have ended.
             self._timers.after(self._timeouts.disconnect_grace, self._close_late)
         if self._guarded:
-            self._nursery.cancel_scope.cancel(reason="the handler has returned")
+            _cancel(self._nursery.cancel_scope, "the handler has returned")
         if self._grace is not None:
             self._grace.cancel()
         return error
@@ -313,13 +316,13 @@ class Session:
         finally:
             if not self._over and self._ws.closed is None:
                 self._child_failed = True
-                self._scope.cancel(reason="a task in ws.nursery failed, or the nursery was cancelled")
+                _cancel(self._scope, "a task in ws.nursery failed, or the nursery was cancelled")
 
     def connection_ended(self) -> None:
         """Cancel the children now and the handler after its grace."""
         handler_ended, self._over = self._over, True
         if self._nursery is not None and self._guarded:
-            self._nursery.cancel_scope.cancel(reason=f"the connection ended: {self._ws.closed}")
+            _cancel(self._nursery.cancel_scope, f"the connection ended: {self._ws.closed}")
         if handler_ended:
             return
         grace = self._timeouts.disconnect_grace
@@ -330,7 +333,7 @@ class Session:
 
     def cancel(self) -> None:
         """Cancel the handler now."""
-        self._scope.cancel(reason=f"the connection ended: {self._ws.closed}")
+        _cancel(self._scope, f"the connection ended: {self._ws.closed}")
 
     def _close_after(self, error: BaseException | None) -> None:
         """Start the close that the handler's end asks for, and tell observers of a crash."""
@@ -389,6 +392,16 @@ class Session:
             handler=self._acceptance.name,
             **fields,
         )
+
+
+def _cancel(scope: trio.CancelScope, reason: str) -> None:
+    """Cancel user code. What its own abort functions raise (`trio.lowlevel`) does not concern the caller."""
+    try:
+        scope.cancel(reason=reason)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        record_failure(error)
 
 
 def _may_be_sent(close: Close) -> bool:

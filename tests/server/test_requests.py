@@ -72,7 +72,7 @@ async def test_a_decision_that_fails_by_our_mistake_ends_its_connection_only(
     async with running(core, echo_app().decide) as requests:
         with monkeypatch.context() as patch:
             patch.setattr("wsframework.server.requests.consider", fail)
-            assert await exchange(requests) == b""
+            assert (await exchange(requests)).startswith(b"HTTP/1.1 500")
         (entry,) = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
         assert entry.__dict__["event"] == "connection.failed"
         assert (await exchange(requests)).endswith(b"a page")

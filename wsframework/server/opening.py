@@ -19,7 +19,7 @@ from wsframework.observer import Observer
 from wsframework.records import logger, record
 from wsframework.request import Address, Request, Response
 from wsframework.server.http import Head
-from wsframework.session import Acceptance, CrashResponse, Decide, Refusal
+from wsframework.session import MISTAKE, Acceptance, CrashResponse, Decide, Refusal
 from wsframework.wire import (
     DeflateParameters,
     Deflater,
@@ -34,7 +34,7 @@ from wsframework.wire import (
     server_codecs,
 )
 
-__all__ = ["Opening", "consider", "crowded_response", "draining_response"]
+__all__ = ["Opening", "consider", "crowded_response", "draining_response", "mistake_response"]
 
 
 @attrs.frozen(eq=False)
@@ -172,3 +172,8 @@ def draining_response() -> Response:
 def crowded_response() -> Response:
     """Return the answer to a connection over the limit."""
     return Response.error(503, "too many connections; try again later", {"Retry-After": "5"})
+
+
+def mistake_response() -> Response:
+    """Return the answer to a request that cannot be answered because of a mistake in the program."""
+    return Response.error(500, MISTAKE)

@@ -19,7 +19,13 @@ from wsframework.server.core import Core
 from wsframework.server.draining import contained
 from wsframework.server.http import Head
 from wsframework.server.incoming import Incoming
-from wsframework.server.opening import Opening, consider, crowded_response, draining_response
+from wsframework.server.opening import (
+    Opening,
+    consider,
+    crowded_response,
+    draining_response,
+    mistake_response,
+)
 from wsframework.server.prefaces import Preface
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Session
@@ -128,6 +134,10 @@ class Requests:
                 )
             except GivenUp:
                 opening = None
+            except Exception as error:
+                # Perhaps an `Accept` whose fields were changed, so that no head can be made of them.
+                record_failure(error, remote=incoming.remote)
+                opening = mistake_response()
             return self._proceed(incoming, head, opening)
         except BaseException as error:
             # A bug, or the program's end. It must not end the other connections.
@@ -156,8 +166,13 @@ class Requests:
         if core.draining and isinstance(opening, Opening):
             opening = draining_response()
         if isinstance(opening, Response):
+            try:
+                incoming.answer(opening)
+            except Exception as error:  # of a user's class, and not what it should be
+                record_failure(error, remote=remote)
+                opening = mistake_response()
+                incoming.answer(opening)
             core.observer.http_answered(remote, opening.status)
-            incoming.answer(opening)
             return None
         transport = incoming.upgrade(opening.codecs, lambda: core.transports.discard(transport))
         try:

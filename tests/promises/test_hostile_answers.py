@@ -1,0 +1,86 @@
+"""Promise 11 for answers of a user's own classes: what cannot be sent is a 500 with a record."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from tests.promises.stage import Journal, Stage, new_app, until
+from wsframework import Accept, Connection, Request, Response
+from wsframework.server import Server
+
+
+class Added(Accept[str]):
+    def __init__(self, headers: Any) -> None:
+        super().__init__("given")
+        self.headers = headers
+
+
+class Odd(Response):
+    def __init__(self, attribute: str, value: object) -> None:
+        super().__init__("odd")
+        object.__setattr__(self, attribute, value)
+
+
+UPGRADE = (
+    "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+PAGE = "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def serve_giving(stage: Stage, answer: object) -> Server:
+    app = new_app()
+
+    async def give(request: Request) -> object:
+        return answer
+
+    @app.websocket("/", given={"value": give})
+    async def handler(ws: Connection, value: object) -> None:
+        raise AssertionError("it was refused")
+
+    @app.http("/page", given={"value": give})
+    async def page(request: Request, value: object) -> str:
+        return "page"
+
+    return await stage.serve(app)
+
+
+@pytest.mark.parametrize("headers", [[("X", "a\r\nY: b")], [("X\t", "a")], [("X",)], [(1, 2)], None])
+@pytest.mark.parametrize("request_", [UPGRADE, PAGE], ids=["websocket", "page"])
+async def test_fields_that_make_no_head_are_a_500(
+    stage: Stage, journal: Journal, headers: object, request_: str
+) -> None:
+    server = await serve_giving(stage, Added(headers))
+    assert (await stage.ask(server, request_)).status == 500
+    assert journal.events(least=logging.WARNING) in (["connection.failed"], ["guard.crashed"])
+    await until(lambda: server.statistics().connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("body", "text"), ("body", 5), ("headers", None), ("headers", [("X", "y")])]
+)
+async def test_a_response_that_cannot_be_encoded_is_a_500(
+    stage: Stage, journal: Journal, attribute: str, value: object
+) -> None:
+    app = new_app()
+
+    async def refuse(request: Request) -> Response:
+        return Odd(attribute, value)
+
+    @app.http("/page")
+    async def page(request: Request) -> Response:
+        return Odd(attribute, value)
+
+    @app.websocket("/", guards=[refuse])
+    async def handler(ws: Connection) -> None:
+        raise AssertionError("it was refused")
+
+    server = await stage.serve(app)
+    for request in (PAGE, UPGRADE):
+        assert (await stage.ask(server, request)).status == 500
+        assert journal.events(least=logging.WARNING) == ["connection.failed"]
+        assert journal.fields("http.answered")["status"] == 500
+        journal.clear()
