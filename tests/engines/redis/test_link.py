@@ -16,7 +16,8 @@ import trustme
 from tests.engines.redis.redis_server import RedisServer
 from wsframework import ConfigurationError
 from wsframework.engines.redis.address import RedisAddress
-from wsframework.engines.redis.link import Link, LinkLost, RedisError, pack
+from wsframework.engines.redis.codec import LinkLost, RedisError, pack
+from wsframework.engines.redis.link import Link
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from wsframework import History, RoomUnavailable
-from wsframework.engines.redis.link import LinkLost, RedisError
+from wsframework.engines.redis.codec import LinkLost, RedisError
 from wsframework.engines.redis.names import Names
 from wsframework.engines.redis.outgoing import Batch, Expiries, Outgoing, Publication
 from wsframework.engines.redis.places import Place

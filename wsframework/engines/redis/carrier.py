@@ -11,7 +11,8 @@ from typing import Any
 import trio
 
 from wsframework.engines.redis.address import RedisAddress
-from wsframework.engines.redis.link import Link, LinkLost, RedisError, pack
+from wsframework.engines.redis.codec import Command, LinkLost, RedisError, pack
+from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.places import Malformed
 from wsframework.errors import ConfigurationError
 from wsframework.records import record, record_failure
@@ -56,7 +57,7 @@ class Carrier:
         address: RedisAddress,
         timeout: float,
         scripts: Sequence[bytes],
-        trials: Sequence[tuple[bytes | str | int, ...]],
+        trials: Sequence[Command],
         *,
         begin: Callable[[Link], None],
         fill: Callable[[Link], None],

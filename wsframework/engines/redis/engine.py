@@ -30,10 +30,11 @@ import trio
 
 from wsframework.engines.redis.address import RedisAddress
 from wsframework.engines.redis.carrier import Carrier, Ignored
+from wsframework.engines.redis.codec import Command, LinkLost, pack
 from wsframework.engines.redis.counters import Counters, RedisStatistics
 from wsframework.engines.redis.feed import Feed, Reading
 from wsframework.engines.redis.leases import Leases
-from wsframework.engines.redis.link import Link, LinkLost, pack
+from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.outgoing import Expiries, Outgoing, Publication
 from wsframework.engines.redis.places import Malformed, Page, Place, decode_messages, encode_envelope
@@ -127,7 +128,7 @@ class RedisEngine(Engine):
         self._numbers = 0
         self._lost_told = 0
 
-    def _trials(self, prefix: str) -> list[tuple[bytes | str | int, ...]]:
+    def _trials(self, prefix: str) -> list[Command]:
         probe = f"{prefix}:probe"
         return [self._leases.command, ("SUBSCRIBE", probe), ("UNSUBSCRIBE", probe), ("PUBLISH", probe, "")]
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import trio
 
+from wsframework.engines.redis.codec import RedisError
 from wsframework.engines.redis.counters import Counters
-from wsframework.engines.redis.link import RedisError
 from wsframework.engines.redis.places import (
     Entry,
     Malformed,

@@ -8,7 +8,8 @@ from typing import Any
 
 import trio
 
-from wsframework.engines.redis.link import Link, LinkLost, RedisError, pack
+from wsframework.engines.redis.codec import Command, LinkLost, RedisError, pack
+from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.presence import Own
 from wsframework.records import record
@@ -46,7 +47,7 @@ class Leases:
         link.wake()
 
     @property
-    def command(self) -> tuple[bytes | str | int, ...]:
+    def command(self) -> Command:
         """The call that takes or extends the lease."""
         milliseconds = round(self.seconds * 1000)
         return (b"EVALSHA", self._lease.digest, 1, self._names.nodes, self._node, milliseconds)

@@ -7,61 +7,19 @@ before that one's reply.
 
 from __future__ import annotations
 
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import trio
 
 from wsframework.engines.redis.address import RedisAddress
-from wsframework.errors import ConfigurationError
+from wsframework.engines.redis.codec import NOT_YET, Command, LinkLost, is_push, make_reader, pack, text_of
+from wsframework.engines.redis.login import Login, evicts, login, unreachable
 
-try:
-    import hiredis
-except ImportError:
-    raise ImportError(
-        "wsframework.engines.redis needs hiredis; install it with: pip install 'wsframework[redis]'"
-    ) from None
-
-__all__ = ["Link", "LinkLost", "RedisError", "Replied", "pack"]
+__all__ = ["Link", "Replied"]
 
 _READ_BYTES = 64 * 1024
-
-_NOT_YET: Final = object()
-
-_OLDEST_VERSION = (6, 2)
-"""XTRIM MINID came with it."""
-
-
-class LinkLost(Exception):
-    """The connection to Redis is lost, or is of no more use."""
-
-
-class RedisError(Exception):
-    """What the server answered instead of doing a command.
-
-    Attributes:
-        code: its first word, such as OOM or NOPERM.
-    """
-
-    @property
-    def code(self) -> str:
-        """The error's first word; of an error in a script, that of the command in it."""
-        words = str(self).replace("-", " ").split()
-        for word in words[:12]:
-            if word in _CODES_IN_SCRIPTS:
-                return word
-        return words[0] if words else ""
-
-
-_CODES_IN_SCRIPTS = frozenset(
-    {"OOM", "MISCONF", "NOREPLICAS", "READONLY", "WRONGTYPE", "MASTERDOWN", "NOPERM"}
-)
-
-pack: Callable[[tuple[bytes | str | int, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
-"""Encode one command."""
 
 
 class Replied(Protocol):
@@ -84,7 +42,7 @@ class Link:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._reader = hiredis.Reader(notEnoughData=_NOT_YET, replyError=RedisError, protocolError=_NotRedis)
+        self._reader = make_reader()
         self._waiting: deque[Replied] = deque()
         self._asked_at: deque[float] = deque()
         self._out = bytearray()
@@ -99,7 +57,7 @@ class Link:
         address: RedisAddress,
         timeout: float,
         scripts: Sequence[bytes] = (),
-        trials: Sequence[tuple[bytes | str | int, ...]] = (),
+        trials: Sequence[Command] = (),
     ) -> Link:
         """Connect, log in, load scripts, and try whether the account's rights suffice.
 
@@ -120,76 +78,34 @@ class Link:
                 stream = await _connect(address)
                 link = cls(stream)
                 try:
-                    await link._log_in(address)
-                    await link._prepare(address, scripts, trials)
+                    await link._follow(login(address, scripts, trials))
+                    link.evicts = evicts(await link._call(("INFO", "memory")))
                 except BaseException:
                     await trio.aclose_forcefully(stream)
                     raise
         except trio.TooSlowError:
             raise LinkLost(f"{address} does not answer within {timeout:g} s") from None
         except (OSError, trio.BrokenResourceError) as error:
-            cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                raise ConfigurationError(f"{address}: its certificate: {cause.verify_message}") from None
-            if isinstance(cause, ssl.SSLError):
-                raise ConfigurationError(f"{address} does not speak TLS: {cause.reason or cause}") from None
-            raise LinkLost(f"{address} cannot be reached: {_reason(cause or error)}") from None
+            raise unreachable(address, error) from None
         return link
 
-    async def _log_in(self, address: RedisAddress) -> None:
-        command: list[bytes | str] = ["HELLO", "3"]
-        if address.password is not None or address.username is not None:
-            command += ["AUTH", address.username or "default", address.password or ""]
+    async def _follow(self, steps: Login) -> None:
         try:
-            server = await self._call(*command, "SETNAME", "wsframework")
-            if address.database:
-                await self._call("SELECT", str(address.database))
-        except RedisError as error:
-            _check_login(address, error)
-            raise LinkLost(f"{address}: {error}") from None
-        known = {_text(key): value for key, value in server.items()} if isinstance(server, dict) else {}
-        version = _text(known.get("version", b"0"))
-        if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _OLDEST_VERSION:
-            raise ConfigurationError(f"{address} is Redis {version}; 6.2 or newer is needed")
-        if _text(known.get("mode", b"")) == "cluster":
-            raise ConfigurationError(f"{address} is a Redis Cluster, which is not supported yet")
-        if _text(known.get("role", b"master")) != "master":
-            raise LinkLost(f"{address} is a replica")
+            command = next(steps)
+            while True:
+                command = steps.send(await self._call(command))
+        except StopIteration:
+            pass
 
-    async def _prepare(
-        self,
-        address: RedisAddress,
-        scripts: Sequence[bytes],
-        trials: Sequence[tuple[bytes | str | int, ...]],
-    ) -> None:
-        try:
-            for text in scripts:
-                await self._call("SCRIPT", "LOAD", text)
-            for command in trials:
-                await self._call(*command)
-        except RedisError as error:
-            if error.code == "NOPERM" or "can't run this command" in str(error):
-                raise ConfigurationError(f"{address}: the user's rights do not suffice: {error}") from None
-            raise LinkLost(f"{address}: {error}") from None
-        # Managed servers often do not tell.
-        with suppress(RedisError):
-            info = _text(await self._call("INFO", "memory"))
-            known = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-            if known.get("maxmemory", "0") != "0":
-                self.evicts = known.get("maxmemory_policy", "").startswith("allkeys")
-
-    async def _call(self, *command: bytes | str | int) -> Any:
-        """Send one command and wait for its reply; only before the pipeline is in use."""
+    async def _call(self, command: Command) -> Any:
+        """Send one command and return its reply; only before the pipeline is in use."""
         await self._stream.send_all(pack(command))
         while True:
-            while (reply := self._reader.gets()) is _NOT_YET:
+            while (reply := self._reader.gets()) is NOT_YET:
                 self._reader.feed(await self._read())
             # A push is the reply of (UN)SUBSCRIBE, or a message of another program's trial.
-            if type(reply) is not hiredis.PushNotification or reply[0].decode().upper() == command[0]:
-                break
-        if isinstance(reply, RedisError):
-            raise reply
-        return reply
+            if not is_push(reply) or text_of(reply[0]).upper() == command[0]:
+                return reply
 
     # The pipeline
 
@@ -237,7 +153,7 @@ class Link:
                 try:
                     await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise LinkLost(f"the connection was lost: {_reason(error)}") from None
+                    raise LinkLost(f"the connection was lost: {error.__cause__ or error}") from None
             else:
                 self._wanted = trio.Event()
                 await self._wanted.wait()
@@ -252,8 +168,8 @@ class Link:
         while True:
             reader.feed(await self._read())
             self.heard_at = trio.current_time()
-            while (reply := reader.gets()) is not _NOT_YET:
-                if type(reply) is hiredis.PushNotification:
+            while (reply := reader.gets()) is not NOT_YET:
+                if is_push(reply):
                     pushed(reply)
                 elif waiting:
                     self._asked_at.popleft()
@@ -265,7 +181,7 @@ class Link:
         try:
             data = await self._stream.receive_some(_READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkLost(f"the connection was lost: {_reason(error.__cause__ or error)}") from None
+            raise LinkLost(f"the connection was lost: {error.__cause__ or error}") from None
         if not data:
             raise LinkLost("the server closed the connection")
         return bytes(data)
@@ -297,33 +213,3 @@ async def _connect(address: RedisAddress) -> trio.abc.Stream:
         await trio.aclose_forcefully(secure)
         raise
     return secure
-
-
-def _check_login(address: RedisAddress, error: RedisError) -> None:
-    """Raise what a person has to mend."""
-    if error.code in ("WRONGPASS", "NOAUTH"):
-        raise ConfigurationError(f"{address} refuses the login: {error}") from None
-    if "invalid password" in str(error) or "without any password" in str(error):
-        raise ConfigurationError(f"{address} refuses the login: {error}") from None
-    if error.code == "NOPERM":
-        raise ConfigurationError(f"{address}: the user may not log in so: {error}") from None
-    if "unknown command" in str(error):
-        raise ConfigurationError(f"{address} is older than Redis 6.2, which is needed") from None
-    if "DB index" in str(error):
-        raise ConfigurationError(f"{address}: there is no such database") from None
-
-
-class _NotRedis(LinkLost):
-    def __str__(self) -> str:
-        return f"what answers there does not speak Redis' protocol: {super().__str__()}"
-
-
-def _reason(error: BaseException) -> str:
-    # Of several addresses that were tried, the first one tells enough.
-    while isinstance(cause := error.__cause__, OSError | BaseExceptionGroup):
-        error = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

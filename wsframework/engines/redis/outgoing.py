@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 import trio
 
-from wsframework.engines.redis.link import LinkLost, RedisError, pack
+from wsframework.engines.redis.codec import LinkLost, RedisError, pack
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.places import Place
 from wsframework.errors import RoomUnavailable

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from wsframework.engines.redis.link import LinkLost, RedisError
+from wsframework.engines.redis.codec import LinkLost, RedisError
 from wsframework.engines.redis.places import Malformed
 from wsframework.records import record
 

@@ -1,0 +1,69 @@
+"""Redis' protocol (RESP3), by hiredis, and what can go wrong on a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+try:
+    import hiredis
+except ImportError:
+    raise ImportError(
+        "wsframework.engines.redis needs hiredis; install it with: pip install 'wsframework[redis]'"
+    ) from None
+
+__all__ = ["Command", "NOT_YET", "LinkLost", "RedisError", "is_push", "make_reader", "pack", "text_of"]
+
+Command = tuple[bytes | str | int, ...]
+
+NOT_YET: Final = object()
+"""What a reader returns while a reply is not complete."""
+
+_CODES_IN_SCRIPTS = frozenset(
+    {"OOM", "MISCONF", "NOREPLICAS", "READONLY", "WRONGTYPE", "MASTERDOWN", "NOPERM"}
+)
+
+
+class LinkLost(Exception):
+    """The connection to Redis is lost, or is of no more use."""
+
+
+class RedisError(Exception):
+    """What the server answered instead of doing a command.
+
+    Attributes:
+        code: its first word, such as OOM or NOPERM.
+    """
+
+    @property
+    def code(self) -> str:
+        """The error's first word; of an error in a script, that of the command in it."""
+        words = str(self).replace("-", " ").split()
+        for word in words[:12]:
+            if word in _CODES_IN_SCRIPTS:
+                return word
+        return words[0] if words else ""
+
+
+class _NotRedis(LinkLost):
+    def __str__(self) -> str:
+        return f"what answers there does not speak Redis' protocol: {super().__str__()}"
+
+
+pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+"""Encode one command."""
+
+
+def make_reader() -> hiredis.Reader:
+    """Return what decodes replies: errors are `RedisError` objects, and no reply is `NOT_YET`."""
+    return hiredis.Reader(notEnoughData=NOT_YET, replyError=RedisError, protocolError=_NotRedis)
+
+
+def is_push(reply: Any) -> bool:
+    """Whether this is what the server sent by itself, or the reply to (UN)SUBSCRIBE."""
+    return type(reply) is hiredis.PushNotification
+
+
+def text_of(value: object) -> str:
+    """Return a reply as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,94 @@
+"""Log in to a server, and find out whether rooms can be on it; without I/O."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from wsframework.engines.redis.address import RedisAddress
+from wsframework.engines.redis.codec import Command, LinkLost, RedisError, text_of
+from wsframework.errors import ConfigurationError
+
+__all__ = ["Login", "evicts", "login", "unreachable"]
+
+_OLDEST_VERSION = (6, 2)
+"""XTRIM MINID came with it."""
+
+Login = Generator[Command, Any, None]
+"""Yields commands, and is sent their replies, errors too."""
+
+
+def login(address: RedisAddress, scripts: Sequence[bytes] = (), trials: Sequence[Command] = ()) -> Login:
+    """Log in, load scripts, and try whether the account's rights suffice.
+
+    Args:
+        address: the server.
+        scripts: their texts.
+        trials: commands that have to succeed.
+
+    Raises:
+        LinkLost: the server cannot be used now.
+        ConfigurationError: something is wrong that trying again does not mend.
+    """
+    account: Command = ()
+    if address.password is not None or address.username is not None:
+        account = ("AUTH", address.username or "default", address.password or "")
+    server = yield ("HELLO", "3", *account, "SETNAME", "wsframework")
+    _check(address, server, "refuses the login")
+    if address.database:
+        _check(address, (yield ("SELECT", str(address.database))), "refuses the login")
+    _check_kind(address, server)
+    for command in (*(("SCRIPT", "LOAD", text) for text in scripts), *trials):
+        _check(address, (yield command), "the user's rights do not suffice")
+
+
+def _check(address: RedisAddress, reply: Any, what: str) -> None:
+    if not isinstance(reply, RedisError):
+        return
+    text = str(reply)
+    if "unknown command" in text:
+        raise ConfigurationError(f"{address} is older than Redis 6.2, which is needed")
+    if "DB index" in text:
+        raise ConfigurationError(f"{address}: there is no such database")
+    passwords = ("invalid password", "without any password", "can't run this command")
+    if reply.code in ("WRONGPASS", "NOAUTH", "NOPERM") or any(part in text for part in passwords):
+        raise ConfigurationError(f"{address}: {what}: {text}")
+    raise LinkLost(f"{address}: {text}")
+
+
+def _check_kind(address: RedisAddress, server: Any) -> None:
+    known = (
+        {text_of(key): text_of(value) for key, value in server.items()} if isinstance(server, dict) else {}
+    )
+    version = known.get("version", "0")
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _OLDEST_VERSION:
+        raise ConfigurationError(f"{address} is Redis {version}; 6.2 or newer is needed")
+    if known.get("mode") == "cluster":
+        raise ConfigurationError(f"{address} is a Redis Cluster, which is not supported yet")
+    if known.get("role", "master") != "master":
+        raise LinkLost(f"{address} is a replica")
+
+
+def evicts(memory: Any) -> bool:
+    """Whether a server removes keys of rooms when its memory is full.
+
+    Args:
+        memory: the reply to INFO memory, which managed servers often refuse.
+    """
+    lines = text_of(memory).splitlines()
+    known = dict(line.split(":", 1) for line in lines if ":" in line)
+    return known.get("maxmemory", "0") != "0" and known.get("maxmemory_policy", "").startswith("allkeys")
+
+
+def unreachable(address: RedisAddress, error: BaseException) -> Exception:
+    """Return what to raise because a connection could not be made."""
+    # Of several addresses that were tried, the first one tells enough.
+    while isinstance(cause := error.__cause__, OSError | BaseExceptionGroup):
+        error = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(f"{address}: its certificate: {error.verify_message}")
+    if isinstance(error, ssl.SSLError):
+        return ConfigurationError(f"{address} does not speak TLS: {error.reason or error}")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return LinkLost(f"{address} cannot be reached: {reason}")
