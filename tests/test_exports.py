@@ -41,6 +41,8 @@ TESTED_BY = {
     "wsframework/__main__.py": "tests/cli/test_main.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",
     "wsframework/cli/program.py": "tests/cli/test_main.py",
+    "wsframework/engines/redis/codec.py": "tests/engines/redis/test_link.py",
+    "wsframework/engines/redis/login.py": "tests/engines/redis/test_link.py",
     "wsframework/engines/redis/carrier.py": "tests/engines/redis/test_faults.py",
     "wsframework/engines/redis/counters.py": "tests/engines/redis/test_engine.py",
     "wsframework/engines/redis/leases.py": "tests/engines/redis/test_engine.py",

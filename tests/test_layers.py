@@ -74,6 +74,8 @@ INSIDE_FUNCTIONS = {
     # A server of one process does without them.
     ("wsframework.cli.run", "wsframework.cli.supervising"),
     ("wsframework.cli.run", "wsframework.cli.worker"),
+    # The extra `redis` may not be installed.
+    ("wsframework.cli.publish", "wsframework.engines.redis"),
     # There is no such module on Windows.
     ("wsframework.chat.database", "fcntl"),
     ("wsframework.cli.keyboard", "termios"),

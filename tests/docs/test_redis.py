@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import os
+import shlex
+import sys
 from typing import Any
 
+import trio
+
+from tests.docs.conftest import Follow
 from tests.docs.following import exercises, until
 from tests.docs.snippets import DOCS, ROOT, commands, files
 from tests.engines.redis.conftest import redis as redis  # the fixture
@@ -37,9 +42,21 @@ async def test_members_of_two_processes_meet(redis: RedisServer) -> None:
         assert [await ada.receive(), await bob.receive()] == ["hello", "hello"]
 
 
-@exercises(PAGE, *commands(DOCS / PAGE))
+@exercises(PAGE, "remind.py", "wsframework publish tea 'The kettle is on.'")
+async def test_a_program_and_a_shell_publish_from_outside(redis: RedisServer, follow: Follow) -> None:
+    app, rooms = app_of(redis)
+    remind = follow(PAGE).load("remind.py").remind
+    async with serve(app) as server, server.connect("/rooms/tea") as ada:
+        await until(lambda: len(rooms["tea"].present()) == 1)
+        await trio.to_thread.run_sync(remind, redis.url)
+        command = next(line for line in commands(DOCS / PAGE) if line.startswith("wsframework"))
+        arguments = [sys.executable, "-m", *shlex.split(command)]
+        await trio.run_process(
+            arguments, env={**os.environ, "WSFRAMEWORK_REDIS": redis.url}, capture_stdout=True
+        )
+        assert [await ada.receive(), await ada.receive()] == ["The kettle is on."] * 2
+
+
+@exercises(PAGE, "pip install 'wsframework[redis]'")
 def test_the_extra_is_declared() -> None:
-    (command,) = commands(DOCS / PAGE)
-    extra = re.search(r"\[(\w+)\]", command)
-    assert extra is not None
-    assert f'\n{extra[1]} = ["hiredis' in (ROOT / "pyproject.toml").read_text()
+    assert '\nredis = ["hiredis' in (ROOT / "pyproject.toml").read_text()

@@ -11,13 +11,14 @@ import typer
 
 from wsframework.cli.chat import chat
 from wsframework.cli.connect import connect
+from wsframework.cli.publish import publish
 from wsframework.cli.routes import routes
 from wsframework.cli.run import run
 from wsframework.cli.trace import trace
 
 __all__ = ["COMMANDS", "build"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (run, routes, chat, connect, trace)
+COMMANDS: tuple[Callable[..., None], ...] = (run, routes, chat, connect, trace, publish)
 """Every command: its name is the function's, its help the docstring, its options the parameters."""
 
 

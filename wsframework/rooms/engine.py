@@ -17,11 +17,25 @@ import attrs
 from wsframework.transport import BytesLike, to_payload
 from wsframework.wire import Opcode
 
-__all__ = ["Engine", "History", "Position", "Replay", "RoomMessage", "Subscriber"]
+__all__ = ["Engine", "History", "Position", "Replay", "RoomMessage", "Subscriber", "check_key"]
 
 Position: TypeAlias = str
 """A place in a room's sequence of messages. Only the engine that made it can read it; programs store it, send
 it to clients and hand it back with `room.join(ws, after=position)`."""
+
+
+_LONGEST_KEY = 64
+"""In characters, so that engines can store many."""
+
+
+def check_key(key: str | None) -> None:
+    """Check the key of a message that is published.
+
+    Raises:
+        ValueError: it is empty or too long.
+    """
+    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+        raise ValueError(f"a key has 1 to {_LONGEST_KEY} characters; this one has {len(key)}")
 
 
 @attrs.frozen

@@ -20,7 +20,7 @@ import trio
 
 from wsframework.connection import Connection
 from wsframework.errors import WrongThread
-from wsframework.rooms.engine import Engine, History, Position, RoomMessage
+from wsframework.rooms.engine import Engine, History, Position, RoomMessage, check_key
 from wsframework.rooms.local import LocalEngine
 from wsframework.rooms.policy import RoomStatistics, SlowPolicy
 from wsframework.rooms.presence import copy_of_json
@@ -28,9 +28,6 @@ from wsframework.rooms.seats import GapPolicy, Seat, Seats, Stamp, Subscription,
 from wsframework.transport import BytesLike
 
 __all__ = ["Member", "Room"]
-
-_LONGEST_KEY = 64
-"""The maximum length of a key in characters, so that engines can store many."""
 
 _member_numbers = itertools.count(1)
 
@@ -364,8 +361,7 @@ class Room:
             if it was already sent.
         """
         plain, excluded = self._prepared(message, exclude, "room.publish")
-        if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
-            raise ValueError(f"a key has 1 to {_LONGEST_KEY} characters; this one has {len(key)}")
+        check_key(key)
         position = await self.engine.publish(self.name, plain, excluded, self.history, key)
         self._broadcasts += 1
         return position

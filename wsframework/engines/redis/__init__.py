@@ -2,5 +2,6 @@
 
 from wsframework.engines.redis.counters import RedisStatistics
 from wsframework.engines.redis.engine import RedisEngine
+from wsframework.engines.redis.publisher import Publisher
 
-__all__ = ["RedisEngine", "RedisStatistics"]
+__all__ = ["Publisher", "RedisEngine", "RedisStatistics"]

@@ -15,21 +15,21 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
 import trio
 
-from wsframework.engines.redis.codec import LinkLost, RedisError, pack
+from wsframework.engines.redis.codec import Command, LinkLost, RedisError, pack
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.places import Place
 from wsframework.errors import RoomUnavailable
 from wsframework.rooms import History
 
-__all__ = ["Batch", "Expiries", "Outgoing", "Publication"]
+__all__ = ["PUBLISH", "TRY_AGAIN", "Batch", "Expiries", "Outgoing", "Publication", "publish_command"]
 
-_PUBLISH = Script.load("publish")
+PUBLISH = Script.load("publish")
 
 _IN_FLIGHT = 256
 """Messages that are sent and not answered."""
@@ -43,9 +43,7 @@ _MOST_EXPIRIES = 64 * 1024
 _UNKEPT_SECONDS = 300
 """How long the state of a room lives that keeps no messages; twice that, see the script."""
 
-_TRY_AGAIN = frozenset(
-    {"NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "CLUSTERDOWN"}
-)
+TRY_AGAIN = frozenset({"NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "CLUSTERDOWN"})
 """Errors that another connection may mend: scripts are loaded, or another server is the master."""
 
 
@@ -100,25 +98,14 @@ class Batch:
     def command(self, names: Names, node: str, expiries: Expiries) -> bytes:
         """Return the call of the script."""
         first = self.publications[0]
-        keys = [names.state(first.key), names.history(first.key)]
-        if first.name is not None:
-            keys.append(first.name)
-        keep = first.keep
-        command: list[bytes | str | int] = [b"EVALSHA", _PUBLISH.digest, len(keys), *keys, node]
-        command += [
-            secrets.token_hex(8),
-            first.key,
-            *((0, 0) if keep is None else (keep.messages, keep.bytes)),
-        ]
-        command += [expiries.due(first.key, keep, trio.current_time()), int(time.time())]
-        for publication in self.publications:
-            command += [publication.number, publication.tag, publication.envelope]
-        return pack(tuple(command))
+        stored = [(each.number, each.tag, each.envelope) for each in self.publications]
+        now = trio.current_time()
+        return pack(publish_command(names, node, first.key, first.name, first.keep, expiries, stored, now))
 
     def replied(self, reply: Any) -> None:
         """Take the script's answer."""
         if isinstance(reply, RedisError):
-            if reply.code in _TRY_AGAIN:
+            if reply.code in TRY_AGAIN:
                 raise LinkLost(str(reply))
             self._outgoing.refused(self, f"Redis cannot store it: {reply}")
             return
@@ -292,3 +279,35 @@ class Expiries:
             self._set_at.clear()
         self._set_at[key] = now
         return seconds
+
+
+def publish_command(
+    names: Names,
+    node: str,
+    room: bytes,
+    name: bytes | None,
+    keep: History | None,
+    expiries: Expiries,
+    stored: Sequence[tuple[int, str, bytes]],
+    now: float,
+) -> Command:
+    """Return the call of the script that stores messages of one room.
+
+    Args:
+        names: of keys.
+        node: the publisher.
+        room: what the names of the room's keys begin with.
+        name: the key for the place of a message that has one of its own.
+        keep: how much the room keeps.
+        expiries: when they were set last.
+        stored: number, tag and envelope of each message.
+        now: monotonic seconds.
+    """
+    keys = [names.state(room), names.history(room)]
+    if name is not None:
+        keys.append(name)
+    most = (0, 0) if keep is None else (keep.messages, keep.bytes)
+    expire = expiries.due(room, keep, now)
+    messages: list[bytes | str | int] = [part for message in stored for part in message]
+    head: Command = (b"EVALSHA", PUBLISH.digest, len(keys), *keys, node, secrets.token_hex(8), room)
+    return (*head, *most, expire, int(time.time()), *messages)

@@ -1,0 +1,112 @@
+"""Publishing from a program without Trio."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.docs.following import until
+from tests.engines.redis.judge import Member
+from tests.engines.redis.redis_server import Proxy, RedisServer
+from wsframework import ConfigurationError, RoomMessage, RoomUnavailable
+from wsframework.engines.redis import Publisher, RedisEngine
+from wsframework.rooms import Position
+
+
+class Talk(Member):
+    """Also takes what is not text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data: list[str | bytes] = []
+
+    def deliver(self, message: RoomMessage, position: Position | None, exclude: object) -> int:
+        self.data.append(message.data)
+        return super().deliver(message, position, ())
+
+
+async def test_members_get_what_a_program_without_trio_publishes(redis: RedisServer) -> None:
+    member, engine = Talk(), RedisEngine(redis.url, prefix="outside")
+    async with engine.run():
+        engine.subscribe("tea", member)
+        await until(lambda: engine.position("tea") is not None)
+        with Publisher(redis.url, prefix="outside") as publisher:
+            first = await trio.to_thread.run_sync(lambda: publisher.publish("tea", "text", key="k"))
+            again = await trio.to_thread.run_sync(lambda: publisher.publish("tea", "text", key="k"))
+            last = await trio.to_thread.run_sync(publisher.publish, "tea", b"\xff")
+        await until(lambda: len(member.data) == 2)
+        assert member.data == ["text", b"\xff"]
+        assert [position for _, position in member.messages] == [first, last]
+        assert again == first
+        assert engine.position("tea") == last
+        assert member.gaps == []
+
+
+def test_threads_share_it(redis: RedisServer) -> None:
+    publisher = Publisher(redis.url, prefix="threads")
+    positions: list[Position] = []
+
+    def publish() -> None:
+        positions.extend(publisher.publish("tea", "x") for _ in range(20))
+
+    threads = [threading.Thread(target=publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    publisher.close()
+    assert sorted(int(position.split(".")[1]) for position in positions) == list(range(1, 81))
+
+
+async def test_a_cut_connection_is_made_again_and_nothing_is_stored_twice(
+    redis: RedisServer,
+) -> None:
+    proxy = Proxy(redis.port)
+    async with proxy.running():
+        publisher = Publisher(proxy.url, prefix="cut")
+        for number in range(1, 11):
+            position = await trio.to_thread.run_sync(publisher.publish, "tea", f"{number}")
+            assert position.split(".")[1] == f"{number}"
+            proxy.cut()
+        publisher.close()
+
+
+async def test_what_cannot_be_stored_says_whether_it_may_have_been(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    publisher = Publisher(server.url, timeout=0.5)
+    async with server.running():
+        await trio.to_thread.run_sync(publisher.publish, "tea", "x")
+        await server.command("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(RoomUnavailable, match="OOM") as caught:
+            await trio.to_thread.run_sync(publisher.publish, "tea", "x")
+        assert not caught.value.unknown
+        server.freeze()
+        with pytest.raises(RoomUnavailable, match="did not take it") as caught:
+            await trio.to_thread.run_sync(publisher.publish, "tea", "x")
+        assert caught.value.unknown
+    publisher.close()
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(
+        RoomUnavailable, match=r"127.0.0.1:1/0 cannot be reached: Connection refused"
+    ) as caught:
+        Publisher("redis://127.0.0.1:1", timeout=0.1).publish("tea", "x")
+    assert not caught.value.unknown
+    with pytest.raises(RoomUnavailable, match=r"/nowhere.sock cannot be reached: No such file"):
+        Publisher("unix:///nowhere.sock", timeout=0.1).publish("tea", "x")
+
+
+async def test_a_wrong_login_is_a_mistake_in_the_configuration(redis: RedisServer) -> None:
+    publisher = Publisher(f"redis://ada:wrong@127.0.0.1:{redis.port}")
+    with pytest.raises(ConfigurationError, match="refuses the login"):
+        await trio.to_thread.run_sync(publisher.publish, "tea", "x")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 65])
+def test_a_key_that_is_empty_or_too_long_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="a key has 1 to 64 characters"):
+        Publisher().publish("tea", "x", key=key)

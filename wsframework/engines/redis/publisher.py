@@ -1,0 +1,204 @@
+"""Publish to rooms from a program without Trio: a web application, a task, a shell."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import ssl as ssl_module
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from wsframework.engines.redis.address import RedisAddress
+from wsframework.engines.redis.codec import NOT_YET, Command, LinkLost, RedisError, is_push, make_reader, pack
+from wsframework.engines.redis.login import Login, login, unreachable
+from wsframework.engines.redis.names import Names
+from wsframework.engines.redis.outgoing import PUBLISH, TRY_AGAIN, Expiries, publish_command
+from wsframework.engines.redis.places import Place, encode_envelope
+from wsframework.errors import RoomUnavailable
+from wsframework.rooms import History, Position, RoomMessage
+from wsframework.rooms.engine import check_key
+from wsframework.transport import BytesLike
+
+__all__ = ["Publisher"]
+
+_READ_BYTES = 16 * 1024
+
+
+class Publisher:
+    """Publishes to the rooms of `RedisEngine`s, and blocks while it does.
+
+        with Publisher("redis://localhost") as publisher:
+            publisher.publish("tea", "The kettle is on.")
+
+    It connects at the first message, and again after a lost connection. It may be shared by threads. It does
+    not run in a program that uses Trio: there, `room.publish` does not block the other connections.
+
+    Args:
+        url: as for `RedisEngine`, like `prefix` and `ssl`.
+        history: what is kept of the rooms; the same as the rooms' own, or else that of their engine.
+        timeout: seconds within which a message is stored or given up.
+
+    Raises:
+        ConfigurationError: the URL is none.
+    """
+
+    def __init__(
+        self,
+        url: str = "redis://127.0.0.1",
+        *,
+        prefix: str = "ws",
+        history: History | None = History(),  # noqa: B008 - it is frozen
+        timeout: float = 5.0,
+        ssl: ssl_module.SSLContext | None = None,
+    ) -> None:
+        self.address = RedisAddress.parse(url, ssl)
+        self._names = Names(prefix)
+        self._keep = history
+        self._timeout = timeout
+        self._node = secrets.token_hex(8)
+        self._number = 0
+        self._expiries = Expiries()
+        self._connection: _Connection | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def publish(self, room: str, message: str | BytesLike, *, key: str | None = None) -> Position:
+        """Store a message, which all members of the room get.
+
+        Args:
+            room: the room's name.
+            message: `str` for Text, bytes-like for Binary.
+            key: for callers that try again, as for `Room.publish`.
+
+        Returns:
+            Its position, when Redis has confirmed it.
+
+        Raises:
+            TypeError: the message is neither `str` nor bytes-like.
+            ValueError: the key is empty or has more than 64 characters.
+            RoomUnavailable: it was not stored within `timeout`, or Redis refuses it; `unknown` says whether
+                it may have been stored.
+            ConfigurationError: the server refuses the login, or is none that can be used.
+        """
+        check_key(key)
+        envelope = encode_envelope(RoomMessage.of(message))
+        room_key = self._names.room(room)
+        name = None if key is None else self._names.publication(room_key, key)
+        with self._lock:
+            self._number += 1
+            stored = (self._number, f"{random.getrandbits(48):012x}", envelope)
+            return self._store(room_key, name, stored, time.monotonic() + self._timeout)
+
+    def _store(self, room: bytes, name: bytes | None, stored: tuple[int, str, bytes], due: float) -> Position:
+        sent = False
+        while True:
+            try:
+                if self._connection is None:
+                    self._expiries.clear()
+                    self._connection = _Connection.open(self.address, due)
+                place = (self._names, self._node, room, name, self._keep, self._expiries)
+                command = publish_command(*place, [stored], time.monotonic())
+                sent = True
+                reply = self._connection.call(command, due)
+                if isinstance(reply, RedisError) and reply.code in TRY_AGAIN:
+                    raise LinkLost(str(reply))
+            except (LinkLost, OSError) as error:
+                # The same number again: if it was stored, it is not stored twice.
+                self.close()
+                if time.monotonic() >= due - 0.05:
+                    raise RoomUnavailable(f"{self.address} did not take it: {error}", unknown=sent) from None
+                time.sleep(0.05)
+                continue
+            except BaseException:
+                self.close()  # its replies would be taken for those of later commands
+                raise
+            if isinstance(reply, RedisError):
+                raise RoomUnavailable(f"{self.address} cannot store it: {reply}")
+            return str(Place(reply[0].decode("ascii"), int(reply[2]), reply[3].decode("ascii")))
+
+    def close(self) -> None:
+        """Close the connection; the next message opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _Connection:
+    """A blocking connection that is logged in."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader = make_reader()
+
+    @classmethod
+    def open(cls, address: RedisAddress, due: float) -> _Connection:
+        try:
+            connection = cls(_connect(address, _left(due)))
+        except OSError as error:
+            raise unreachable(address, error) from None
+        try:
+            connection._follow(login(address, [PUBLISH.text]), due)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _follow(self, steps: Login, due: float) -> None:
+        try:
+            command = next(steps)
+            while True:
+                command = steps.send(self.call(command, due))
+        except StopIteration:
+            pass
+
+    def call(self, command: Command, due: float) -> Any:
+        """Send one command and return its reply."""
+        self._socket.settimeout(_left(due))
+        self._socket.sendall(pack(command))
+        while True:
+            while (reply := self._reader.gets()) is NOT_YET:
+                self._socket.settimeout(_left(due))
+                data = self._socket.recv(_READ_BYTES)
+                if not data:
+                    raise LinkLost("the server closed the connection")
+                self._reader.feed(data)
+            if not is_push(reply):
+                return reply
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _connect(address: RedisAddress, timeout: float) -> socket.socket:
+    if address.path is not None:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    assert address.host is not None
+    sock = socket.create_connection((address.host, address.port), timeout)
+    if address.tls is None:
+        return sock
+    try:
+        return address.tls.wrap_socket(sock, server_hostname=address.host)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _left(due: float) -> float:
+    return max(0.001, due - time.monotonic())
