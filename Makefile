@@ -81,5 +81,6 @@ clean: ## Remove what the targets made
 -include benchmarks/bench.mk
 -include tests/conformance/conformance.mk
 -include tests/hostile/attack.mk
+-include tests/workers/chaos.mk
 -include docs/docs.mk
 -include .ci/mutants.mk

@@ -41,11 +41,21 @@ async def environment(request):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
+QUIET = f"""\
+import logging
+{APP}
+logging.getLogger("wsframework").setLevel(logging.WARNING)
+"""
+"""The same without a record of each connection; the parent has its own level."""
+
+
 class Crew:
     """A parent and its workers."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self._read = 0
+        self._records: list[dict[str, Any]] = []
         line = program.wait_for("Listening on")
         self.url = next((word.rstrip(",") for word in line.split() if "://" in word), "")
 
@@ -57,7 +67,10 @@ class Crew:
     @property
     def records(self) -> list[dict[str, Any]]:
         """What all of them have logged so far."""
-        return [json.loads(line) for line in list(self.program.errors) if line.startswith("{")]
+        new = self.program.errors[self._read :]
+        self._read += len(new)
+        self._records += [json.loads(line) for line in new if line.startswith("{")]
+        return self._records
 
     def pids(self) -> list[int]:
         """The processes of workers that serve, oldest first."""
@@ -70,9 +83,14 @@ class Crew:
             entry for entry in self.records if entry.get("event") == event and fields.items() <= entry.items()
         ]
 
-    def wait_for(self, event: str, count: int = 1, **fields: object) -> dict[str, Any]:
+    def wait_for(
+        self, event: str, count: int = 1, patience: float = PATIENCE_SECONDS, **fields: object
+    ) -> dict[str, Any]:
         """Wait until an event has been logged so often; return the last record of it."""
-        wait_until(lambda: len(self.logged(event, **fields)) >= count, f"{event} {fields}: {self.records}")
+        try:
+            wait_until(lambda: len(self.logged(event, **fields)) >= count, event, patience)
+        except AssertionError:
+            raise AssertionError(f"no {event} {fields} in {self.records[-40:]}") from None
         return self.logged(event, **fields)[count - 1]
 
     def signal(self, number: signal.Signals) -> None:
@@ -81,10 +99,12 @@ class Crew:
 
 
 @contextmanager
-def crew(cwd: Path, workers: int = 2, *options: str, target: str = "echo:app") -> Iterator[Crew]:
+def crew(
+    cwd: Path, workers: int = 2, *options: str, target: str = "echo:app", text: str | None = None
+) -> Iterator[Crew]:
     """Run a parent with workers that all serve; afterwards none of its processes is left."""
     if not (cwd / "echo.py").exists():
-        (cwd / "echo.py").write_text(APP)
+        (cwd / "echo.py").write_text(APP if text is None else text)
     arguments = ("--workers", str(workers), "--log-format", "json", *options)
     with serving(target, *arguments, cwd=cwd) as program:
         found = Crew(program)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
 import trio
 
-from tests.workers.processes import APP, clients_of_all, crew, needs_proc
+from tests.workers.load import Load
+from tests.workers.processes import APP, QUIET, Crew, clients_of_all, crew, needs_proc
 
 pytestmark = needs_proc
 
@@ -60,3 +62,45 @@ def test_a_new_version_that_does_not_start_aborts_the_roll_and_a_later_one_is_ta
         found.signal(signal.SIGHUP)
         found.wait_for("roll.finished", workers=2)
         assert not set(found.pids()) & set(before)
+
+
+def test_rolls_lose_no_handshake_and_no_connection_without_a_close_frame(tmp_path: Path) -> None:
+    with crew(tmp_path, text=QUIET) as found:
+        load = trio.run(roll_under_load, found, 2, 100, 50.0)
+        assert load.lost == []
+        # Everybody was told at each roll, and came back.
+        assert load.codes.keys() == {1012}
+        assert load.codes[1012] >= 200
+        assert found.logged("worker.died") == []
+
+
+@pytest.mark.chaos
+def test_twenty_rolls_of_four_workers_lose_nothing_under_two_thousand_clients(tmp_path: Path) -> None:
+    with crew(tmp_path, 4, text=QUIET) as found:
+        load = trio.run(roll_under_load, found, 20, 2000, 200.0)
+        print(f"handshakes: {load.handshakes}, Close frames: {dict(load.codes)}, lost: {len(load.lost)}")
+        assert load.lost == []
+        assert load.codes.keys() == {1012}
+        assert load.codes[1012] >= 20 * 2000
+        assert found.logged("worker.died") == []
+
+
+async def roll_under_load(found: Crew, rolls: int, staying: int, per_second: float) -> Load:
+    load = Load(int(found.url.rpartition(":")[2]))
+    async with trio.open_nursery() as nursery:
+        for _ in range(staying):
+            nursery.start_soon(load.stay)
+        nursery.start_soon(load.come_and_go, per_second)
+        for number in range(1, rolls + 1):
+            await everybody_is_there(load, staying)
+            found.signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(found.wait_for, "roll.finished", number, 120.0)
+        await everybody_is_there(load, staying)
+        nursery.cancel_scope.cancel()
+    return load
+
+
+async def everybody_is_there(load: Load, staying: int) -> None:
+    with trio.fail_after(60):
+        while load.open < staying:  # noqa: ASYNC110
+            await trio.sleep(0.05)
