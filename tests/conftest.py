@@ -1,4 +1,4 @@
-"""What holds for every test. Those that take minutes run with `-m attack` only (`make attack`)."""
+"""What holds for every test. Those that take minutes run on request only: `make attack`, `make chaos`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def _busy_machine() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "attack" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("attack")]
+    left_out = [marker for marker in ("attack", "chaos") if marker not in config.option.markexpr]
+    long = [item for item in items if any(map(item.get_closest_marker, left_out))]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]

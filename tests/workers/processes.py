@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from tests.cli.process import PATIENCE_SECONDS, Program, serving
+from tests.cli.process import PATIENCE_SECONDS, Program, running
 
 APP = """\
 import os, time
@@ -47,6 +47,14 @@ import logging
 logging.getLogger("wsframework").setLevel(logging.WARNING)
 """
 """The same without a record of each connection; the parent has its own level."""
+
+
+_PARENT = """\
+from wsframework.cli import main
+from wsframework.workers import watching
+watching.STUCK_SECONDS = {}
+main()
+"""
 
 
 class Crew:
@@ -100,13 +108,23 @@ class Crew:
 
 @contextmanager
 def crew(
-    cwd: Path, workers: int = 2, *options: str, target: str = "echo:app", text: str | None = None
+    cwd: Path,
+    workers: int = 2,
+    *options: str,
+    target: str = "echo:app",
+    text: str | None = None,
+    stuck: float = 30,
 ) -> Iterator[Crew]:
-    """Run a parent with workers that all serve; afterwards none of its processes is left."""
+    """Run a parent with workers that all serve; afterwards none of its processes is left.
+
+    Args:
+        text: the module `echo`.
+        stuck: after how many seconds without a heartbeat a worker is ended.
+    """
     if not (cwd / "echo.py").exists():
         (cwd / "echo.py").write_text(APP if text is None else text)
-    arguments = ("--workers", str(workers), "--log-format", "json", *options)
-    with serving(target, *arguments, cwd=cwd) as program:
+    arguments = ("run", target, "--port", "0", "--workers", str(workers), "--log-format", "json", *options)
+    with running("-c", _PARENT.format(stuck), *arguments, cwd=cwd) as program:
         found = Crew(program)
         try:
             found.wait_for("worker.ready", workers)

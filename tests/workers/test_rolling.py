@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
+import ssl
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
 from tests.workers.load import Load
 from tests.workers.processes import APP, QUIET, Crew, clients_of_all, crew, needs_proc
@@ -62,6 +65,39 @@ def test_a_new_version_that_does_not_start_aborts_the_roll_and_a_later_one_is_ta
         found.signal(signal.SIGHUP)
         found.wait_for("roll.finished", workers=2)
         assert not set(found.pids()) & set(before)
+
+
+def test_a_roll_takes_a_renewed_certificate_and_stays_with_the_old_one_if_it_is_broken(
+    tmp_path: Path,
+) -> None:
+    authority = trustme.CA()
+
+    def renew() -> None:
+        issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+        issued.write_to_path(str(tmp_path / "cert.pem"))
+
+    renew()
+    with crew(tmp_path, 1, "--ssl-cert", "cert.pem") as found:
+        assert found.url.startswith("wss://")
+        port = int(found.url.rpartition(":")[2])
+        first = certificate(port)
+        renew()
+        found.signal(signal.SIGHUP)
+        found.wait_for("roll.finished")
+        second = certificate(port)
+        assert first != second
+        (tmp_path / "cert.pem").write_text("nothing")
+        found.signal(signal.SIGHUP)
+        entry = found.wait_for("roll.aborted")
+        assert entry["error"].startswith("cannot serve TLS with cert.pem: not PEM")
+        assert certificate(port) == second
+
+
+def certificate(port: int) -> bytes | None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as tls:
+        return tls.getpeercert(binary_form=True)
 
 
 def test_rolls_lose_no_handshake_and_no_connection_without_a_close_frame(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
 from tests.workers.fakes import FakeLaunch, supervising
+from tests.workers.processes import client, clients_of_all, crew, needs_proc
 from wsframework.server.crowd import Figures, Phase
 from wsframework.workers.page import Page
 from wsframework.workers.watching import STUCK_SECONDS, watch_workers
@@ -96,3 +100,44 @@ async def test_a_worker_that_does_not_end_in_its_own_time_is_killed(autojump_clo
         await trio.sleep(2)
         assert launch.processes[1].signals == [signal.SIGKILL]
         nursery.cancel_scope.cancel()
+
+
+@needs_proc
+def test_a_blocked_worker_logs_its_stacks_and_is_replaced(tmp_path: Path) -> None:
+    with crew(tmp_path, stuck=2) as found:
+        victim, survivor = found.pids()
+
+        async def block() -> None:
+            async with clients_of_all(found.url, [victim, survivor]) as clients:
+                await clients[victim].ws.send_message("block")
+                assert await clients[victim].code() == 1006
+                assert await clients[survivor].ask() == "hi"
+
+        trio.run(block)
+        found.wait_for("worker.ready", 3)
+        assert found.logged("worker.stuck", pid=victim)
+        assert found.logged("worker.died", pid=victim, signal="SIGABRT")
+        stacks = "\n".join(line for line in found.program.errors if not line.startswith("{"))
+        assert re.search(f'File "{tmp_path}/echo.py", line [0-9]+ in echo\n', stacks)
+
+
+@needs_proc
+def test_a_stopped_worker_costs_its_own_clients_only_and_is_replaced(tmp_path: Path) -> None:
+    with crew(tmp_path, stuck=4) as found:
+        victim, survivor = found.pids()
+
+        async def stop() -> None:
+            async with clients_of_all(found.url, [victim, survivor]) as clients:
+                os.kill(victim, signal.SIGSTOP)
+                while not found.logged("worker.died"):
+                    # Newcomers do not wait for the stopped one.
+                    async with client(found.url) as newcomer:
+                        assert newcomer.pid != victim
+                    await trio.sleep(0.05)
+                assert await clients[victim].code() == 1006
+                assert await clients[survivor].ask() == "hi"
+
+        trio.run(stop)
+        found.wait_for("worker.ready", 3)
+        assert found.logged("worker.died", pid=victim, signal="SIGKILL")
+        assert set(found.pids()) > {survivor}
