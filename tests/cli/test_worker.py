@@ -1,19 +1,31 @@
 from __future__ import annotations
 
+import inspect
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
 from tests.cli.process import ROOT
 from tests.workers.processes import clients_of_all, crew, needs_proc
+from wsframework.cli.run import run
+from wsframework.cli.worker import Program
+
+PARENTS = {"host", "port", "unix", "unix_mode", "workers"}
+"""Options of `run` that only the parent needs."""
+
+
+def test_no_option_of_run_is_lost_on_the_way_to_a_worker() -> None:
+    wanted = set(inspect.signature(run).parameters) - PARENTS
+    assert set(attrs.fields_dict(Program)) - {"local_host"} == wanted
 
 
 @needs_proc
-def test_workers_get_every_option_of_run(tmp_path: Path) -> None:
+def test_workers_get_the_options_of_run(tmp_path: Path) -> None:
     options = ("--allow-host", "chat.example", "--trusted-proxy", "127.0.0.1", "--log-level", "debug")
     (tmp_path / "named.py").write_text(
         "from wsframework import App\napp = App()\n"

@@ -67,9 +67,7 @@ def test_a_new_version_that_does_not_start_aborts_the_roll_and_a_later_one_is_ta
         assert not set(found.pids()) & set(before)
 
 
-def test_a_roll_takes_a_renewed_certificate_and_stays_with_the_old_one_if_it_is_broken(
-    tmp_path: Path,
-) -> None:
+def test_a_roll_takes_a_renewed_certificate_but_not_a_broken_one(tmp_path: Path) -> None:
     authority = trustme.CA()
 
     def renew() -> None:

@@ -91,9 +91,9 @@ def run(
         program = Program(
             target=target,
             local_host=host if unix is None else None,
-            allow_hosts=allow_host or [],
-            trusted_proxies=trusted_proxy or [],
-            proxy_fields=proxy_field,
+            allow_host=allow_host or [],
+            trusted_proxy=trusted_proxy or [],
+            proxy_field=proxy_field,
             proxy_protocol=proxy_protocol,
             max_age=max_age,
             log_level=log_level,

@@ -34,14 +34,14 @@ class Program:
     Attributes:
         target: `module:app`.
         local_host: what the parent listens on, unless that is a unix socket.
-        allow_hosts: as `--allow-host`, like the rest.
+        allow_host: as the option of that name, like the rest.
     """
 
     target: str
     local_host: str | None
-    allow_hosts: list[str]
-    trusted_proxies: list[str]
-    proxy_fields: list[str] | None
+    allow_host: list[str]
+    trusted_proxy: list[str]
+    proxy_field: list[str] | None
     proxy_protocol: bool
     max_age: float | None
     log_level: str
@@ -78,7 +78,7 @@ def _serve(assignment: Assignment, program: Program) -> None:
     context = server_context(cert, key)
     warn_of_local_rooms(assignment.slot)
     app = load_app(program.target)
-    app.proxies = app.proxies.extended(program.trusted_proxies, program.proxy_fields)
+    app.proxies = app.proxies.extended(program.trusted_proxy, program.proxy_field)
     app.limits = aged(app.limits, program.max_age)
     local = () if app.allowed_hosts is not None else hosts_on_loopback(program.local_host)
     start = functools.partial(
@@ -87,7 +87,7 @@ def _serve(assignment: Assignment, program: Program) -> None:
         crowd=assignment.slot,
         ssl=context,
         proxy_protocol=program.proxy_protocol,
-        allow_hosts=(*local, *(host_list(program.allow_hosts) or ())),
+        allow_hosts=(*local, *(host_list(program.allow_host) or ())),
     )
     try:
         serve_as_worker(assignment, start, app.timeouts)
