@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_every_number_is_given_by_name_only(config: type[Any]) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_number_is_explained(config: type[Any]) -> None:
     for field in attrs.fields(config):
-        assert f"\n        {field.name}: " in (config.__doc__ or "")
+        assert f"\n    {field.name}: " in (inspect.getdoc(config) or "")
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -66,7 +66,7 @@ def parse_authority(text: str) -> Authority | None:
     address, name, digits = found.groups()
     if address is not None:
         try:
-            name = str(ipaddress.IPv6Address(address))
+            name = _as_browsers_write_it(ipaddress.IPv6Address(address))
         except ValueError:
             return None
     port = None
@@ -77,6 +77,13 @@ def parse_authority(text: str) -> Authority | None:
             return None
         port = int(digits)
     return Authority(name.lower(), port)
+
+
+def _as_browsers_write_it(address: ipaddress.IPv6Address) -> str:
+    # From 3.13 on Python writes the IPv4 address in ::ffff:c000:201 with dots, browsers never do.
+    if address.ipv4_mapped is None:
+        return str(address)
+    return "::ffff:{:x}:{:x}".format(*divmod(int(address.ipv4_mapped), 1 << 16))
 
 
 def is_host_field(value: str) -> bool:

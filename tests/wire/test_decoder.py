@@ -273,9 +273,9 @@ def test_a_message_in_tiny_fragments_is_held_in_little_more_than_its_size(opcode
 def test_65_536_fragments_take_time_in_proportion_to_their_number() -> None:
     def seconds(fragments: int) -> float:
         data = text_frames(*[b"x"] * fragments)
-        started = time.perf_counter()
+        started = time.thread_time()
         assert Decoder(max_message_bytes=None).feed(data) == ["x" * fragments]
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     times = [min(seconds(n) for _ in range(3)) for n in (1_024, 8_192, 65_536)]
     # Eight times the fragments: eight times the time when linear, sixty-four when quadratic.
