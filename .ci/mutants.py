@@ -275,7 +275,7 @@ class Results:
         """Return what is known of a mutant and still holds."""
         entry = self._known.get(mutant[:2], {})
         same = entry.get("source") == _digest(ROOT / mutant.path)
-        return entry if same and (entry["outcome"] == "killed" or entry["tests"] == self._tests) else None
+        return entry if same and (entry["outcome"] != "survived" or entry["tests"] == self._tests) else None
 
     def add(self, mutant: Mutant, outcome: str, test: str) -> None:
         """Keep what was found."""
