@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from wsframework.server import blocking
 
@@ -17,7 +20,15 @@ def _busy_machine() -> Iterator[None]:
         yield
 
 
+def _run_virtually(test: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+    """Run a test as `trio.run` does, on the clock of `virtual_time`."""
+    return trio.run(test, **options | {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("virtual_time") and not item.get_closest_marker("real_time"):
+            item.add_marker(pytest.mark.trio(run=_run_virtually), append=False)
     left_out = [marker for marker in ("attack", "chaos") if marker not in config.option.markexpr]
     long = [item for item in items if any(map(item.get_closest_marker, left_out))]
     if long:

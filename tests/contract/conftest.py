@@ -3,26 +3,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import trio
-import trio.testing
 
 from tests.contract.hosts import HOSTS, Host
 
 MISTAKES = {"connection.failed", "timer.failed", "hub.failed"}
 
 
-@pytest.fixture(params=HOSTS, ids=lambda host: str(host.name))
+@pytest.fixture(
+    params=[
+        pytest.param(host, id=host.name, marks=[pytest.mark.virtual_time] if host.virtual_time else [])
+        for host in HOSTS
+    ]
+)
 def host(request: pytest.FixtureRequest) -> Host:
     assert isinstance(request.param, Host)
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def clock(request: pytest.FixtureRequest) -> trio.abc.Clock | None:
-    """Let pytest-trio use a virtual clock where that can be."""
-    if "host" in request.fixturenames and request.getfixturevalue("host").virtual_time:
-        return trio.testing.MockClock(autojump_threshold=0)
-    return None
 
 
 @pytest.fixture(autouse=True)

@@ -140,6 +140,7 @@ async def ask(served: Served, path: str) -> bytes:
 
 @abandons_a_generator
 @pytest.mark.parametrize("where", ["handler", "child"])
+@pytest.mark.real_time
 async def test_a_crash_of_any_kind_is_1011_and_one_log_record(
     host: Host, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,6 +153,7 @@ async def test_a_crash_of_any_kind_is_1011_and_one_log_record(
 
 @abandons_a_generator
 @pytest.mark.parametrize("where", ["guard", "given"])
+@pytest.mark.real_time
 async def test_a_crash_of_any_kind_before_the_upgrade_is_500_and_one_log_record(
     host: Host, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +165,7 @@ async def test_a_crash_of_any_kind_before_the_upgrade_is_500_and_one_log_record(
 
 
 @abandons_a_generator
+@pytest.mark.real_time
 async def test_a_crash_of_any_kind_in_a_page_is_500_and_one_log_record(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
