@@ -69,6 +69,11 @@ async def make() -> AsyncIterator[Make]:
 
 
 @pytest.fixture
+async def transport(make: Make) -> Transport:
+    return make()
+
+
+@pytest.fixture
 async def hub(poller: Poller) -> AsyncIterator[Hub]:
     """A hub that runs."""
     hub = Hub(poller)

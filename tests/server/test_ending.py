@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.framed import BAD, Make, close, sent, text
+from tests.server.framed import BAD, Make, Transport, close, sent, text
 from tests.wire.encoding import encode_text
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits, Timeouts
@@ -18,19 +18,21 @@ from wsframework.wire import (
     encode_close,
 )
 
+pytestmark = pytest.mark.virtual_time
+
 # The peer's Close
 
 
-async def test_a_close_is_answered_at_once_when_nothing_is_unread(make: Make) -> None:
-    transport = make()
+async def test_a_close_is_answered_at_once_when_nothing_is_unread(transport: Transport) -> None:
     transport.receive(close(4000))
     assert transport.take() == encode_close(4000)
     assert transport.sending_ended
     assert transport.receiver.ended == Closed(CloseFrame(4000), CloseFrame(4000), sent_first=False)
 
 
-async def test_a_close_behind_messages_is_answered_when_they_were_received_and_answered(make: Make) -> None:
-    transport = make()
+async def test_a_close_behind_messages_is_answered_when_they_were_received_and_answered(
+    transport: Transport,
+) -> None:
     transport.receive(text("a"), close())
     assert transport.take() == b""
     assert transport.receiver.ended is None
@@ -40,8 +42,9 @@ async def test_a_close_behind_messages_is_answered_when_they_were_received_and_a
     assert transport.sending_ended
 
 
-async def test_a_close_that_comes_alone_waits_for_messages_that_are_still_unread(make: Make) -> None:
-    transport = make()
+async def test_a_close_that_comes_alone_waits_for_messages_that_are_still_unread(
+    transport: Transport,
+) -> None:
     transport.receive(text("a"))
     transport.receive(close())
     assert transport.take() == b""
@@ -50,9 +53,8 @@ async def test_a_close_that_comes_alone_waits_for_messages_that_are_still_unread
 
 
 async def test_a_close_waits_for_the_answer_to_a_message_that_was_just_handed_to_the_handler(
-    make: Make, nursery: trio.Nursery
+    transport: Transport, nursery: trio.Nursery
 ) -> None:
-    transport = make()
     ws = Connection(transport, Request("/"), limits=Limits())
     transport.endpoint = ws.endpoint
 
@@ -68,9 +70,7 @@ async def test_a_close_waits_for_the_answer_to_a_message_that_was_just_handed_to
     assert transport.take() == encode_text("a") + encode_close(1000)
 
 
-async def test_a_close_waits_no_longer_than_the_last_words(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_close_waits_no_longer_than_the_last_words(make: Make) -> None:
     transport = make(timeouts=Timeouts(last_words=2))
     transport.receive(text("a"), close())
     await trio.sleep(1.9)
@@ -81,9 +81,8 @@ async def test_a_close_waits_no_longer_than_the_last_words(
 
 
 async def test_a_handler_that_closes_meanwhile_sends_the_answer_that_was_held_back(
-    make: Make, autojump_clock: trio.testing.MockClock
+    transport: Transport,
 ) -> None:
-    transport = make()
     transport.receive(text("a"), close(4000))
     transport.close(CloseFrame(1000, "the handler has returned"))
     assert transport.take() == encode_close(4000)
@@ -92,8 +91,7 @@ async def test_a_handler_that_closes_meanwhile_sends_the_answer_that_was_held_ba
     assert transport.take() == b"", "no second Close"
 
 
-async def test_a_peer_that_sends_fin_behind_its_close_is_still_answered(make: Make) -> None:
-    transport = make()
+async def test_a_peer_that_sends_fin_behind_its_close_is_still_answered(transport: Transport) -> None:
     transport.receive(text("a"), close())
     transport.peer_closed()
     assert transport.receiver.ended is None
@@ -105,8 +103,7 @@ async def test_a_peer_that_sends_fin_behind_its_close_is_still_answered(make: Ma
 # Failures
 
 
-async def test_a_protocol_error_fails_the_connection_with_its_code(make: Make) -> None:
-    transport = make()
+async def test_a_protocol_error_fails_the_connection_with_its_code(transport: Transport) -> None:
     transport.receive(BAD)
     assert transport.take()[:4] == b"\x88" + transport_close_start(1002)
     assert transport.sending_ended
@@ -123,8 +120,7 @@ def transport_close_start(code: int) -> bytes:
     return bytes((2 + len(reason),)) + code.to_bytes(2)
 
 
-async def test_a_protocol_error_behind_messages_waits_for_them(make: Make) -> None:
-    transport = make()
+async def test_a_protocol_error_behind_messages_waits_for_them(transport: Transport) -> None:
     transport.receive(text("a"), BAD)
     assert transport.take() == b""
     transport.send(Opcode.TEXT, b"A")
@@ -132,8 +128,9 @@ async def test_a_protocol_error_behind_messages_waits_for_them(make: Make) -> No
     assert transport.take().startswith(encode_text("A") + b"\x88")
 
 
-async def test_a_protocol_error_after_our_close_ends_the_connection_without_a_word(make: Make) -> None:
-    transport = make()
+async def test_a_protocol_error_after_our_close_ends_the_connection_without_a_word(
+    transport: Transport,
+) -> None:
     transport.close(CloseFrame(1000))
     transport.take()
     transport.receive(BAD)
@@ -141,8 +138,7 @@ async def test_a_protocol_error_after_our_close_ends_the_connection_without_a_wo
     assert transport.sending_ended
 
 
-async def test_what_comes_behind_the_end_is_ignored(make: Make) -> None:
-    transport = make()
+async def test_what_comes_behind_the_end_is_ignored(transport: Transport) -> None:
     transport.receive(close())
     transport.take()
     transport.receive(text("late"), sent(Opcode.PING, b"late"))
@@ -153,8 +149,7 @@ async def test_what_comes_behind_the_end_is_ignored(make: Make) -> None:
 # Our Close
 
 
-async def test_our_close_is_sent_once_and_its_answer_ends_the_sending(make: Make) -> None:
-    transport = make()
+async def test_our_close_is_sent_once_and_its_answer_ends_the_sending(transport: Transport) -> None:
     transport.close(CloseFrame(4000, "x"))
     transport.close(CloseFrame(4001, "y"))
     assert transport.take() == encode_close(4000, "x")
@@ -164,9 +159,7 @@ async def test_our_close_is_sent_once_and_its_answer_ends_the_sending(make: Make
     assert transport.sending_ended
 
 
-async def test_a_close_is_over_by_the_close_timeout(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_close_is_over_by_the_close_timeout(make: Make) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.close(CloseFrame(1000))
     await trio.sleep(2.9)
@@ -178,9 +171,7 @@ async def test_a_close_is_over_by_the_close_timeout(
     )
 
 
-async def test_a_released_transport_has_no_timer_left(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_released_transport_has_no_timer_left(make: Make) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.receive(close())
     transport.take()
@@ -191,9 +182,7 @@ async def test_a_released_transport_has_no_timer_left(
     assert transport.receiver.finished is finished
 
 
-async def test_a_reader_that_makes_progress_gets_the_close_timeout_again(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_reader_that_makes_progress_gets_the_close_timeout_again(make: Make) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.answer(b"x" * 50_000)
     transport.outbox.clear()
@@ -213,7 +202,7 @@ async def test_a_reader_that_makes_progress_gets_the_close_timeout_again(
 
 @pytest.mark.parametrize(("taken", "kept"), [(1, False), (700, False), (750, True)])
 async def test_a_reader_that_is_slower_than_240_bytes_a_second_holds_nothing(
-    make: Make, autojump_clock: trio.testing.MockClock, taken: int, kept: bool
+    make: Make, taken: int, kept: bool
 ) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.send(Opcode.BINARY, bytes(50_000))
@@ -224,9 +213,7 @@ async def test_a_reader_that_is_slower_than_240_bytes_a_second_holds_nothing(
     assert transport.released is not kept
 
 
-async def test_an_answer_that_is_waiting_to_be_read_at_the_close_timeout_counts(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_an_answer_that_is_waiting_to_be_read_at_the_close_timeout_counts(make: Make) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.close(CloseFrame(4000))
     transport.waiting = close(4000)
@@ -240,9 +227,7 @@ async def test_an_answer_that_is_waiting_to_be_read_at_the_close_timeout_counts(
     assert finished.clean
 
 
-async def test_messages_without_a_close_among_them_do_not_prolong_it(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_messages_without_a_close_among_them_do_not_prolong_it(make: Make) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.close(CloseFrame(4000))
     transport.waiting = text("never ending") * 10
@@ -250,9 +235,7 @@ async def test_messages_without_a_close_among_them_do_not_prolong_it(
     assert transport.released
 
 
-async def test_a_close_timeout_of_nothing_is_over_at_once(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_close_timeout_of_nothing_is_over_at_once(make: Make) -> None:
     transport = make(timeouts=Timeouts(close=0))
     transport.close(CloseFrame(4000))
     await trio.sleep(0.1)
@@ -262,8 +245,7 @@ async def test_a_close_timeout_of_nothing_is_over_at_once(
 # The transport's end
 
 
-async def test_fin_without_a_close_is_the_end(make: Make) -> None:
-    transport = make()
+async def test_fin_without_a_close_is_the_end(transport: Transport) -> None:
     transport.peer_closed()
     ended = transport.receiver.ended
     assert ended == Closed(None, None, None, cause="the peer closed TCP without a Close frame")
@@ -271,8 +253,7 @@ async def test_fin_without_a_close_is_the_end(make: Make) -> None:
     assert transport.sending_ended
 
 
-async def test_fin_after_our_close_without_an_answer_is_the_end(make: Make) -> None:
-    transport = make()
+async def test_fin_after_our_close_without_an_answer_is_the_end(transport: Transport) -> None:
     transport.close(CloseFrame(1000))
     transport.peer_closed()
     ended = transport.receiver.ended
@@ -281,16 +262,16 @@ async def test_fin_after_our_close_without_an_answer_is_the_end(make: Make) -> N
     assert transport.sending_ended
 
 
-async def test_a_broken_transport_ends_the_connection_and_is_released(make: Make) -> None:
-    transport = make()
+async def test_a_broken_transport_ends_the_connection_and_is_released(transport: Transport) -> None:
     transport.send(Opcode.TEXT, b"never leaves")
     transport.broken()
     assert transport.released
     assert transport.receiver.finished == Closed(None, None, None, cause="the cable was cut")
 
 
-async def test_a_transport_that_breaks_after_the_closing_handshake_was_closed_cleanly(make: Make) -> None:
-    transport = make()
+async def test_a_transport_that_breaks_after_the_closing_handshake_was_closed_cleanly(
+    transport: Transport,
+) -> None:
     transport.receive(close())
     transport.broken()
     finished = transport.receiver.finished
@@ -299,8 +280,7 @@ async def test_a_transport_that_breaks_after_the_closing_handshake_was_closed_cl
     assert finished.cause == ""
 
 
-async def test_an_abort_tells_the_connection_why(make: Make) -> None:
-    transport = make()
+async def test_an_abort_tells_the_connection_why(transport: Transport) -> None:
     transport.abort("the drain was over")
     assert transport.released
     assert transport.receiver.finished == Closed(None, None, None, cause="the drain was over")
@@ -309,9 +289,7 @@ async def test_an_abort_tells_the_connection_why(make: Make) -> None:
 # HTTP answers
 
 
-async def test_an_answer_is_written_and_everything_that_comes_is_ignored(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_an_answer_is_written_and_everything_that_comes_is_ignored(make: Make) -> None:
     transport = make(timeouts=Timeouts(close=3))
     transport.answer(b"HTTP/1.1 404 Not Found\r\n\r\n")
     assert isinstance(transport.endpoint, NoReceiver)

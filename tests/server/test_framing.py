@@ -22,25 +22,24 @@ from wsframework.wire import (
     encode_pong,
 )
 
+pytestmark = pytest.mark.virtual_time
+
 # Messages and control frames
 
 
-async def test_messages_are_delivered_and_pings_answered_in_order(make: Make) -> None:
-    transport = make()
+async def test_messages_are_delivered_and_pings_answered_in_order(transport: Transport) -> None:
     transport.receive(text("a"), sent(Opcode.PING, b"1"), sent(Opcode.BINARY, b"b"), sent(Opcode.PING, b"2"))
     assert transport.receiver.messages == ["a", b"b"]
     assert transport.take() == encode_pong(b"1") + encode_pong(b"2")
 
 
-async def test_pongs_reach_the_connection(make: Make) -> None:
-    transport = make()
+async def test_pongs_reach_the_connection(transport: Transport) -> None:
     transport.receive(sent(Opcode.PONG, b"x"))
     assert transport.receiver.pongs == [b"x"]
     assert transport.take() == b""
 
 
-async def test_sends_are_committed_as_whole_frames_in_order(make: Make) -> None:
-    transport = make()
+async def test_sends_are_committed_as_whole_frames_in_order(transport: Transport) -> None:
     transport.write_raw(b"HTTP/1.1 101 ...")
     transport.send(Opcode.TEXT, b"a")
     transport.send(Opcode.PING, b"p")
@@ -75,8 +74,7 @@ async def test_of_pings_to_a_full_outbox_the_last_one_is_answered_once_there_is_
 # Steps, and what is held back
 
 
-async def test_a_read_full_of_messages_is_delivered_in_steps(make: Make) -> None:
-    transport = make()
+async def test_a_read_full_of_messages_is_delivered_in_steps(transport: Transport) -> None:
     transport.receive(flood(1_000))
     assert len(transport.receiver.messages) < 300
     assert transport.step() >= 3
@@ -84,8 +82,9 @@ async def test_a_read_full_of_messages_is_delivered_in_steps(make: Make) -> None
     assert transport.undecoded == 0
 
 
-async def test_who_is_told_to_stop_decodes_no_more_and_goes_on_when_reading_does(make: Make) -> None:
-    transport = make()
+async def test_who_is_told_to_stop_decodes_no_more_and_goes_on_when_reading_does(
+    transport: Transport,
+) -> None:
     deliver = transport.receiver.deliver
 
     def full(message: str | bytes) -> None:
@@ -103,8 +102,9 @@ async def test_who_is_told_to_stop_decodes_no_more_and_goes_on_when_reading_does
     assert transport.receiver.messages == [str(number) for number in range(1_000)]
 
 
-async def test_control_frames_behind_what_is_held_back_wait_like_bytes_in_the_kernel(make: Make) -> None:
-    transport = make()
+async def test_control_frames_behind_what_is_held_back_wait_like_bytes_in_the_kernel(
+    transport: Transport,
+) -> None:
     transport.receive(flood(400), sent(Opcode.PING, b"there?"), close(4000))
     transport.pause_reading()
     transport.step()
@@ -116,8 +116,7 @@ async def test_control_frames_behind_what_is_held_back_wait_like_bytes_in_the_ke
     assert transport.take() == encode_close(4000)
 
 
-async def test_a_close_some_steps_behind_the_messages_waits_for_their_handler(make: Make) -> None:
-    transport = make()
+async def test_a_close_some_steps_behind_the_messages_waits_for_their_handler(transport: Transport) -> None:
     transport.receive(flood(300), close(4000))
     # The handler takes all of them at once and then works for a while before it asks for more.
     received = list(transport.receiver.messages)
@@ -133,8 +132,7 @@ async def test_a_close_some_steps_behind_the_messages_waits_for_their_handler(ma
     assert transport.take() == encode_text("the answer") + encode_close(4000)
 
 
-async def test_our_close_finds_the_peers_behind_what_is_held_back(make: Make) -> None:
-    transport = make()
+async def test_our_close_finds_the_peers_behind_what_is_held_back(transport: Transport) -> None:
     transport.receive(flood(1_000), close(4000))
     transport.close(CloseFrame(4000))
     transport.step()
@@ -148,9 +146,8 @@ async def test_our_close_finds_the_peers_behind_what_is_held_back(make: Make) ->
 
 @pytest.mark.parametrize("end", [FrameTransport._end_sending, FrameTransport.abort])
 async def test_what_is_held_back_is_dropped_with_the_connection(
-    make: Make, end: Callable[[FrameTransport], None]
+    transport: Transport, end: Callable[[FrameTransport], None]
 ) -> None:
-    transport = make()
     transport.receive(flood(1_000))
     assert transport.undecoded
     delivered = len(transport.receiver.messages)
@@ -160,10 +157,7 @@ async def test_what_is_held_back_is_dropped_with_the_connection(
     assert len(transport.receiver.messages) == delivered
 
 
-async def test_a_peer_whose_bytes_are_held_back_is_not_taken_for_dead(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
-    transport = make()
+async def test_a_peer_whose_bytes_are_held_back_is_not_taken_for_dead(transport: Transport) -> None:
     transport.receive(flood(1_000))
     for _ in range(50):
         await trio.sleep(1)
@@ -205,9 +199,7 @@ async def test_who_sends_too_much_of_nothing_is_failed_and_told_why(make: Make, 
     assert transport.take() == b""
 
 
-async def test_a_little_of_nothing_is_forgiven_with_time(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_little_of_nothing_is_forgiven_with_time(make: Make) -> None:
     transport = make(limits=Limits(unpaid_frames=6_400))
     for _ in range(300):  # a hundred pings a second, for ever
         transport.receive(sent(Opcode.PING) * 100)
@@ -225,8 +217,7 @@ async def test_without_the_limit_nothing_is_counted(make: Make) -> None:
     assert not transport.sending_ended
 
 
-async def test_small_frames_that_wait_are_joined(make: Make) -> None:
-    transport = make()
+async def test_small_frames_that_wait_are_joined(transport: Transport) -> None:
     large = b"x" * 1_000
     expected = b""
     for number in range(1_000):
@@ -249,9 +240,8 @@ def look(transport: Transport) -> None:
 
 
 async def test_a_quiet_peer_is_pinged_after_the_interval_and_lost_after_the_timeout(
-    make: Make, autojump_clock: trio.testing.MockClock
+    transport: Transport,
 ) -> None:
-    transport = make()
     await trio.sleep(19)
     look(transport)
     assert transport.take() == b""
@@ -267,10 +257,7 @@ async def test_a_quiet_peer_is_pinged_after_the_interval_and_lost_after_the_time
     assert transport.receiver.finished == Closed(None, None, None, cause="no answer to a ping for 10 s")
 
 
-async def test_any_byte_is_a_sign_of_life_and_the_next_ping_has_its_own_clock(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
-    transport = make()
+async def test_any_byte_is_a_sign_of_life_and_the_next_ping_has_its_own_clock(transport: Transport) -> None:
     for _ in range(5):
         await trio.sleep(21)
         look(transport)
@@ -282,10 +269,7 @@ async def test_any_byte_is_a_sign_of_life_and_the_next_ping_has_its_own_clock(
     assert not transport.released
 
 
-async def test_what_waits_to_be_read_is_read_before_a_peer_is_given_up(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
-    transport = make()
+async def test_what_waits_to_be_read_is_read_before_a_peer_is_given_up(transport: Transport) -> None:
     await trio.sleep(20)
     look(transport)
     assert transport.take() == encode_ping()
@@ -301,10 +285,7 @@ async def test_what_waits_to_be_read_is_read_before_a_peer_is_given_up(
     assert transport.released
 
 
-async def test_a_look_that_takes_a_moment_puts_the_judgement_off(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
-    transport = make()
+async def test_a_look_that_takes_a_moment_puts_the_judgement_off(transport: Transport) -> None:
     await trio.sleep(20)
     look(transport)
     await trio.sleep(11)
@@ -315,10 +296,7 @@ async def test_a_look_that_takes_a_moment_puts_the_judgement_off(
     assert transport.released
 
 
-async def test_time_that_is_forgiven_does_not_count(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
-    transport = make()
+async def test_time_that_is_forgiven_does_not_count(transport: Transport) -> None:
     await trio.sleep(20)
     look(transport)
     assert transport.take() == encode_ping()
@@ -331,10 +309,7 @@ async def test_time_that_is_forgiven_does_not_count(
     assert transport.released
 
 
-async def test_a_peer_that_we_do_not_read_is_pinged_and_never_lost(
-    make: Make, autojump_clock: trio.testing.MockClock
-) -> None:
-    transport = make()
+async def test_a_peer_that_we_do_not_read_is_pinged_and_never_lost(transport: Transport) -> None:
     transport.pause_reading()
     pings = 0
     for _ in range(100):
@@ -351,9 +326,8 @@ async def test_a_peer_that_we_do_not_read_is_pinged_and_never_lost(
 
 
 async def test_pings_do_not_pile_up_in_front_of_a_peer_that_does_not_read_either(
-    make: Make, autojump_clock: trio.testing.MockClock
+    transport: Transport,
 ) -> None:
-    transport = make()
     transport.pause_reading()
     for _ in range(100):
         await trio.sleep(10)
@@ -362,7 +336,7 @@ async def test_pings_do_not_pile_up_in_front_of_a_peer_that_does_not_read_either
 
 
 async def test_there_is_no_keepalive_once_the_connection_is_closing_or_without_an_interval(
-    make: Make, autojump_clock: trio.testing.MockClock
+    make: Make,
 ) -> None:
     closing, without = make(timeouts=Timeouts(close=1000)), make()
     closing.close(CloseFrame(1000))
