@@ -19,7 +19,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from tests.cli.process import PATIENCE_SECONDS, Program, running
 
 APP = """\
-import os, time
+import os, time, trio
 from wsframework import App, Timeouts
 app = App(timeouts=Timeouts(drain=3, lifespan=2))
 print("imported by", os.getpid())
@@ -31,6 +31,11 @@ async def echo(ws):
         if message == "block":
             time.sleep(60)
         await ws.send(message)
+
+@app.http("/signals")
+async def signals(request):
+    command = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]
+    return (await trio.run_process(command, capture_stdout=True)).stdout
 
 @app.http("/environment")
 async def environment(request):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.workers.processes import clients_of_all, crew, needs_proc
+from tests.workers.processes import Crew, clients_of_all, crew, needs_proc
 
 pytestmark = needs_proc
 
@@ -19,10 +20,7 @@ def test_workers_do_not_inherit_what_a_service_manager_tells_the_parent(
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         monkeypatch.setenv(name, "1")
     with crew(tmp_path, 1) as found:
-        port = int(found.url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as asking:
-            asking.sendall(b"GET /environment HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            answer = b"".join(iter(lambda: asking.recv(65536), b"")).decode()
+        answer = ask(found, "/environment")
         assert "PATH" in answer
         assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(answer.split("\n"))
 
@@ -40,3 +38,16 @@ def test_ctrl_c_reaches_the_workers_through_the_parent_alone(tmp_path: Path) -> 
         assert found.program.wait() == 0
     assert len(found.logged("server.signal")) == 1
     assert "KeyboardInterrupt" not in "\n".join(found.program.errors)
+
+
+def test_programs_that_a_handler_starts_get_the_signals_of_the_terminal(tmp_path: Path) -> None:
+    with crew(tmp_path, 1) as found:
+        masks = re.findall(r"Sig(?:Blk|Ign):\t([0-9a-f]+)", ask(found, "/signals"))
+    terminal = 1 << signal.SIGINT - 1 | 1 << signal.SIGHUP - 1
+    assert [int(mask, 16) & terminal for mask in masks] == [0, 0]
+
+
+def ask(found: Crew, path: str) -> str:
+    with socket.create_connection(("127.0.0.1", int(found.url.rpartition(":")[2]))) as asking:
+        asking.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return b"".join(iter(lambda: asking.recv(65536), b"")).decode()

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from select import poll
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -34,7 +35,7 @@ ORPHAN_DRAIN_SECONDS = 1.0
 ORPHAN_SECONDS = 1.8
 """How long after the parent's end a worker may drain, and exist."""
 
-_STUCK_SECONDS = 5.0
+_STUCK_SECONDS = 10.0
 """Added to an App's own limits: how long the parent waits for the end of a worker before it kills it. The
 worker's own last resort is earlier, and logs what is stuck."""
 
@@ -73,7 +74,8 @@ def take_assignment(channel_fd: int) -> Assignment:
         EOFError: the parent is gone.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        # Not SIG_IGN, which the programs that a handler starts would inherit.
+        signal.signal(number, _do_nothing)
     # What came before is ignored with the rest.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     # The parent ends a worker that hangs with SIGABRT.
@@ -166,6 +168,10 @@ class _Duties:
         # A service manager may have sent SIGTERM to every process; the second word would cut the drain short.
         if self._server is None or not self._server.draining:
             halt(restarting)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """Leave a signal of the terminal to the parent."""
 
 
 def _outlive_parent_briefly(channel_fd: int) -> None:
