@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import attrs
@@ -18,9 +19,16 @@ _HANDSHAKE = (
 
 _PATIENCE_SECONDS = 30.0
 
+_LATE_SECONDS = 0.5
+"""From the connection to the request; the server's second has begun at any time before."""
+
 
 class Lost(Exception):
     """The connection ended without a Close frame, or its handshake had no answer, or another one than 101."""
+
+
+class Late(Exception):
+    """A handshake failed whose request came too late: a server that stops waits for a second."""
 
 
 class Line:
@@ -28,6 +36,7 @@ class Line:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
+        self._sent_at = float("inf")
         self._buffer = bytearray()
 
     @classmethod
@@ -36,20 +45,34 @@ class Line:
 
         Raises:
             Lost: the handshake got no 101.
+            Late: and it was this busy process that was late with its request.
         """
+        start = trio.current_time()
         try:
             line = cls(await trio.open_tcp_stream("127.0.0.1", port))
-            await line._stream.send_all(_HANDSHAKE)
-            while b"\r\n\r\n" not in line._buffer:
-                await line._more()
-        except (OSError, trio.BrokenResourceError) as error:
+        except OSError as error:
             raise Lost(f"handshake: {error!r}") from None
-        head, _, rest = bytes(line._buffer).partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 101 "):
-            await line.leave()
-            raise Lost(f"handshake: {head[:40]!r}")
-        line._buffer = bytearray(rest)
+        try:
+            await line._upgrade()
+        except BaseException as error:
+            await trio.aclose_forcefully(line._stream)
+            if isinstance(error, Lost) and line._sent_at - start > _LATE_SECONDS:
+                raise Late from None
+            raise
         return line
+
+    async def _upgrade(self) -> None:
+        try:
+            await self._stream.send_all(_HANDSHAKE)
+            self._sent_at = trio.current_time()
+            while b"\r\n\r\n" not in self._buffer:
+                await self._more()
+        except (Lost, trio.BrokenResourceError) as error:
+            raise Lost(f"handshake: {error}") from None
+        head, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 101 "):
+            raise Lost(f"handshake: {head[:40]!r}")
+        self._buffer = bytearray(rest)
 
     async def _more(self) -> None:
         try:
@@ -97,14 +120,18 @@ class Load:
 
     Attributes:
         handshakes: how many were answered with 101.
+        slowest: the seconds that the slowest of them took.
         open: clients that stay, and are connected now.
         codes: of the Close frames that clients got.
+        late: handshakes that failed because this process was too busy.
         lost: the handshakes and connections that ended otherwise.
     """
 
     port: int
     handshakes: int = 0
+    slowest: float = 0.0
     open: int = 0
+    late: int = 0
     codes: Counter[int] = attrs.field(factory=Counter)
     lost: list[str] = attrs.field(factory=list)
 
@@ -120,13 +147,17 @@ class Load:
                 nursery.start_soon(self._one, self._visit)
                 await trio.sleep(random.uniform(0.5, 1.5) / per_second)
 
-    async def _one(self, use) -> None:  # type: ignore[no-untyped-def]
+    async def _one(self, use: Callable[[Line], Awaitable[None]]) -> None:
         line = None
         try:
+            start = trio.current_time()
             with trio.fail_after(_PATIENCE_SECONDS):
                 line = await Line.open(self.port)
+            self.slowest = max(self.slowest, trio.current_time() - start)
             self.handshakes += 1
             await use(line)
+        except Late:
+            self.late += 1
         except (Lost, trio.TooSlowError) as error:
             self.lost.append(str(error) or "no answer")
         finally:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import trio
 import trio.testing
 
 from tests.workers.fakes import FakeLaunch, supervising
-from tests.workers.processes import client, clients_of_all, crew, needs_proc
+from tests.workers.load import Load
+from tests.workers.processes import QUIET, client, clients_of_all, crew, needs_proc
 from wsframework.server.crowd import Figures, Phase
 from wsframework.workers.page import Page
 from wsframework.workers.watching import STUCK_SECONDS, watch_workers
@@ -141,3 +143,41 @@ def test_a_stopped_worker_costs_its_own_clients_only_and_is_replaced(tmp_path: P
         found.wait_for("worker.ready", 3)
         assert found.logged("worker.died", pid=victim, signal="SIGKILL")
         assert set(found.pids()) > {survivor}
+
+
+@pytest.mark.chaos
+@needs_proc
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(signal.SIGKILL, 2), (signal.SIGSTOP, 35)], ids=["kill", "stop"]
+)
+def test_a_worker_that_fails_under_load_costs_its_own_clients_only(
+    tmp_path: Path, number: signal.Signals, seconds: float
+) -> None:
+    with crew(tmp_path, 4, text=QUIET) as found:
+        victim = found.pids()[0]
+        starts = [entry["seconds"] for entry in found.logged("worker.ready")]
+
+        async def fail() -> tuple[Load, float]:
+            load = Load(int(found.url.rpartition(":")[2]))
+            async with trio.open_nursery() as nursery:
+                for _ in range(400):
+                    nursery.start_soon(load.stay)
+                nursery.start_soon(load.come_and_go, 100.0)
+                with trio.fail_after(60):
+                    while load.open < 400:  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+                before = time.monotonic()
+                os.kill(victim, number)
+                await trio.to_thread.run_sync(found.wait_for, "worker.ready", 5, 120.0)
+                took = time.monotonic() - before
+                await trio.sleep(2)
+                nursery.cancel_scope.cancel()
+            return load, took
+
+        load, took = trio.run(fail)
+        print(f"\n{load.handshakes} handshakes, replaced after {took:.1f} s, slowest {load.slowest:.2f} s")
+        # A quarter of those that stay, and a few that came and went.
+        assert 95 <= len(load.lost) <= 140
+        assert load.codes.keys() == set()
+        # One more start-up beside the pause, on whatever machine this is.
+        assert took < seconds + 2 * max(starts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -85,6 +86,8 @@ def run(
     context = server_context(ssl_cert, ssl_key)
     mode = _mode(unix_mode, unix)
     if workers is not None:
+        if sys.platform == "win32":
+            raise ConfigurationError("--workers: processes on Windows cannot share sockets in this way")
         from wsframework.cli.supervising import run_workers
         from wsframework.cli.worker import Program
 

@@ -10,7 +10,6 @@ import attrs
 
 from wsframework.cli.output import fail
 from wsframework.cli.worker import Program
-from wsframework.errors import ConfigurationError
 from wsframework.request import Address
 from wsframework.workers.parent import Plan, run_parent, usable_cores
 from wsframework.workers.supervisor import StartFailed
@@ -42,8 +41,6 @@ def run_workers(
         ConfigurationError: an address cannot be listened on.
         SystemExit: a worker does not start; the reason has been printed.
     """
-    if sys.platform == "win32":
-        raise ConfigurationError("--workers: Windows has no sockets that processes share in this way")
     plan = Plan(
         command=[sys.executable, *_interpreter_options(), "-m", "wsframework.cli.worker", program.target],
         program=attrs.asdict(program),
