@@ -90,6 +90,6 @@ async def close_of(
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something that another task does."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)

@@ -1,0 +1,164 @@
+"""Rooms on Redis in several workers: a rolling restart or a killed worker costs its members no message."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from tests.docs.following import until
+from tests.engines.redis.conftest import redis as redis  # the fixture
+from tests.engines.redis.redis_server import RedisServer
+from tests.workers.processes import Crew, crew, needs_proc
+from wsframework.engines.redis import Publisher
+
+pytestmark = [needs_proc, pytest.mark.slow]
+
+APP = """\
+import json, os
+from wsframework import App, Rooms, Timeouts
+from wsframework.engines.redis import RedisEngine
+
+app = App(timeouts=Timeouts(drain=2, lifespan=2))
+engine = RedisEngine(os.environ["REDIS"], prefix=os.environ["PREFIX"], lease=1.0)
+app.install(engine)
+rooms = Rooms(engine=engine, stamp=lambda message, position: json.dumps([message, position]))
+
+
+@app.websocket("/")
+async def follow(ws):
+    async with rooms["tea"].join(ws, os.getpid(), after=ws.request.query.get("after")) as member:
+        await ws.send(json.dumps({"missed": member.missed, "pid": os.getpid()}))
+        async for message in ws:
+            await ws.send(json.dumps({"present": rooms["tea"].present()}))
+"""
+
+CLIENTS = 6
+
+
+@asynccontextmanager
+async def connected(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
+    """Open a WebSocket, and close its stream afterwards, which trio-websocket may leave open."""
+    port = int(url.rpartition(":")[2])
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(nursery, stream, "localhost", path)
+        nursery.cancel_scope.cancel()
+
+
+class Follower:
+    """A client that comes back with its last position, as the page of a program would."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.heard: list[str] = []
+        self.pids: list[int] = []
+        self.missed: list[bool] = []
+        self.codes: list[int] = []
+        self._position = "none"
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with connected(self.url, f"/?after={self._position}") as ws:
+                    while True:
+                        self._take(json.loads(await ws.get_message()))
+            except* ConnectionClosed as closed:
+                self.codes += [_code(error) for error in closed.exceptions]
+            except* (HandshakeError, OSError):
+                await trio.sleep(0.02)
+
+    def _take(self, message: object) -> None:
+        match message:
+            case [str(text), str(position)]:
+                self.heard.append(text)
+                self._position = position
+            case {"missed": bool(missed), "pid": int(pid)}:
+                self.missed.append(missed)
+                self.pids.append(pid)
+
+
+def _code(error: BaseException) -> int:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ConnectionClosed)
+    return 1006 if error.reason is None else int(error.reason.code)
+
+
+async def conversation(
+    found: Crew, publisher: Publisher, fault: Callable[[], None], over: str
+) -> list[Follower]:
+    """Publish until what happens to the workers is over; each client then has heard all of it."""
+    followers = [Follower(found.url) for _ in range(CLIENTS)]
+    expected: list[str] = []
+    async with trio.open_nursery() as nursery:
+        for follower in followers:
+            nursery.start_soon(follower.run)
+        await until(lambda: all(follower.pids for follower in followers))
+        while len(expected) < 10 or not found.logged(over):
+            await trio.to_thread.run_sync(publisher.publish, "tea", f"{len(expected)}")
+            expected.append(f"{len(expected)}")
+            if len(expected) == 5:
+                fault()
+            await trio.sleep(0.05)
+        await until(lambda: all(follower.heard[-1:] == expected[-1:] for follower in followers))
+        nursery.cancel_scope.cancel()
+    assert all(follower.heard == expected for follower in followers)
+    return followers
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("REDIS", redis.url)
+    monkeypatch.setenv("PREFIX", request.node.name)
+    return str(request.node.name)
+
+
+def test_a_rolling_restart_costs_no_message(tmp_path: Path, redis: RedisServer, prefix: str) -> None:
+    (tmp_path / "tea.py").write_text(APP)
+    with crew(tmp_path, 2, target="tea:app") as found:
+        before = found.pids()
+        with Publisher(redis.url, prefix=prefix) as publisher:
+            roll = partial(found.signal, signal.SIGHUP)
+            followers = trio.run(conversation, found, publisher, roll, "roll.finished")
+        assert not set(before) & set(found.pids())
+    for follower in followers:
+        assert follower.missed[0]
+        assert not any(follower.missed[1:])
+        assert set(follower.codes) == {1012}
+
+
+def test_a_killed_worker_costs_no_message_and_its_members_are_gone(
+    tmp_path: Path, redis: RedisServer, prefix: str
+) -> None:
+    (tmp_path / "tea.py").write_text(APP)
+    with crew(tmp_path, 2, target="tea:app") as found:
+        victim = found.pids()[0]
+        with Publisher(redis.url, prefix=prefix) as publisher:
+            kill = partial(os.kill, victim, signal.SIGKILL)
+            followers = trio.run(conversation, found, publisher, kill, "worker.died")
+        present = trio.run(present_without, found.url, victim)
+    assert victim not in present
+    for follower in followers:
+        assert set(follower.codes) <= {1006}
+        assert bool(follower.codes) == (follower.pids[0] == victim)
+
+
+async def present_without(url: str, pid: int) -> list[int]:
+    """Return who is present, once a process is not."""
+    async with connected(url, "/") as ws:
+        await ws.get_message()
+        with trio.fail_after(15):
+            while True:
+                await ws.send_message("who")
+                present: list[int] = json.loads(await ws.get_message())["present"]
+                if present and pid not in present:
+                    return present
+                await trio.sleep(0.05)
