@@ -164,6 +164,21 @@ async def test_a_server_out_of_descriptors_says_503_and_serves_on_when_there_are
     assert sorted(events) == ["connection.refused", "server.out_of_resources"]
 
 
+async def test_a_crowd_that_comes_in_one_turn_hears_503_one_and_all() -> None:
+    async with serving(echo_app(), transport="hub") as server:
+        sockets = [stdlib_socket.socket() for _ in range(40)]
+        with without_descriptors():
+            # Without a checkpoint in between, so that the server finds all of them at once.
+            for socket in sockets:
+                socket.connect(("127.0.0.1", server.port))
+            for socket in sockets:
+                socket.setblocking(False)
+                client = trio.SocketStream(trio.socket.from_stdlib_socket(socket))
+                assert (await receive_all(client)).startswith(b"HTTP/1.1 503 ")
+        for socket in sockets:
+            socket.close()
+
+
 @pytest.mark.parametrize("transport", ["hub", "stream"])
 async def test_over_tls_a_server_out_of_descriptors_just_leaves(
     transport: Any, contexts: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture

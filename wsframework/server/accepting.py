@@ -45,6 +45,8 @@ _LAST_ACCEPTS = 4096
 
 
 class _Abortable(Protocol):
+    def flush_now(self) -> None: ...
+
     def abort(self) -> None: ...
 
 
@@ -123,8 +125,10 @@ class Acceptor(Generic[ToldT]):
             return True
         if not self._told:
             return False
-        # The oldest one has been answered, and has had the most time to read the answer.
-        next(iter(self._told)).abort()
+        # The oldest has had the most time to read its answer; if it came in this turn, that is not written.
+        oldest = next(iter(self._told))
+        oldest.flush_now()
+        oldest.abort()
         return self._spare.lend()
 
     def _take_or_close(self, socket: stdlib_socket.socket, remote: Address) -> None:
@@ -262,6 +266,9 @@ class Accepted:
     on_spare: bool = False
     closed: Callable[[], None] = lambda: None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    def flush_now(self) -> None:
+        """Do nothing: so few are accepted at a time that each has been answered."""
 
     def abort(self) -> None:
         """Cancel the task that serves it."""
