@@ -51,7 +51,6 @@ def read(stream: bytes, piece: int = MOST) -> tuple[ProxyHeader | None, bytes]:
         data = stream[place : place + min(reader.wants, piece)]
         place += len(data)
         header = reader.feed(data)
-        assert reader.started
         if header is not None:
             return header, stream[place:]
     return None, b""

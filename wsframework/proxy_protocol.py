@@ -73,11 +73,6 @@ class ProxyHeaderReader:
         self._max_bytes = max_bytes
 
     @property
-    def started(self) -> bool:
-        """Whether anything has arrived yet."""
-        return bool(self._buffer)
-
-    @property
     def wants(self) -> int:
         """How many bytes may be read next: all of them will be the header's."""
         buffer = self._buffer
