@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --quiet --disable-pip-version-check
 PORT   ?= 3000
+UNIT   := tests/test_*.py tests/wire tests/testing
 # How many tests run at a time: many of them wait for something.
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit test lint format types cover dist clean
+.PHONY: help run unit matrix test lint format types cover dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -40,7 +41,10 @@ run: $(VENV)/.run ## Start the chat on port 3000 (PORT=3001 for another)
 	@$(BIN)/wsframework chat --port $(PORT)
 
 unit: $(VENV)/.dev ## Run the fast tests only: no foreign clients, virtual time
-	@$(BIN)/python -m pytest tests/test_*.py tests/wire tests/testing
+	@$(BIN)/python -m pytest $(UNIT)
+
+matrix: $(BIN)/python ## Run the fast tests on every installed Python, and with the lowest declared versions
+	@$(BIN)/python .ci/matrix.py $(if $(CI),--others) $(UNIT)
 
 # Programs of tests start faster with bytecode, which here stands beside what is installed.
 test: export PYTHONDONTWRITEBYTECODE =
@@ -76,7 +80,7 @@ dist: $(VENV)/.dist ## Build sdist and wheel, check them, and try each in a clea
 	@BIN=$(BIN) .ci/dist
 
 clean: ## Remove what the targets made
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov
+	@rm -rf $(VENV) .venv-3.* .venv-lowest dist .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov
 
 -include benchmarks/bench.mk
 -include tests/conformance/conformance.mk
