@@ -174,3 +174,31 @@ def reset(connection: socket.socket) -> None:
     """Close with RST."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
+
+
+# Servers, by what they say
+
+
+def saying(head: bytes, then: bytes = b"", *, end: bool = False) -> Talk:
+    """Answer the opening handshake with these bytes, again and again with those, or end TCP."""
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(head)
+        while then:
+            connection.sendall(then)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        drain(connection)
+
+    return talk
+
+
+def upgrading(*fields: str, without: str = "", then: bytes = b"") -> Talk:
+    """Open a WebSocket as `upgrade` does, and say no more."""
+
+    def talk(connection: socket.socket) -> None:
+        upgrade(connection, *fields, without=without, then=then)
+        drain(connection)
+
+    return talk

@@ -9,7 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable
 
-from tests.diagnostics.broken import Talk, answer, drain, read_request, reset, upgrade
+from tests.diagnostics.broken import Talk, answer, drain, read_request, reset, saying, upgrade
 
 __all__ = ["ATTACKS", "EVIL", "FINE", "dripping", "noisy"]
 
@@ -35,21 +35,6 @@ def frame(first: int, payload: bytes = b"", length: int | None = None) -> bytes:
 def _raw_deflate(data: bytes) -> bytes:
     stream = zlib.compressobj(wbits=-15, level=9)
     return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
-def saying(head: bytes, then: bytes = b"", *, end: bool = False) -> Talk:
-    """Answer the opening handshake with these bytes, again and again with those, or end TCP."""
-
-    def talk(connection: socket.socket) -> None:
-        read_request(connection)
-        connection.sendall(head)
-        while then:
-            connection.sendall(then)
-        if end:
-            connection.shutdown(socket.SHUT_WR)
-        drain(connection)
-
-    return talk
 
 
 def opened(data: bytes = b"", *fields: str, then: bytes = b"", end: bool = False, deaf: bool = False) -> Talk:

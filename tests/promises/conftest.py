@@ -6,9 +6,8 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
-import trio
 
-from tests.promises.stage import Journal, Stage, watchdog
+from tests.promises.stage import Journal, Stage, staging
 from wsframework.server.native import TransportChoice
 
 
@@ -21,14 +20,8 @@ def transport(request: pytest.FixtureRequest) -> TransportChoice:
 
 @pytest.fixture
 async def stage(transport: TransportChoice) -> AsyncIterator[Stage]:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watchdog)
-        stage = Stage(nursery, transport)
-        try:
-            yield stage
-        finally:
-            stage.close_clients()
-        nursery.cancel_scope.cancel()
+    async with staging(transport) as stage:
+        yield stage
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -154,6 +155,19 @@ class Stage:
         for client in self._clients:
             client.vanish()
         self._clients.clear()
+
+
+@asynccontextmanager
+async def staging(transport: TransportChoice) -> AsyncIterator[Stage]:
+    """Give a test its stage, on one transport; a test that hangs fails."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchdog)
+        stage = Stage(nursery, transport)
+        try:
+            yield stage
+        finally:
+            stage.close_clients()
+        nursery.cancel_scope.cancel()
 
 
 async def until(condition: Callable[[], object], seconds: float = 60.0, *, what: str = "") -> float:

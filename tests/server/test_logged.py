@@ -8,32 +8,20 @@ import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-import trio
 import trustme
 
 from tests.promises.rawclient import PING, PONG, TEXT, close_frame, frame
-from tests.promises.stage import Journal, Stage, until, watchdog
+from tests.promises.stage import Journal, Stage, staging, until
 from wsframework import App, Connection, Deflate, Keepalive, Request, Room, Timeouts
 from wsframework.records import JsonFormatter
-from wsframework.server.native import TransportChoice
 
 OPENING = ["connection.accepted", "handshake.received", "handshake.accepted", "connection.opened"]
 
 
 @pytest.fixture(params=["auto", "stream"])
-def transport(request: pytest.FixtureRequest) -> TransportChoice:
-    choice: TransportChoice = request.param
-    return choice
-
-
-@pytest.fixture
-async def stage(transport: TransportChoice) -> AsyncIterator[Stage]:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watchdog)
-        stage = Stage(nursery, transport)
+async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    async with staging(request.param) as stage:
         yield stage
-        stage.close_clients()
-        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-import trio
 import trustme
 
 from tests.promises.rawclient import PING, PONG, TEXT, frame
-from tests.promises.stage import Stage, until, watchdog
+from tests.promises.stage import Stage, staging, until
 from wsframework import App, Connection, Deflate, Keepalive, ObservedFrame, Observer, Request, Timeouts
 from wsframework.observer import TransportStep
-from wsframework.server.native import TransportChoice
 from wsframework.server.observed import socket_transport, stream_transport
 from wsframework.server.observers import Observers
 from wsframework.server.socket import SocketTransport
@@ -49,13 +47,8 @@ def _text(frame: ObservedFrame) -> str:
 
 @pytest.fixture(params=["auto", "stream"])
 async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    choice: TransportChoice = request.param
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watchdog)
-        stage = Stage(nursery, choice)
+    async with staging(request.param) as stage:
         yield stage
-        stage.close_clients()
-        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture(autouse=True)

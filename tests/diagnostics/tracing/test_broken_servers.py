@@ -22,19 +22,13 @@ from tests.diagnostics.broken import (
     read_frame,
     read_request,
     reset,
+    saying,
     tell_story,
     upgrade,
+    upgrading,
 )
 
 CHUNKED = ("Transfer-Encoding: chunked",)
-
-
-def upgrading(*fields: str, without: str = "") -> Talk:
-    def talk(connection: socket.socket) -> None:
-        upgrade(connection, *fields, without=without)
-        drain(connection)
-
-    return talk
 
 
 def answering(status: str, *fields: str, body: bytes = b"") -> Talk:
@@ -42,18 +36,6 @@ def answering(status: str, *fields: str, body: bytes = b"") -> Talk:
 
     def talk(connection: socket.socket) -> None:
         answer(connection, status, *fields, *length, body=body)
-        drain(connection)
-
-    return talk
-
-
-def saying(data: bytes) -> Talk:
-    """Answer the opening handshake with these bytes and FIN."""
-
-    def talk(connection: socket.socket) -> None:
-        read_request(connection)
-        connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
         drain(connection)
 
     return talk
@@ -93,9 +75,9 @@ OPENINGS: dict[str, tuple[Talk, str]] = {
     "status.418": (answering("418 Teapot"), "no WebSocket was opened"),
     "status.426": (answering("426 Upgrade Required"), "a proxy in between may drop it"),
     "status.503": (answering("503 Busy"), "is unavailable"),
-    "http.malformed": (saying(b"SSH-2.0-x\r\n"), "begins with 'SSH-2.0-x'"),
-    "http.tls": (saying(b"\x15\x03\x01\x00\x02\x02\x46"), "use wss:// instead"),
-    "http.none": (saying(b""), "closed TCP before it had answered"),
+    "http.malformed": (saying(b"SSH-2.0-x\r\n", end=True), "begins with 'SSH-2.0-x'"),
+    "http.tls": (saying(b"\x15\x03\x01\x00\x02\x02\x46", end=True), "use wss:// instead"),
+    "http.none": (saying(b"", end=True), "closed TCP before it had answered"),
 }
 
 
@@ -168,9 +150,7 @@ def test_a_body_in_chunks_is_quoted_without_their_sizes() -> None:
 
 def test_a_listener_that_never_answers_is_given_up_in_time(command: Command) -> None:
     with raw_server(drain) as server:
-        started = time.monotonic()
         code, out, err = command("trace", f"ws://{server}/", "--timeout", "0.3")
-    assert time.monotonic() - started < 5
     assert (code, err) == (1, "error: The server sent no answer to the opening handshake within 0.3 s.\n")
     assert "GET / HTTP/1.1" in out
 
