@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.workers.fakes import FakeLaunch, supervising
-from tests.workers.processes import client, clients_of_all, crew, needs_proc
+from tests.workers.processes import APP, client, clients_of_all, crew, needs_proc
 from wsframework.workers.page import Page
 from wsframework.workers.supervisor import JITTER, StartFailed, Supervisor
 
@@ -182,3 +182,32 @@ def test_sigterm_for_one_worker_drains_it_and_another_takes_its_place(tmp_path: 
 async def pid_of_server(url: str) -> int:
     async with client(url) as one:
         return one.pid
+
+
+@pytest.mark.chaos
+@needs_proc
+def test_a_crash_loop_costs_a_hundredth_of_a_core(tmp_path: Path) -> None:
+    text = "import os\nif os.path.exists('broken'):\n    raise OSError('broken')\n" + APP
+    with crew(tmp_path, 2, text=text) as found:
+        (tmp_path / "broken").touch()
+        for pid in found.pids():
+            os.kill(pid, signal.SIGKILL)
+        # The pauses grow for a minute or two.
+        found.wait_for("worker.started", 13, 240.0)
+        parent, workers = cpu_seconds(found.parent)
+        start = time.monotonic()
+        found.wait_for("worker.started", 17, 240.0)
+        took = time.monotonic() - start
+        parent_after, workers_after = cpu_seconds(found.parent)
+        share, workers_share = (parent_after - parent) / took, (workers_after - workers) / took
+        print(f"\n{share:.2%} of a core in the parent, {workers_share:.2%} in workers that fail")
+        assert took >= 4 * 30
+        assert share < 0.002
+
+
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """Return what a process has used, and what its children that have ended have."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own, children = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
+    tick = os.sysconf("SC_CLK_TCK")
+    return own / tick, children / tick
