@@ -14,12 +14,18 @@ from wsframework.workers.page import Page
 SERVER = """
 import functools, socket, sys
 import trio
-from wsframework import App, Connection, Limits, Timeouts
+from wsframework import App, Connection, Keepalive, Limits, Timeouts
 from wsframework.server import run_server
 from wsframework.workers.page import Page
 
 fd, slot, listener, limit = map(int, sys.argv[1:])
-app = App(limits=Limits(connections=limit), timeouts=Timeouts(drain=2.0), allowed_hosts="*")
+# The clients answer no pings.
+app = App(
+    limits=Limits(connections=limit),
+    timeouts=Timeouts(drain=2.0),
+    keepalive=Keepalive(interval=None),
+    allowed_hosts="*",
+)
 
 @app.websocket("/")
 async def stay(ws: Connection) -> None:

@@ -55,12 +55,12 @@ def test_a_new_server_gets_the_connections_until_it_has_as_many(start: Start) ->
 @pytest.mark.slow
 def test_nobody_waits_long_for_a_server_that_is_stopped(start: Start) -> None:
     servers = start(3)
-    servers.connect(90).answers()
+    usual, _ = servers.connect(90).answers()
     stopped = servers.processes[0]
     stopped.send_signal(signal.SIGSTOP)
     longest, answers = servers.connect(120, at_once=1).answers()
     assert answers == {"101": 120}
-    assert longest < 1
+    assert longest < 1 + 2 * usual
     assert servers.wait_connections(210)[0] <= 40
     # As soon as it runs again, it gets its share.
     stopped.send_signal(signal.SIGCONT)
@@ -92,3 +92,39 @@ def test_a_server_that_leaves_loses_no_client_that_waits_to_be_accepted(start: S
     _, answers = clients.answers()
     assert answers == {"101": 1500}
     assert servers.connections()[0] == 0
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("at_once", [8, 125])
+@pytest.mark.parametrize("number", [2, 4])
+def test_ten_thousand_connections_are_spread_evenly(start: Start, number: int, at_once: int) -> None:
+    servers = start(number)
+    clients = [servers.connect(2500, at_once) for _ in range(4)]
+    for each in clients:
+        assert each.answers()[1] == {"101": 2500}
+    held = servers.wait_connections(10_000)
+    print(f"{number} servers, {4 * at_once} handshakes at a time: {held}, max/mean {spread(held):.3f}")
+    assert spread(held) <= 1.05
+
+
+@pytest.mark.chaos
+def test_thousands_of_connections_go_to_servers_that_come_and_that_run_again(start: Start) -> None:
+    servers = start(3)
+    usual = max(servers.connect(2000, 50).answers()[0] for _ in range(3))
+    hung, leaving, _ = servers.processes
+    hung.send_signal(signal.SIGSTOP)
+    servers.start()
+    servers.wait_ready()
+    longest = max(servers.connect(1000, at_once).answers()[0] for at_once in (1, 50))
+    assert longest < 1 + 2 * usual
+    hung.send_signal(signal.SIGCONT)
+    servers.wait_beating(hung)
+    before = servers.wait_connections(8000)
+    leaving.send_signal(signal.SIGTERM)
+    assert leaving.wait(30) == 0
+    _, answers = servers.connect(3000, 50).answers()
+    assert answers == {"101": 3000}
+    held = servers.wait_connections(11_000 - before[1])
+    print(f"{before}, then {held}")
+    assert held.pop(1) == 0
+    assert spread(held) <= 1.05
