@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +22,18 @@ PATIENCE_SECONDS = 30.0
 class Program:
     """A running process, and the lines it has printed so far."""
 
-    def __init__(self, command: Sequence[str], cwd: Path) -> None:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    def __init__(
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        inherited: Sequence[int] = (),
+    ) -> None:
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=environment,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -92,9 +99,19 @@ class Program:
 
 
 @contextmanager
-def running(*arguments: str, cwd: Path = ROOT) -> Iterator[Program]:
-    """Run `python …`, and end it with the block whatever happens."""
-    program = Program([sys.executable, *arguments], cwd)
+def running(
+    *arguments: str,
+    cwd: Path = ROOT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    inherited: Sequence[int] = (),
+) -> Iterator[Program]:
+    """Run `python …`, and end it with the block whatever happens.
+
+    Args:
+        environment: variables beside those of the tests.
+        inherited: descriptors that it gets.
+    """
+    program = Program([sys.executable, *arguments], cwd, environment, inherited)
     try:
         yield program
     finally:

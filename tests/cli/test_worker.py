@@ -15,8 +15,8 @@ from tests.workers.processes import clients_of_all, crew, needs_proc
 from wsframework.cli.run import run
 from wsframework.cli.worker import Program
 
-PARENTS = {"host", "port", "unix", "unix_mode", "workers"}
-"""Options of `run` that only the parent needs."""
+PARENTS = {"options", "host", "port", "unix", "unix_mode", "workers"}
+"""Parameters of `run` that only the parent needs."""
 
 
 def test_no_option_of_run_is_lost_on_the_way_to_a_worker() -> None:

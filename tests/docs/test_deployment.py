@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import logging
-import os
 import shlex
 import socket
 import ssl
@@ -33,7 +31,7 @@ from tests.proxies.running import (
     issue_certificate,
     nginx,
 )
-from wsframework import Connection, Keepalive, Limits, Timeouts
+from wsframework import Connection, Keepalive
 from wsframework.testing import connect, request, serve
 
 PAGE = DOCS / "deployment.md"
@@ -227,30 +225,6 @@ async def test_tls_without_a_proxy(tmp_path: Path, authority: trustme.CA) -> Non
             await ws.aclose()
             nursery.cancel_scope.cancel()
         assert program.stop() == 0
-
-
-@exercises("deployment.md", "chat.service")
-def test_the_unit_starts_a_server_and_leaves_it_time_to_stop(tmp_path: Path) -> None:
-    unit = configparser.ConfigParser(interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string(FILES["chat.service"])
-    service = unit["Service"]
-    assert int(service["TimeoutStopSec"]) > Timeouts().drain + Timeouts().close
-    assert int(service["LimitNOFILE"]) > (Limits().connections or 0)
-    assert f"unix:/run/{service['RuntimeDirectory']}/chat.sock" in FILES["chat.conf"]
-    (tmp_path / "chat.py").write_text(CHAT)
-    program, *arguments = shlex.split(service["ExecStart"].replace("/run/chat/", f"{tmp_path}/"))
-    assert program.startswith(service["WorkingDirectory"])
-    assert program.endswith("/wsframework")
-    mask = os.umask(int(service["UMask"], 8))
-    try:
-        with running("-m", "wsframework", *arguments, cwd=tmp_path) as server:
-            server.wait_for("Listening on the unix socket")
-            assert (tmp_path / "chat.sock").stat().st_mode & 0o777 == 0o770
-            assert server.stop() == 0
-    finally:
-        os.umask(mask)
-    assert json.loads(server.errors[0])["event"] == "server.listening"
 
 
 @exercises("deployment.md", "hosts.py", "wsframework run chat:app --allow-host chat.example")

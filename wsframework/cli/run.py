@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from wsframework.cli.importing import Target, load_app
+from wsframework.cli.inherited import inherited_listeners, loopback_host
 from wsframework.cli.logs import LogFormat, LogLevel, crashes_logged, set_up_logging
 from wsframework.cli.options import (
     AllowHost,
@@ -27,6 +28,8 @@ from wsframework.cli.options import (
 from wsframework.cli.tls import server_context
 from wsframework.errors import ConfigurationError
 from wsframework.request import Address
+from wsframework.server.listeners import hosts_on_loopback
+from wsframework.server.systemd import service_manager
 
 __all__ = ["run"]
 
@@ -34,6 +37,7 @@ _OCTAL = re.compile("0?[0-7]{1,3}")
 
 
 def run(
+    options: typer.Context,
     target: Target,
     host: Host = "127.0.0.1",
     port: Port = 8000,
@@ -77,12 +81,17 @@ def run(
     once. With --workers, SIGHUP restarts the workers one after the other, unless a terminal has sent it, and
     SIGTTIN and SIGTTOU start one more and end one.
 
+    Under systemd it takes the sockets of a socket unit, and reports to a service of Type=notify.
+
     Exit code: 0 after a signal, 1 when a lifespan or the server crashed (the last record is server.crashed),
     2 when it cannot start: a wrong argument, an App that cannot be imported, a port in use. 3 when a worker
     crashed before it served.
     """
     # First, so that what the module logs while it is imported has the same form.
     set_up_logging(log_level, log_format)
+    service_manager()  # takes its variables, before the module may start processes
+    sockets = inherited_listeners(options)
+    local_host = loopback_host(sockets) if sockets else host if unix is None else None
     context = server_context(ssl_cert, ssl_key)
     mode = _mode(unix_mode, unix)
     if workers is not None:
@@ -93,7 +102,7 @@ def run(
 
         program = Program(
             target=target,
-            local_host=host if unix is None else None,
+            local_host=local_host,
             allow_host=allow_host or [],
             trusted_proxy=trusted_proxy or [],
             proxy_field=proxy_field,
@@ -111,12 +120,15 @@ def run(
             port=port,
             unix_path=unix,
             unix_mode=mode,
+            sockets=sockets,
             announce=functools.partial(_announce, secure=context is not None),
         )
         return
     app = load_app(target)
     app.proxies = app.proxies.extended(trusted_proxy or (), proxy_field)
     app.limits = aged(app.limits, max_age)
+    # For those that listen themselves, `app.run` does the same.
+    local = hosts_on_loopback(local_host) if sockets and app.allowed_hosts is None else ()
     with crashes_logged():
         app.run(
             host or None,
@@ -124,8 +136,9 @@ def run(
             ssl=context,
             unix_path=unix,
             unix_mode=mode,
+            sockets=sockets or None,
             proxy_protocol=proxy_protocol,
-            allow_hosts=allow_host or (),
+            allow_hosts=(*local, *(allow_host or ())),
             on_listening=lambda server: _announce(server.addresses, secure=server.secure),
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import attrs
@@ -28,6 +29,7 @@ def run_workers(
     port: int,
     unix_path: str | None,
     unix_mode: int | None,
+    sockets: Sequence[socket.socket],
     announce: Callable[[tuple[Address, ...]], None],
 ) -> None:
     """Serve until a signal stops all workers.
@@ -35,6 +37,7 @@ def run_workers(
     Args:
         program: what the workers serve.
         workers: how many; 0 for one per core that this process may use.
+        sockets: listening ones, instead of an address; may be empty.
         announce: called with the addresses, once every worker serves.
 
     Raises:
@@ -49,6 +52,7 @@ def run_workers(
         port=port,
         unix_path=unix_path,
         unix_mode=unix_mode,
+        sockets=sockets,
         on_ready=announce,
     )
     try:

@@ -23,6 +23,7 @@ from wsframework.records import record
 from wsframework.server.descriptors import raise_descriptor_limit
 from wsframework.server.leaving import LastResort
 from wsframework.server.server import Server
+from wsframework.server.systemd import service_manager
 
 __all__ = ["run_server"]
 
@@ -39,6 +40,8 @@ async def run_server(
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, through the drain, to the end of the lifespans.
 
+    A service manager is told of all of it.
+
     Args:
         start: serves, and follows Trio's start protocol: `start(task_status=…)` reports a `Server`.
         on_listening: called with the server once it listens.
@@ -50,6 +53,7 @@ async def run_server(
     """
     raise_descriptor_limit()
     timeouts = timeouts or Timeouts()
+    manager = service_manager()
     last_resort = LastResort(timeouts)
     everything = trio.CancelScope()
     server: Server | None = None
@@ -72,6 +76,7 @@ async def run_server(
     async def follow(server: Server) -> None:
         await server.wait_stopping()
         last_resort.stopping()
+        manager.stopping(f"Draining; {server.statistics().connections} connections are open")
         await server.wait_stopped()
         last_resort.drained()
         with trio.move_on_after(timeouts.lifespan):
@@ -88,6 +93,7 @@ async def run_server(
             async with trio.open_nursery() as nursery:
                 if beside is not None:
                     nursery.start_soon(beside, told_to_stop)
+                nursery.start_soon(manager.feed_watchdog)
                 server = await nursery.start(serve)
                 # A program's modules live as long as it does. Frozen, they are left out of full collections,
                 # which otherwise stop a busy server for tens of milliseconds.
@@ -96,6 +102,7 @@ async def run_server(
                 nursery.start_soon(follow, server)
                 if on_listening is not None:
                     on_listening(server)
+                manager.ready(f"Listening on {', '.join(map(str, server.addresses))}")
     except BaseExceptionGroup as group:
         # Made by our nursery.
         raise interrupt_in(group) or unwrap_group(group) from None

@@ -15,7 +15,7 @@ from wsframework.server.listeners import (
     unix_socket_file,
 )
 
-__all__ = ["Listening", "listen"]
+__all__ = ["Listening", "listen", "listen_on_inherited"]
 
 
 @attrs.frozen
@@ -53,6 +53,11 @@ async def listen(host: str | None, port: int, unix_path: str | None, unix_mode: 
     """
     if unix_path is None:
         sockets = await open_tcp_listeners(host, port)
-        return Listening(sockets, tuple(address_of(each.getsockname()) for each in sockets))
+        return listen_on_inherited(sockets)
     listener = open_unix_listener(unix_path, unix_mode)
     return Listening([listener], (address_of(listener.getsockname()),), [unix_socket_file(unix_path)])
+
+
+def listen_on_inherited(sockets: Sequence[socket.socket]) -> Listening:
+    """Return sockets that listen already; the files of unix sockets are left to whoever has made them."""
+    return Listening(sockets, tuple(address_of(each.getsockname()) for each in sockets))

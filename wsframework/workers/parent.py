@@ -3,13 +3,17 @@
 SIGINT, SIGTERM    every worker drains, with Close 1001; a second one cuts the drain short; a third kills
 SIGHUP             a rolling restart, or as SIGTERM for a parent with a controlling terminal: it is closed
 SIGTTIN, SIGTTOU   one worker more, one less
+
+It alone reports to a service manager, for all workers.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -18,9 +22,10 @@ import trio
 from wsframework.crashes import unwrap_group
 from wsframework.records import record
 from wsframework.request import Address
+from wsframework.server.systemd import service_manager
 from wsframework.workers import watching
 from wsframework.workers.launching import Launch
-from wsframework.workers.listening import Listening, listen
+from wsframework.workers.listening import Listening, listen, listen_on_inherited
 from wsframework.workers.page import Page
 from wsframework.workers.rolling import Roller
 from wsframework.workers.supervisor import Supervisor
@@ -43,6 +48,7 @@ class Plan:
         port: a TCP port; 0 lets the system choose.
         unix_path: a unix socket's path, instead of host and port.
         unix_mode: the permissions of its file.
+        sockets: listening ones, instead of all that; may be empty.
         on_ready: called with the addresses, once every worker serves.
     """
 
@@ -53,6 +59,7 @@ class Plan:
     port: int
     unix_path: str | None
     unix_mode: int | None
+    sockets: Sequence[socket.socket] = ()
     on_ready: Callable[[tuple[Address, ...]], None]
 
 
@@ -71,7 +78,10 @@ def run_parent(plan: Plan) -> None:
 
 
 async def _run(plan: Plan) -> None:
-    listening = await listen(plan.host, plan.port, plan.unix_path, plan.unix_mode)
+    if plan.sockets:
+        listening = listen_on_inherited(plan.sockets)
+    else:
+        listening = await listen(plan.host, plan.port, plan.unix_path, plan.unix_mode)
     try:
         await _supervise(plan, listening)
     finally:
@@ -81,15 +91,31 @@ async def _run(plan: Plan) -> None:
 async def _supervise(plan: Plan, listening: Listening) -> None:
     page = Page.create(_SPARE_SLOTS + 2 * plan.workers)
     launch = Launch(plan.command, plan.program, listening.sockets, page.fd)
-    supervisor = Supervisor(launch, page, listening.close)
-    roller = Roller(supervisor)
+    manager = service_manager()
+    where = f"on {', '.join(map(str, listening.addresses))}"
+
+    def stopping() -> None:
+        manager.stopping("Draining all workers")
+        listening.close()
+
+    def rolled(begins: bool) -> None:
+        if begins:
+            manager.reloading(f"Replacing all workers {where}")
+        else:
+            manager.ready(f"{len(supervisor.places)} workers {where}")
+
+    supervisor = Supervisor(launch, page, stopping)
+    roller = Roller(supervisor, rolled)
     async with trio.open_nursery() as nursery:
         await nursery.start(_obey_signals, supervisor, roller)
         nursery.start_soon(watching.watch_workers, supervisor, page, watching.STUCK_SECONDS)
 
         def ready() -> None:
             plan.on_ready(listening.addresses)
+            manager.ready(f"{plan.workers} workers {where}")
             nursery.start_soon(roller.run)
+            fresh = functools.partial(watching.all_fresh, supervisor, page)
+            nursery.start_soon(manager.feed_watchdog, fresh)
 
         await supervisor.run(plan.workers, ready)
         nursery.cancel_scope.cancel(reason="all workers have ended")

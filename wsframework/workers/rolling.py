@@ -10,6 +10,7 @@ A new worker that does not start ends the restart. The old ones stay, and nobody
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -22,12 +23,19 @@ __all__ = ["Roller"]
 class Roller:
     """Restarts a supervisor's workers on request.
 
+    Args:
+        supervisor: has the workers.
+        on_rolling: called when a restart begins, with True, and when it has ended, with False.
+
     Attributes:
         rolling: whether a restart is on its way.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(
+        self, supervisor: Supervisor, on_rolling: Callable[[bool], None] = lambda begins: None
+    ) -> None:
         self.rolling = False
+        self._on_rolling = on_rolling
         self._supervisor = supervisor
         self._wanted = trio.Event()
 
@@ -44,8 +52,11 @@ class Roller:
             await self._wanted.wait()
             self._wanted = trio.Event()
             self.rolling = True
+            self._on_rolling(True)
             try:
                 await self._roll()
+                # Not when the parent stops meanwhile: that has been told.
+                self._on_rolling(False)
             finally:
                 self.rolling = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 
 import attrs
 import trio
@@ -14,10 +15,14 @@ from wsframework.workers.crew import Worker
 from wsframework.workers.page import Page
 from wsframework.workers.supervisor import Supervisor
 
-__all__ = ["STUCK_SECONDS", "watch_workers"]
+__all__ = ["STUCK_SECONDS", "all_fresh", "watch_workers"]
 
 STUCK_SECONDS = 30.0
 """How long an event loop may be blocked. No client waits so long, and gunicorn has the same default."""
+
+FRESH_SECONDS = 5.0
+"""The age up to which a heartbeat is fresh to a service manager's watchdog: ten are lost by then. A program
+that blocks its event loop for a second or two still works."""
 
 _LOOK_SECONDS = 0.5
 
@@ -66,6 +71,15 @@ async def watch_workers(supervisor: Supervisor, page: Page, stuck_seconds: float
                 worker.ends_by = float("inf")
                 record(logging.ERROR, "worker.stuck", worker=number, pid=worker.pid, error="it does not end")
                 worker.send_signal(signal.SIGKILL)
+
+
+def all_fresh(supervisor: Supervisor, page: Page) -> bool:
+    """Whether the event loop of every worker whose server runs has shown life lately."""
+    oldest = time.monotonic() - FRESH_SECONDS
+    every = [page.read(worker.slot) for worker in supervisor.workers.values()]
+    return all(
+        figures.heartbeat >= oldest for figures in every if Phase.SERVING <= figures.phase <= Phase.DRAINING
+    )
 
 
 def _judge(worker: Worker, looks: int, stuck_seconds: float) -> None:

@@ -35,7 +35,7 @@ ORPHAN_DRAIN_SECONDS = 1.0
 ORPHAN_SECONDS = 1.8
 """How long after the parent's end a worker may drain, and exist."""
 
-_STUCK_SECONDS = 10.0
+STUCK_SECONDS = 10.0
 """Added to an App's own limits: how long the parent waits for the end of a worker before it kills it. The
 worker's own last resort is earlier, and logs what is stuck."""
 
@@ -119,7 +119,7 @@ class _Duties:
 
     def __init__(self, assignment: Assignment, timeouts: Timeouts) -> None:
         self._channel = assignment.channel
-        self._ends_within = timeouts.drain + timeouts.lifespan + _STUCK_SECONDS
+        self._ends_within = timeouts.drain + timeouts.lifespan + STUCK_SECONDS
         self._server: Server | None = None
         self._listens = trio.Event()
 
