@@ -27,7 +27,7 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@echo "installing the tools for tests, lint and types"
-	@$(PIP) install -e '.[cli,speed,redis,test,lint]'
+	@$(PIP) install -e '.[cli,speed,redis,dev,test,lint]'
 	@touch $@
 
 CHAT := ws://127.0.0.1:$(PORT)/ws/chat

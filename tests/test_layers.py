@@ -71,6 +71,8 @@ INSIDE_FUNCTIONS = {
     ("wsframework.cli", "wsframework.cli.importing"),
     ("wsframework.cli", "wsframework.cli.output"),
     ("wsframework.cli", "wsframework.cli.program"),
+    # The extra `dev` may not be installed.
+    ("wsframework.cli.run", "wsframework.cli.reloading"),
     # A server of one process does without them.
     ("wsframework.cli.run", "wsframework.cli.supervising"),
     ("wsframework.cli.run", "wsframework.cli.worker"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +74,16 @@ def run(
             show_default=False,
         ),
     ] = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload", help="For development: restart when a Python file below the App's folder changes."
+        ),
+    ] = False,
+    reload_dir: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Watch this folder too; may be given several times."),
+    ] = None,
 ) -> None:
     """Serve an App until a signal stops it.
 
@@ -94,9 +105,11 @@ def run(
     local_host = loopback_host(sockets) if sockets else host if unix is None else None
     context = server_context(ssl_cert, ssl_key)
     mode = _mode(unix_mode, unix)
-    if workers is not None:
-        if sys.platform == "win32":
-            raise ConfigurationError("--workers: processes on Windows cannot share sockets in this way")
+    if sys.platform == "win32" and (reload or workers is not None):
+        option = "--reload" if reload else "--workers"
+        raise ConfigurationError(f"{option}: processes on Windows cannot share sockets in this way")
+    watch = _watcher(target, workers, reload_dir) if _reloads(reload, reload_dir) else None
+    if workers is not None or watch is not None:
         from wsframework.cli.supervising import run_workers
         from wsframework.cli.worker import Program
 
@@ -112,16 +125,18 @@ def run(
             log_format=log_format,
             ssl_cert=None if ssl_cert is None else str(ssl_cert),
             ssl_key=None if ssl_key is None else str(ssl_key),
+            reload=reload,
         )
         run_workers(
             program,
-            workers,
+            1 if workers is None else workers,
             host=host or None,
             port=port,
             unix_path=unix,
             unix_mode=mode,
             sockets=sockets,
             announce=functools.partial(_announce, secure=context is not None),
+            watch=watch,
         )
         return
     app = load_app(target)
@@ -141,6 +156,24 @@ def run(
             allow_hosts=(*local, *(allow_host or ())),
             on_listening=lambda server: _announce(server.addresses, secure=server.secure),
         )
+
+
+def _reloads(reload: bool, folders: list[Path] | None) -> bool:
+    if folders and not reload:
+        raise ConfigurationError("--reload-dir needs --reload")
+    return reload
+
+
+def _watcher(
+    target: str, workers: int | None, more: list[Path] | None
+) -> Callable[[Callable[[], None]], Awaitable[None]]:
+    if workers not in (None, 1):
+        raise ConfigurationError("--reload is for development, with one worker: leave --workers out")
+    try:
+        from wsframework.cli.reloading import watcher
+    except ModuleNotFoundError:
+        raise ConfigurationError("--reload needs watchfiles: pip install watchfiles") from None
+    return watcher(target, more or [])
 
 
 def _mode(text: str | None, unix: str | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 import attrs
@@ -31,6 +31,7 @@ def run_workers(
     unix_mode: int | None,
     sockets: Sequence[socket.socket],
     announce: Callable[[tuple[Address, ...]], None],
+    watch: Callable[[Callable[[], None]], Awaitable[object]] | None = None,
 ) -> None:
     """Serve until a signal stops all workers.
 
@@ -39,6 +40,7 @@ def run_workers(
         workers: how many; 0 for one per core that this process may use.
         sockets: listening ones, instead of an address; may be empty.
         announce: called with the addresses, once every worker serves.
+        watch: as in a `Plan`.
 
     Raises:
         ConfigurationError: an address cannot be listened on.
@@ -54,6 +56,7 @@ def run_workers(
         unix_mode=unix_mode,
         sockets=sockets,
         on_ready=announce,
+        watch=watch,
     )
     try:
         run_parent(plan)

@@ -27,6 +27,10 @@ from wsframework.workers.worker import Assignment, serve_as_worker, take_assignm
 __all__ = ["Program", "main"]
 
 
+_DRAIN_SECONDS = 1.0
+"""The longest drain of a program that is developed: who has changed it waits."""
+
+
 @attrs.frozen(kw_only=True)
 class Program:
     """What workers serve: the options of `run`, as JSON knows them.
@@ -35,6 +39,7 @@ class Program:
         target: `module:app`.
         local_host: what the parent listens on, unless that is a unix socket.
         allow_host: as the option of that name, like the rest.
+        reload: whether it is developed, and restarted when its files change.
     """
 
     target: str
@@ -48,6 +53,7 @@ class Program:
     log_format: str
     ssl_cert: str | None
     ssl_key: str | None
+    reload: bool = False
 
 
 def main() -> None:
@@ -80,6 +86,9 @@ def _serve(assignment: Assignment, program: Program) -> None:
     app = load_app(program.target)
     app.proxies = app.proxies.extended(program.trusted_proxy, program.proxy_field)
     app.limits = aged(app.limits, program.max_age)
+    if program.reload:
+        app.timeouts = attrs.evolve(app.timeouts, drain=min(app.timeouts.drain, _DRAIN_SECONDS))
+        assignment.wait_to_serve()
     local = () if app.allowed_hosts is not None else hosts_on_loopback(program.local_host)
     start = functools.partial(
         app.serve,

@@ -1,10 +1,12 @@
 """The channel between the parent and one worker: JSON, one object with one key a line.
 
-    worker → parent    {"running": null}                   its event loop runs
+    worker → parent    {"imported": null}                  it waits to be told to serve, if it was asked to
+                       {"running": null}                   its event loop runs
                        {"ready": {"ends_within": 18.0}}    it serves
                        {"failed": {"line": "…", "details": "…", "mistake": true}}    it will not
                        {"leaving": null}                   it has begun to stop, told or not
     parent → worker    {"start": {…}}                      what to serve; the first line
+                       {"serve": null}                     go on after "imported"
                        {"drain": {"restarting": true}}     stop, gracefully
                        {"stop": "now"}                     cut it short
 

@@ -47,6 +47,7 @@ class Worker:
     Attributes:
         pid: its process.
         started_at: when it was started, by Trio's clock.
+        imported: set when it has imported the App, if it waits then; set with `settled` at the latest.
         settled: set when it serves or has ended.
         gone: set when it no longer accepts connections.
         ended: set when its process has ended.
@@ -62,6 +63,7 @@ class Worker:
         self.generation = generation
         self.pid = process.pid
         self.started_at = trio.current_time()
+        self.imported = trio.Event()
         self.settled = trio.Event()
         self.gone = trio.Event()
         self.ended = trio.Event()
@@ -70,6 +72,7 @@ class Worker:
         self.told = False
         self.status: int | None = None
         self.ends_by = float("inf")
+        self._waits = False
         self._ready_at: float | None = None
         self._ends_within = float("inf")
         self._process = process
@@ -93,6 +96,11 @@ class Worker:
     def served_seconds(self) -> float:
         """How long it has served until now."""
         return 0.0 if self._ready_at is None else trio.current_time() - self._ready_at
+
+    def proceed(self) -> None:
+        """Tell it to serve, if it waits for that."""
+        if self._waits:
+            self._channel.send("serve")
 
     def drain(self, *, restarting: bool) -> None:
         """Tell it to stop gracefully; before its event loop runs, it has nothing to end, and is killed.
@@ -134,7 +142,7 @@ class Worker:
         if not self.was_ready and self.failure is None:
             self.failure = Failure(f"worker {self.number} ended before it was ready: {self.described_status}")
         # In this order: who waits for the first of them may look at the others.
-        for event in (self.ended, self.gone, self.settled):
+        for event in (self.ended, self.gone, self.imported, self.settled):
             event.set()
         self._log_end()
 
@@ -147,6 +155,9 @@ class Worker:
     async def _hear(self, heard_all: trio.Event) -> None:
         async for message in self._channel:
             match message:
+                case "imported", _:
+                    self._waits = True
+                    self.imported.set()
                 case "running", _:
                     self.running = True
                 case "ready", {"ends_within": int() | float() as seconds}:
@@ -156,6 +167,7 @@ class Worker:
                         self.ends_by = trio.current_time() + seconds
                     took = round(self._ready_at - self.started_at, 3)
                     record(logging.INFO, "worker.ready", worker=self.number, pid=self.pid, seconds=took)
+                    self.imported.set()
                     self.settled.set()
                 case "leaving", _:
                     self.gone.set()

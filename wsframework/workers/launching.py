@@ -89,7 +89,13 @@ class Launch:
             except BaseException:
                 channel.close()
                 raise
-        start = {"page": self.page_fd, "slot": slot, "listeners": listeners, "program": self.program}
+        start = {
+            "page": self.page_fd,
+            "slot": slot,
+            "listeners": listeners,
+            "terminal": self.terminal,
+            "program": self.program,
+        }
         channel.send("start", start)
         return Process(process), channel
 

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 import trio
@@ -50,6 +50,8 @@ class Plan:
         unix_mode: the permissions of its file.
         sockets: listening ones, instead of all that; may be empty.
         on_ready: called with the addresses, once every worker serves.
+        watch: calls the function that it gets when the program has changed, until cancelled. It is for
+            development: the workers keep the terminal, and may stop for a debugger.
     """
 
     command: Sequence[str]
@@ -61,6 +63,7 @@ class Plan:
     unix_mode: int | None
     sockets: Sequence[socket.socket] = ()
     on_ready: Callable[[tuple[Address, ...]], None]
+    watch: Callable[[Callable[[], None]], Awaitable[object]] | None = None
 
 
 def run_parent(plan: Plan) -> None:
@@ -90,7 +93,8 @@ async def _run(plan: Plan) -> None:
 
 async def _supervise(plan: Plan, listening: Listening) -> None:
     page = Page.create(_SPARE_SLOTS + 2 * plan.workers)
-    launch = Launch(plan.command, plan.program, listening.sockets, page.fd)
+    developing = plan.watch is not None
+    launch = Launch(plan.command, plan.program, listening.sockets, page.fd, terminal=developing)
     manager = service_manager()
     where = f"on {', '.join(map(str, listening.addresses))}"
 
@@ -105,15 +109,18 @@ async def _supervise(plan: Plan, listening: Listening) -> None:
             manager.ready(f"{len(supervisor.places)} workers {where}")
 
     supervisor = Supervisor(launch, page, stopping)
-    roller = Roller(supervisor, rolled)
+    roller = Roller(supervisor, rolled, overlap=not developing)
+    stuck_seconds = None if developing else watching.STUCK_SECONDS
     async with trio.open_nursery() as nursery:
         await nursery.start(_obey_signals, supervisor, roller)
-        nursery.start_soon(watching.watch_workers, supervisor, page, watching.STUCK_SECONDS)
+        nursery.start_soon(watching.watch_workers, supervisor, page, stuck_seconds)
 
         def ready() -> None:
             plan.on_ready(listening.addresses)
             manager.ready(f"{plan.workers} workers {where}")
             nursery.start_soon(roller.run)
+            if plan.watch is not None:
+                nursery.start_soon(plan.watch, roller.ask)
             fresh = functools.partial(watching.all_fresh, supervisor, page)
             nursery.start_soon(manager.feed_watchdog, fresh)
 

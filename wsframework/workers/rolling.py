@@ -5,16 +5,21 @@
     end        its process ends; then the next one is replaced
 
 A new worker that does not start ends the restart. The old ones stay, and nobody is disconnected.
+
+While a program is developed, the old worker ends when the new one has imported the App, and before it enters
+the lifespans: two of them might need the same file or port.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
 import trio
 
 from wsframework.records import record
+from wsframework.workers.crew import Worker
 from wsframework.workers.supervisor import Place, StartFailed, Supervisor
 
 __all__ = ["Roller"]
@@ -26,16 +31,22 @@ class Roller:
     Args:
         supervisor: has the workers.
         on_rolling: called when a restart begins, with True, and when it has ended, with False.
+        overlap: whether a new worker serves before the old one goes.
 
     Attributes:
         rolling: whether a restart is on its way.
     """
 
     def __init__(
-        self, supervisor: Supervisor, on_rolling: Callable[[bool], None] = lambda begins: None
+        self,
+        supervisor: Supervisor,
+        on_rolling: Callable[[bool], None] = lambda begins: None,
+        *,
+        overlap: bool = True,
     ) -> None:
         self.rolling = False
         self._on_rolling = on_rolling
+        self._overlap = overlap
         self._supervisor = supervisor
         self._wanted = trio.Event()
 
@@ -89,7 +100,8 @@ class Roller:
         if not kept or place.changing.locked() or place.worker.generation == supervisor.generation:
             return False
         async with place.changing:
-            new = await supervisor.start_worker()
+            end = None if self._overlap else functools.partial(self._end, place.worker)
+            new = await supervisor.start_worker(end)
             if place not in supervisor.places:
                 new.drain(restarting=True)
                 return False
@@ -97,3 +109,7 @@ class Roller:
         old.drain(restarting=True)
         await old.ended.wait()
         return True
+
+    async def _end(self, worker: Worker) -> None:
+        worker.drain(restarting=True)
+        await worker.ended.wait()

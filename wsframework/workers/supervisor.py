@@ -17,7 +17,7 @@ import itertools
 import logging
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -182,8 +182,11 @@ class Supervisor:
         self._hurry.set()
         self._hurry = trio.Event()
 
-    async def start_worker(self) -> Worker:
+    async def start_worker(self, before_serving: Callable[[], Awaitable[object]] | None = None) -> Worker:
         """Start a worker, after those that others have asked for, and wait until it serves.
+
+        Args:
+            before_serving: called when it has imported the App, if it waits then; it serves afterwards.
 
         Raises:
             StartFailed: it has ended before that.
@@ -195,6 +198,10 @@ class Supervisor:
             try:
                 worker = self._start()
                 try:
+                    await worker.imported.wait()
+                    if before_serving is not None and not worker.ended.is_set():
+                        await before_serving()
+                    worker.proceed()
                     await worker.settled.wait()
                 except trio.Cancelled:
                     worker.drain(restarting=True)

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -56,6 +57,20 @@ class Assignment:
     listeners: list[socket.socket]
     program: Mapping[str, Any]
 
+    def wait_to_serve(self) -> None:
+        """Tell the parent that the App is imported, and wait until it says to serve, without Trio.
+
+        Raises:
+            SystemExit: it says to stop, or is gone.
+        """
+        self.channel.send("imported")
+        try:
+            kind, _ = self.channel.receive_blocking()
+        except EOFError:
+            sys.exit(1)
+        if kind != "serve":
+            sys.exit(0)
+
     def fail(self, line: str, details: str = "", *, mistake: bool = False) -> None:
         """Tell the parent why this worker will not serve.
 
@@ -76,17 +91,25 @@ def take_assignment(channel_fd: int) -> Assignment:
     for number in (signal.SIGINT, signal.SIGHUP):
         # Not SIG_IGN, which the programs that a handler starts would inherit.
         signal.signal(number, _do_nothing)
-    # What came before is ignored with the rest.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     # The parent ends a worker that hangs with SIGABRT.
     faulthandler.enable()
     channel = Channel(socket.socket(fileno=channel_fd))
     _, start = channel.receive_blocking()
     match start:
-        case {"page": int(page), "slot": int(slot), "listeners": [*fds], "program": dict(program)}:
+        case {
+            "page": int(page),
+            "slot": int(slot),
+            "listeners": [*fds],
+            "terminal": bool(terminal),
+            "program": dict(program),
+        }:
             inherited = [int(fd) for fd in fds]
         case _:
             raise ValueError(f"not an assignment: {start!r}")
+    # What came before is ignored with the rest. A debugger handles SIGINT once it is left with `continue`;
+    # beside a terminal it stays blocked, or Ctrl-C would open the debugger instead of stopping the program.
+    ignored = {signal.SIGHUP} if terminal else {signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored)
     for fd in (channel_fd, page, *inherited):
         os.set_inheritable(fd, False)
     watch = functools.partial(_outlive_parent_briefly, channel_fd)
