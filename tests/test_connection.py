@@ -5,8 +5,18 @@ import trio
 from trio.testing import MockClock
 
 from tests.fake_transport import connect
-from tests.operations import BY_PEER, sending, start
+from tests.operations import (
+    BY_PEER,
+    Operation,
+    closing,
+    next_of_the_loop,
+    pinging,
+    receiving,
+    sending,
+    start,
+)
 from wsframework.closes import CloseFrame
+from wsframework.connection import Connection
 
 
 async def test_a_connection_knows_its_request_and_subprotocol() -> None:
@@ -57,3 +67,29 @@ async def test_statistics_count_what_was_sent_received_and_waits(
     assert ws.statistics().waiting_senders == 0
     assert await ws.receive() == b"cd"
     assert (ws.statistics().unread_messages, ws.statistics().unread_bytes) == (0, 0)
+
+
+async def send_nowait(ws: Connection) -> None:
+    ws.send_nowait("x")
+
+
+@pytest.mark.parametrize(
+    "operation", [sending("x"), send_nowait, receiving, next_of_the_loop, pinging, closing]
+)
+async def test_a_keyboard_interrupt_cannot_strike_inside_a_verb(
+    nursery: trio.Nursery, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It would tear a message from the counters, or a receiver from the task that waits.
+    transport = connect()
+    protected: list[bool] = []
+
+    def look(*_: object) -> None:
+        protected.append(trio.lowlevel.currently_ki_protected())
+
+    transport.on_send = look
+    transport.connection.endpoint.on_idle = look  # when the handler asks for a message
+    monkeypatch.setattr(transport, "close", look)
+    assert not trio.lowlevel.currently_ki_protected()
+    await start(nursery, transport.connection, operation)
+    assert protected == [True]
+    nursery.cancel_scope.cancel()

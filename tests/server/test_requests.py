@@ -16,8 +16,10 @@ from wsframework.request import Address
 from wsframework.server.core import Core
 from wsframework.server.requests import Requests
 from wsframework.session import Decide
+from wsframework.wire import build_request
 
 PAGE = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+UPGRADE = build_request("x", "/", "dGhlIHNhbXBsZSBub25jZQ==")
 REMOTE, LOCAL = Address("192.0.2.1", 1), Address("192.0.2.2", 2)
 
 
@@ -122,3 +124,22 @@ async def test_a_client_that_sends_nothing_gets_little_more_than_its_time(
         await requests.over_stream(theirs, REMOTE, LOCAL).serve()
     assert QUICK.handshake <= trio.current_time() - started < QUICK.handshake + 0.1
     assert core.handshakes == {}
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_stream_whose_task_is_cancelled_before_the_decision_leaves_nothing_behind(steps: int) -> None:
+    core = new_core()
+    async with running(core, echo_app().decide) as requests:
+        ours, theirs = trio.testing.memory_stream_pair()
+        await ours.send_all(UPGRADE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(requests.over_stream(theirs, REMOTE, LOCAL).serve)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not core.transports
+        assert not core.sessions
+        assert not core.deciding
+        assert core.admission.open == 0
+        await ours.aclose()

@@ -181,6 +181,7 @@ def test_a_payload_pays_for_frames_that_carry_nothing() -> None:
     decoder.feed(masked(Opcode.PING, b"") * 100)
     decoder.feed(masked(TEXT, b"x" * 120) * 20)
     assert decoder.unpaid_frames == 0
+    assert decoder.debt == 0, "with any debt, short messages are decoded in the longer way"
 
 
 HONEST = {
