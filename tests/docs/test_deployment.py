@@ -315,18 +315,6 @@ def test_the_command_logs_json(tmp_path: Path) -> None:
     assert json.loads(line)["message"] == "hello"
 
 
-@exercises("deployment.md", "wsframework run chat:app --workers 4 --max-age 3600")
-async def test_four_workers_serve_the_chat(tmp_path: Path) -> None:
-    (tmp_path / "chat.py").write_text(CHAT)
-    command = next(line for line in commands(PAGE) if "--workers" in line)
-    options = ["--port", "0", "--allow-host", "chat.example"]
-    with running("-m", *shlex.split(command), *options, cwd=tmp_path) as program:
-        port = int(program.url.rpartition(":")[2])
-        async with connect_through(port, None, {}, "/ws/chat"):
-            pass
-        assert program.stop() == 0
-
-
 @exercises("deployment.md", "health.py")
 async def test_health_is_fine(follow: Follow) -> None:
     answer = await request(follow("deployment.md").load("health.py").app, "GET", "/health")

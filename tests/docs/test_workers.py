@@ -16,11 +16,15 @@ PAGE = DOCS / "howto" / "workers.md"
 TEXT = PAGE.read_text()
 
 
-@exercises("howto/workers.md", "wsframework run chat:app --workers 4")
-def test_the_command_starts_workers(tmp_path: Path) -> None:
+@exercises(
+    "howto/workers.md",
+    "wsframework run chat:app --workers 4",
+    "wsframework run chat:app --workers 4 --max-age 3600",
+)
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_commands_start_workers(tmp_path: Path, number: int) -> None:
     (tmp_path / "chat.py").write_text("from examples.chat_server import app\n")
-    (command,) = commands(PAGE)
-    command = command.replace("--workers 4", "--workers 2")
+    command = commands(PAGE)[number].replace("--workers 4", "--workers 2")
     with running("-m", *shlex.split(command), "--port", "0", cwd=tmp_path) as program:
         program.wait_for("Listening on")
         assert program.stop() == 0
