@@ -139,7 +139,7 @@ class Conversation:
     def _judge_order(self, texts: list[str], where: str) -> None:
         newest: dict[str, int] = {}
         for text in texts:
-            publisher, _, number = text.partition(":")
+            publisher, _, number = text.split(" ")[0].partition(":")
             assert newest.get(publisher, 0) < int(number), f"I5 {where}: {text}"
             newest[publisher] = int(number)
 

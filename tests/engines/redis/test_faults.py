@@ -6,7 +6,6 @@ A few seconds each in CI. `make chaos` runs them longer and with other seeds, wh
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -82,7 +81,7 @@ async def nothing(_: Stage) -> None:
 async def kill_clients(stage: Stage) -> None:
     for _ in range(6):
         await trio.sleep(SECONDS / 8)
-        await stage.server.command("CLIENT", "KILL", "TYPE", random.choice(["normal", "pubsub"]))
+        await stage.server.command("CLIENT", "KILL", "TYPE", stage.talk.random.choice(["normal", "pubsub"]))
 
 
 async def cut_one(stage: Stage) -> None:
@@ -195,6 +194,41 @@ async def test_a_node_that_was_away_for_longer_than_the_history_is_told(tmp_path
         await stage.suffer(away)
         assert stage.talk.members[0, "tea"].gaps == ["trimmed"]
         assert not stage.talk.members[1, "tea"].gaps
+
+
+async def test_a_node_that_redis_cuts_because_it_reads_too_slowly_misses_nothing(tmp_path: Path) -> None:
+    keep = History(messages=10_000, seconds=60.0, bytes=2**28)
+    limit = ("client-output-buffer-limit", "pubsub 1mb 0 0")
+    async with Stage.set(tmp_path, limit, history=keep) as stage:
+
+        async def talk_much(stage: Stage) -> None:
+            stage.proxies[0].swallow = True
+            for number in range(400):
+                text = f"9:{number + 1} {'x' * 50_000}"
+                await stage.engines[1].publish("tea", RoomMessage.of(text), (), keep, None)
+            stage.proxies[0].swallow = False
+
+        await stage.suffer(talk_much)
+        assert not stage.talk.gaps
+        assert stage.engines[0].statistics().replayed > 0
+
+
+async def test_a_full_disk_refuses_messages_and_loses_none(tmp_path: Path) -> None:
+    """Redis refuses writes with MISCONF after a snapshot that failed."""
+    async with Stage.set(tmp_path) as stage:
+
+        async def fill_the_disk(stage: Stage) -> None:
+            await trio.sleep(SECONDS / 4)
+            await stage.server.command("CONFIG", "SET", "save", "3600 1")
+            (tmp_path / "dump.rdb").mkdir()
+            await stage.server.command("BGSAVE")
+            await trio.sleep(SECONDS / 4)
+            await stage.server.command("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+
+        await stage.suffer(fill_the_disk)
+        assert stage.talk.refused
+        assert not stage.talk.unknown
+        assert not stage.talk.gaps
 
 
 @asynccontextmanager
