@@ -45,6 +45,7 @@ TESTED_BY = {
     "wsframework/engines/redis/login.py": "tests/engines/redis/test_link.py",
     "wsframework/engines/redis/carrier.py": "tests/engines/redis/test_faults.py",
     "wsframework/engines/redis/counters.py": "tests/engines/redis/test_engine.py",
+    "wsframework/engines/redis/subscriptions.py": "tests/engines/redis/test_engine.py",
     "wsframework/engines/redis/leases.py": "tests/engines/redis/test_engine.py",
     "wsframework/rooms/engine.py": "tests/testing/test_engines.py",
     "wsframework/rooms/policy.py": "tests/rooms/test_slow.py",

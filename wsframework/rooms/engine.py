@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 
 import attrs
+from trio.lowlevel import checkpoint
 
 from wsframework.transport import BytesLike, to_payload
 from wsframework.wire import Opcode
@@ -247,6 +248,17 @@ class Engine(ABC):
     @abstractmethod
     def present(self, room: str) -> Mapping[str, Any]:
         """Return the data of all members everywhere by their ids, in the order in which they joined."""
+
+    async def count(self, room: str) -> int:
+        """Return how many members a room has everywhere, also one without members here.
+
+        Raises:
+            RoomUnavailable: it cannot be found out now.
+
+        Cancellation: nothing is left behind.
+        """
+        await checkpoint()
+        return len(self.present(room))
 
 
 @asynccontextmanager

@@ -170,6 +170,16 @@ class Room:
         """Return the data of all members in all processes, in the order in which they joined."""
         return list(self.engine.present(self.name).values())
 
+    async def count(self) -> int:
+        """Return how many members the room has in all processes, also if none of them is here.
+
+        Raises:
+            RoomUnavailable: the engine cannot find it out now.
+
+        Cancellation: nothing is left behind.
+        """
+        return await self.engine.count(self.name)
+
     def statistics(self) -> RoomStatistics:
         """Return the room's counters."""
         seats = self._seats

@@ -325,6 +325,18 @@ class EngineContract:
                 by_id[id_].leave(room, id_)
             await _until(lambda: not any(each.present(room) for each in engines))
 
+    async def test_members_are_counted_everywhere_also_where_none_is(self) -> None:
+        """A page may show how full a room is before anybody here has joined it."""
+        async with self._room() as (room, engines, _):
+            assert await engines[-1].count(f"{room}, another") == 0
+            for engine in engines:
+                engine.enter(room, f"{engine.node}/1", "x")
+            await _until(lambda: all(len(each.present(room)) == len(engines) for each in engines))
+            engines[-1].unsubscribe(room)
+            expected = len(engines) if len(engines) > 1 else await engines[0].count(room)
+            assert await engines[-1].count(room) == expected
+            engines[-1].subscribe(room, RecordingSubscriber())
+
     async def test_leaving_twice_or_never_having_come_is_no_error(self) -> None:
         """A node may repeat what it is not sure of."""
         async with self._room() as (room, engines, _):

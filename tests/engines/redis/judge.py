@@ -28,6 +28,9 @@ __all__ = ["ROOMS", "Conversation", "Member"]
 
 ROOMS = ("tea", "coffee", "milk")
 
+_MARKER = 8
+"""The publisher of messages that only show how far a node is."""
+
 _RATE = 50.0
 """Messages of each node in a second."""
 
@@ -98,16 +101,22 @@ class Conversation:
         for (node, room), member in self.members.items():
             self.engines[node].subscribe(room, member)
 
-    async def settled(self, seconds: float = 20.0) -> None:
-        """Wait until every node is where the others are."""
+    async def settled(self, seconds: float = 30.0) -> None:
+        """Wait until every node has a message that is published now, and with it all before."""
         with trio.fail_after(seconds):
             for room in ROOMS:
-                while not self._agree(room):  # noqa: ASYNC110
+                position = await self._mark(room)
+                while any(engine.position(room) != position for engine in self.engines):  # noqa: ASYNC110
                     await trio.sleep(0.02)
 
-    def _agree(self, room: str) -> bool:
-        positions = {engine.position(room) for engine in self.engines}
-        return len(positions) == 1 and all(engine.statistics().up for engine in self.engines)
+    async def _mark(self, room: str) -> Position:
+        while True:
+            self._numbers[_MARKER] += 1
+            mark = RoomMessage.of(f"{_MARKER}:{self._numbers[_MARKER]}")
+            try:
+                return await self.engines[-1].publish(room, mark, (), self.history, None)
+            except RoomUnavailable:
+                await trio.sleep(0.1)
 
     def judge(self) -> None:
         """Raise AssertionError for the first invariant that does not hold."""

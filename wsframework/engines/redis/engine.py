@@ -16,7 +16,6 @@ published before it was read.
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import secrets
@@ -29,31 +28,27 @@ from typing import Any
 import trio
 
 from wsframework.engines.redis.address import RedisAddress
-from wsframework.engines.redis.carrier import Carrier, Ignored
-from wsframework.engines.redis.codec import Command, LinkLost, pack
+from wsframework.engines.redis.carrier import Carrier
+from wsframework.engines.redis.codec import Command, LinkLost
 from wsframework.engines.redis.counters import Counters, RedisStatistics
-from wsframework.engines.redis.feed import Feed, Reading
 from wsframework.engines.redis.leases import Leases
 from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Names, Script
-from wsframework.engines.redis.outgoing import Expiries, Outgoing, Publication
-from wsframework.engines.redis.places import Malformed, Page, Place, decode_messages, encode_envelope
-from wsframework.engines.redis.presence import Copy, Own
+from wsframework.engines.redis.outgoing import PUBLISH, Expiries, Outgoing, Publication
+from wsframework.engines.redis.places import Place, encode_envelope
+from wsframework.engines.redis.presence import Own
+from wsframework.engines.redis.subscriptions import HISTORY, Subscriptions
 from wsframework.errors import ConfigurationError, RoomUnavailable, WrongThread
 from wsframework.records import record
 from wsframework.rooms import Engine, History, Position, Replay, RoomMessage, Subscriber
 
 __all__ = ["RedisEngine"]
 
-_PAGE_MESSAGES = 500
-_PAGE_BYTES = 1024 * 1024
-"""One reply's part of a history."""
-
 _LOOK_SECONDS = 0.1
 """How often what is due is looked for."""
 
-_SCRIPTS = tuple(Script.load(name) for name in ("publish", "history", "presence", "reap", "lease"))
-_, _HISTORY, _PRESENCE, _REAP, _LEASE = _SCRIPTS
+_PRESENCE, _REAP, _LEASE = (Script.load(name) for name in ("presence", "reap", "lease"))
+_SCRIPTS = (PUBLISH, HISTORY, _PRESENCE, _REAP, _LEASE)
 
 
 class RedisEngine(Engine):
@@ -108,9 +103,6 @@ class RedisEngine(Engine):
         self._outage = outage
         self._timeout = timeout
         self._counters = Counters()
-        self._feeds: dict[bytes, Feed] = {}
-        self._copies: dict[bytes, Copy] = {}
-        self._keys: dict[str, bytes] = {}
         self._expiries = Expiries()
         self._outgoing = Outgoing(queue_messages, queue_bytes, self._wake, self._counters.gave_up)
         self._own = Own(self._wake)
@@ -124,6 +116,7 @@ class RedisEngine(Engine):
             fill=self._fill,
             pushed=self._pushed,
         )
+        self._rooms = Subscriptions(self._names, self._carrier, self._counters, history)
         self._thread: int | None = None
         self._numbers = 0
         self._lost_told = 0
@@ -147,7 +140,7 @@ class RedisEngine(Engine):
             replayed=self._counters.replayed,
             duplicates=self._counters.duplicates,
             gaps=dict(self._counters.gaps),
-            rooms=len(self._feeds),
+            rooms=len(self._rooms),
         )
 
     # Its life
@@ -179,9 +172,7 @@ class RedisEngine(Engine):
         finally:
             self._thread = None
             self._outgoing.end("the engine has ended")
-            self._feeds.clear()
-            self._copies.clear()
-            self._keys.clear()
+            self._rooms.clear()
 
     async def _carry(self, link: Link, ending: trio.Event) -> None:
         """Work until the context ends, and send what is queued then.
@@ -208,16 +199,9 @@ class RedisEngine(Engine):
     def _begin(self, link: Link) -> None:
         """Continue over a new connection."""
         self._expiries.clear()
-        for feed in self._feeds.values():
-            self._follow(link, feed)
+        self._rooms.begin(link)
         self._leases.begin(link)
         self._outgoing.begin_again()
-
-    def _follow(self, link: Link, feed: Feed) -> None:
-        """Subscribe to a room, and read where it is."""
-        link.tell(pack((b"SUBSCRIBE", feed.key)))
-        feed.begin()
-        self._copies[feed.key].begin()
 
     async def _watch(self) -> None:
         """Do what is due."""
@@ -231,15 +215,7 @@ class RedisEngine(Engine):
                 count, self._lost_told = self._counters.lost - self._lost_told, self._counters.lost
                 record(logging.ERROR, "redis.lost", messages=count)
             if look % 50 == 0 and self._carrier.link is not None:
-                self._touch_rooms(self._carrier.link, now)
-
-    def _touch_rooms(self, link: Link, now: float) -> None:
-        """Keep the state of rooms that have members here: a new one would look like a loss."""
-        seconds = self._state_seconds
-        for feed in self._feeds.values():
-            if now - feed.touched_at > seconds / 3:
-                feed.touched_at = now
-                link.ask(pack((b"EXPIRE", self._names.state(feed.key), seconds)), Ignored())
+                self._rooms.touch(self._carrier.link, now)
 
     async def _extend_lease(self) -> None:
         while True:
@@ -255,7 +231,7 @@ class RedisEngine(Engine):
     def _fill(self, link: Link) -> None:
         """Hand messages and changes of presence to a connection."""
         while link.unanswered < 1024 and (change := self._own.changes()) is not None:
-            self._leases.tell(link, self._key(change[0]), *change, _PRESENCE)
+            self._leases.tell(link, self._rooms.key(change[0]), *change, _PRESENCE)
         for batch in self._outgoing.batches():
             link.ask(batch.command(self._names, self.node, self._expiries), batch)
         # The replies to what is in flight make room for the rest, and wake the task.
@@ -264,7 +240,7 @@ class RedisEngine(Engine):
         self._check("room.broadcast")
         self._outgoing.add(publication)
         if exclude:
-            feed = self._feeds.get(publication.key)
+            feed = self._rooms.feed(publication.room)
             if feed is not None:
                 feed.exclude(publication.tag, exclude)
         self._carrier.wake()
@@ -272,7 +248,7 @@ class RedisEngine(Engine):
     def _publication(
         self, room: str, message: RoomMessage, history: History | None, key: str | None
     ) -> Publication:
-        room_key = self._key(room)
+        room_key = self._rooms.key(room)
         self._numbers += 1
         return Publication(
             room=room,
@@ -285,41 +261,8 @@ class RedisEngine(Engine):
             due=trio.current_time() + self._outage,
         )
 
-    # What comes in
-
     def _pushed(self, push: Sequence[Any]) -> None:
-        if push[0] != b"message":
-            return
-        key, payload = push[1], push[2]
-        feed = self._feeds.get(key)
-        if feed is None:
-            return
-        head, _, body = payload.partition(b"\n")
-        try:
-            if head[:2] == b"m ":
-                feed.published(*decode_messages(head[2:], body))
-            elif head[:2] == b"p ":
-                self._copies[key].changed(head[2:], body)
-            else:
-                raise Malformed(f"a message of an unknown kind: {head[:40]!r}")
-        except Malformed as error:
-            record(logging.ERROR, "room.malformed", room=feed.room, error=str(error))
-
-    def _read(self, feed: Feed, offset: int, waiting: Any) -> None:
-        if self._carrier.link is None:
-            return  # the next connection begins with it
-        feed.touched_at = trio.current_time()
-        keys = (self._names.state(feed.key), self._names.history(feed.key))
-        command = (b"EVALSHA", _HISTORY.digest, 2, *keys, secrets.token_hex(8), offset)
-        self._carrier.link.ask(pack((*command, _PAGE_MESSAGES, _PAGE_BYTES, self._state_seconds)), waiting)
-
-    def _read_members(self, key: bytes, copy: Copy) -> None:
-        if self._carrier.link is not None:
-            self._carrier.link.ask(pack((b"HGETALL", self._names.members(key))), copy)
-
-    @property
-    def _state_seconds(self) -> int:
-        return 660 if self._keep is None else max(660, round(2.2 * self._keep.seconds) + 60)
+        self._rooms.pushed(push)
 
     # What rooms call
 
@@ -331,9 +274,6 @@ class RedisEngine(Engine):
         if get_ident() != self._thread:
             raise WrongThread(what)
 
-    def _key(self, room: str) -> bytes:
-        return self._keys.get(room) or self._names.room(room)
-
     def subscribe(self, room: str, subscriber: Subscriber) -> None:
         """Start to deliver a room's messages, those from the moment on at which Redis has confirmed it.
 
@@ -341,20 +281,11 @@ class RedisEngine(Engine):
             ConfigurationError: the engine does not run.
         """
         self._check("room.join")
-        key = self._keys[room] = self._names.room(room)
-        self._feeds[key] = feed = Feed(room, key, subscriber, self._read, self._counters)
-        self._copies[key] = Copy(room, functools.partial(self._read_members, key))
-        if self._carrier.link is not None:
-            self._follow(self._carrier.link, feed)
+        self._rooms.add(room, subscriber)
 
     def unsubscribe(self, room: str) -> None:
         """Stop to deliver them."""
-        key = self._keys.pop(room, None)
-        if key is None:
-            return  # the engine has ended
-        del self._feeds[key], self._copies[key]
-        if self._carrier.link is not None:
-            self._carrier.link.tell(pack((b"UNSUBSCRIBE", key)))
+        self._rooms.remove(room)
 
     def broadcast(
         self, room: str, message: RoomMessage, exclude: Collection[str], history: History | None
@@ -401,32 +332,22 @@ class RedisEngine(Engine):
         """
         place = Place.parse(after)
         with trio.move_on_after(self._outage):
-            while (feed := self._feeds.get(self._key(room))) is not None:
+            while (feed := self._rooms.feed(room)) is not None:
                 await feed.settled()
                 tail = feed.begin_tail()
                 try:
-                    page = await self._page(feed, place)
+                    page = await self._rooms.page(feed, place)
                     # From here to the return there is no checkpoint.
-                    if page is not None and feed.is_settled and self._feeds.get(feed.key) is feed:
+                    if page is not None and feed.is_settled and self._rooms.feed(room) is feed:
                         return feed.replay(place, page, tail)
                 finally:
                     feed.end_tail(tail)
         await trio.lowlevel.checkpoint_if_cancelled()
         raise RoomUnavailable(f"{self.address} did not return the history within {self._outage:g} s")
 
-    async def _page(self, feed: Feed, place: Place | None) -> Page | None:
-        """Read a part of the history; None if the connection was lost."""
-        link, reading = self._carrier.link, Reading()
-        if link is None:
-            await trio.sleep(_LOOK_SECONDS)
-            return None
-        self._read(feed, -1 if place is None else place.offset, reading)
-        await reading.arrived.wait()
-        return reading.page
-
     def position(self, room: str) -> Position | None:
         """Return the position of the newest message that was delivered here; None while it is not known."""
-        feed = self._feeds.get(self._key(room))
+        feed = self._rooms.feed(room)
         return None if feed is None or feed.place is None else str(feed.place)
 
     def enter(self, room: str, member: str, data: Any) -> None:
@@ -443,5 +364,23 @@ class RedisEngine(Engine):
 
         Empty for a room without members in this process.
         """
-        copy = self._copies.get(self._key(room))
+        copy = self._rooms.copy(room)
         return {} if copy is None else dict(copy.members)
+
+    async def count(self, room: str) -> int:
+        """Ask Redis how many members a room has.
+
+        Raises:
+            RoomUnavailable: it does not answer.
+
+        Cancellation: nothing is left behind.
+        """
+        self._check("room.count")
+        link = self._carrier.link
+        fields = (
+            None if link is None else await link.answer(("HLEN", self._names.members(self._rooms.key(room))))
+        )
+        if fields is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise RoomUnavailable(f"{self.address} does not answer")
+        return max(0, int(fields) - 1)  # one field is the version

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import trio
-
 from wsframework.engines.redis.codec import Command, LinkLost, RedisError, pack
 from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Names, Script
@@ -72,7 +70,7 @@ class Leases:
 
         Cancellation: nothing is left behind; another node goes on.
         """
-        reply = await _ask(link, pack(self.command))
+        reply = await link.answer(self.command)
         if reply is None:
             return
         had, gone = reply
@@ -89,10 +87,10 @@ class Leases:
         names = self._names
         rooms_key = names.rooms_of(node.decode(errors="replace"))
         # One node does it; if that one is killed too, another goes on later.
-        if await _ask(link, pack((b"SET", names.reaping(node), self._node, b"NX", b"PX", 10_000))) is None:
+        if await link.answer((b"SET", names.reaping(node), self._node, b"NX", b"PX", 10_000)) is None:
             return
         count = 0
-        while rooms := await _ask(link, pack((b"SRANDMEMBER", rooms_key, _ROOMS_AT_ONCE))):
+        while rooms := await link.answer((b"SRANDMEMBER", rooms_key, _ROOMS_AT_ONCE)):
             for room in rooms:
                 cursor: bytes | None = b"0"
                 while cursor is not None:
@@ -105,13 +103,13 @@ class Leases:
                         node + b"/",
                         cursor,
                     )
-                    cursor = await _ask(link, pack(command))
+                    cursor = await link.answer(command)
                     if cursor == b"0":
                         break
-                if cursor is None or await _ask(link, pack((b"SREM", rooms_key, room))) is None:
+                if cursor is None or await link.answer((b"SREM", rooms_key, room)) is None:
                     return  # the connection is lost
                 count += 1
-        await _ask(link, pack((b"ZREM", names.nodes, node)))
+        await link.answer((b"ZREM", names.nodes, node))
         record(logging.INFO, "redis.node_gone", node=node.decode(errors="replace"), rooms=count)
 
     async def end(self, link: Link) -> None:
@@ -119,8 +117,8 @@ class Leases:
 
         Cancellation: the lease ends by itself.
         """
-        await _ask(link, pack((b"DEL", self._rooms)))
-        await _ask(link, pack((b"ZREM", self._names.nodes, self._node)))
+        await link.answer((b"DEL", self._rooms))
+        await link.answer((b"ZREM", self._names.nodes, self._node))
 
 
 class _Checked:
@@ -146,24 +144,3 @@ class _Told:
 
     def lost(self) -> None:
         self._own.again(self._room, self._members)
-
-
-class _Answer:
-    def __init__(self) -> None:
-        self.reply: Any = None
-        self.arrived = trio.Event()
-
-    def replied(self, reply: Any) -> None:
-        self.reply = reply
-        self.arrived.set()
-
-    def lost(self) -> None:
-        self.arrived.set()
-
-
-async def _ask(link: Link, command: bytes) -> Any:
-    """Send a command and return its reply; None if there is none, or an error."""
-    answer = _Answer()
-    link.ask(command, answer)
-    await answer.arrived.wait()
-    return None if isinstance(answer.reply, RedisError) else answer.reply

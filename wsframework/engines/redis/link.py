@@ -14,7 +14,16 @@ from typing import Any, Protocol
 import trio
 
 from wsframework.engines.redis.address import RedisAddress
-from wsframework.engines.redis.codec import NOT_YET, Command, LinkLost, is_push, make_reader, pack, text_of
+from wsframework.engines.redis.codec import (
+    NOT_YET,
+    Command,
+    LinkLost,
+    RedisError,
+    is_push,
+    make_reader,
+    pack,
+    text_of,
+)
 from wsframework.engines.redis.login import Login, evicts, login, unreachable
 
 __all__ = ["Link", "Replied"]
@@ -118,6 +127,16 @@ class Link:
         self._asked_at.append(trio.current_time())
         self.tell(command)
 
+    async def answer(self, command: Command) -> Any:
+        """Send a command and return its reply; None if there is none, or an error.
+
+        Cancellation: the command may have been done.
+        """
+        answer = _Answer()
+        self.ask(pack(command), answer)
+        await answer.arrived.wait()
+        return None if isinstance(answer.reply, RedisError) else answer.reply
+
     def tell(self, command: bytes) -> None:
         """Send a command that has no reply, such as SUBSCRIBE in RESP3."""
         self._out += command
@@ -213,3 +232,16 @@ async def _connect(address: RedisAddress) -> trio.abc.Stream:
         await trio.aclose_forcefully(secure)
         raise
     return secure
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.reply: Any = None
+        self.arrived = trio.Event()
+
+    def replied(self, reply: Any) -> None:
+        self.reply = reply
+        self.arrived.set()
+
+    def lost(self) -> None:
+        self.arrived.set()

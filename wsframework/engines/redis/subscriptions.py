@@ -1,0 +1,192 @@
+"""The rooms that have members in this process: what arrives for them, and what is read for them."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from wsframework.engines.redis.carrier import Carrier, Ignored
+from wsframework.engines.redis.codec import pack
+from wsframework.engines.redis.counters import Counters
+from wsframework.engines.redis.feed import Feed, Reading
+from wsframework.engines.redis.link import Link, Replied
+from wsframework.engines.redis.names import Names, Script
+from wsframework.engines.redis.places import Malformed, Page, Place, decode_messages
+from wsframework.engines.redis.presence import Copy
+from wsframework.records import record
+from wsframework.rooms import History, Subscriber
+
+__all__ = ["HISTORY", "Subscriptions"]
+
+HISTORY = Script.load("history")
+
+_PAGE_MESSAGES = 500
+_PAGE_BYTES = 256 * 1024
+"""One reply's part of a history."""
+
+_PAGES_AT_ONCE = 8
+"""Histories that are asked for and not read. Redis cuts a subscriber for which more than some megabytes wait
+(`client-output-buffer-limit`); after a lost connection the histories of all rooms would be more."""
+
+_PAUSE_SECONDS = 0.1
+"""How soon a member that comes back asks again while there is no connection."""
+
+
+class Subscriptions:
+    """The feed and the copy of each room.
+
+    Args:
+        names: of keys.
+        carrier: has the connection.
+        counters: are added to.
+        keep: what is kept of a room that has no history of its own.
+    """
+
+    def __init__(self, names: Names, carrier: Carrier, counters: Counters, keep: History | None) -> None:
+        self._names = names
+        self._carrier = carrier
+        self._counters = counters
+        # As long as the script `publish` keeps it.
+        self._seconds = 660 if keep is None else max(660, round(2.2 * keep.seconds) + 60)
+        self._keys: dict[str, bytes] = {}
+        self._feeds: dict[bytes, Feed] = {}
+        self._copies: dict[bytes, Copy] = {}
+        self._unread: deque[_Page] = deque()
+        self._reading = 0
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def key(self, room: str) -> bytes:
+        """Return what the names of a room's keys begin with."""
+        return self._keys.get(room) or self._names.room(room)
+
+    def feed(self, room: str) -> Feed | None:
+        """Return the feed of a room, if it has members here."""
+        return self._feeds.get(self.key(room))
+
+    def copy(self, room: str) -> Copy | None:
+        """Return the copy of who is present there."""
+        return self._copies.get(self.key(room))
+
+    def add(self, room: str, subscriber: Subscriber) -> None:
+        """Subscribe to a room."""
+        key = self._keys[room] = self._names.room(room)
+        self._feeds[key] = feed = Feed(room, key, subscriber, self._read, self._counters)
+        self._copies[key] = Copy(room, lambda copy: self._read_members(key, copy))
+        if self._carrier.link is not None:
+            self._follow(self._carrier.link, feed)
+
+    def remove(self, room: str) -> None:
+        """End the subscription."""
+        key = self._keys.pop(room, None)
+        if key is None:
+            return  # the engine has ended
+        del self._feeds[key], self._copies[key]
+        if self._carrier.link is not None:
+            self._carrier.link.tell(pack((b"UNSUBSCRIBE", key)))
+
+    def clear(self) -> None:
+        """Forget all rooms."""
+        self._feeds.clear()
+        self._copies.clear()
+        self._keys.clear()
+
+    def begin(self, link: Link) -> None:
+        """Subscribe to all rooms over a new connection, and read what was missed."""
+        unread, self._unread, self._reading = self._unread, deque(), 0
+        for page in unread:
+            page.lost()
+        for feed in self._feeds.values():
+            self._follow(link, feed)
+
+    def _follow(self, link: Link, feed: Feed) -> None:
+        link.tell(pack((b"SUBSCRIBE", feed.key)))
+        feed.begin()
+        self._copies[feed.key].begin()
+
+    def touch(self, link: Link, now: float) -> None:
+        """Keep the state of the rooms: a new one would look like a loss."""
+        for feed in self._feeds.values():
+            if now - feed.touched_at > self._seconds / 3:
+                feed.touched_at = now
+                link.ask(pack((b"EXPIRE", self._names.state(feed.key), self._seconds)), Ignored())
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        """Take what arrived on a channel."""
+        if push[0] != b"message":
+            return
+        key, payload = push[1], push[2]
+        feed = self._feeds.get(key)
+        if feed is None:
+            return
+        head, _, body = payload.partition(b"\n")
+        try:
+            if head[:2] == b"m ":
+                feed.published(*decode_messages(head[2:], body))
+            elif head[:2] == b"p ":
+                self._copies[key].changed(head[2:], body)
+            else:
+                raise Malformed(f"a message of an unknown kind: {head[:40]!r}")
+        except Malformed as error:
+            record(logging.ERROR, "room.malformed", room=feed.room, error=str(error))
+
+    async def page(self, feed: Feed, place: Place | None) -> Page | None:
+        """Read the history from a place on, or a part of it; None if the connection was lost.
+
+        Cancellation: nothing is left behind.
+        """
+        if self._carrier.link is None:
+            await trio.sleep(_PAUSE_SECONDS)
+            return None
+        reading = Reading()
+        self._read(feed, -1 if place is None else place.offset, reading)
+        await reading.arrived.wait()
+        return reading.page
+
+    def _read(self, feed: Feed, offset: int, waiting: Replied) -> None:
+        self._unread.append(_Page(self, feed, offset, waiting))
+        self._read_more()
+
+    def _read_more(self) -> None:
+        """Ask for the next histories, if there is a connection; a new one begins with all of them."""
+        link = self._carrier.link
+        while link is not None and self._unread and self._reading < _PAGES_AT_ONCE:
+            page = self._unread.popleft()
+            feed = page.feed
+            feed.touched_at = trio.current_time()
+            self._reading += 1
+            keys = (self._names.state(feed.key), self._names.history(feed.key))
+            command = (b"EVALSHA", HISTORY.digest, 2, *keys, secrets.token_hex(8), page.offset)
+            link.ask(pack((*command, _PAGE_MESSAGES, _PAGE_BYTES, self._seconds)), page)
+
+    def page_read(self) -> None:
+        """Take note that a history was read."""
+        self._reading -= 1
+        self._read_more()
+
+    def _read_members(self, key: bytes, copy: Copy) -> None:
+        if self._carrier.link is not None:
+            self._carrier.link.ask(pack((b"HGETALL", self._names.members(key))), copy)
+
+
+class _Page:
+    """A part of a history that is asked for."""
+
+    def __init__(self, subscriptions: Subscriptions, feed: Feed, offset: int, waiting: Replied) -> None:
+        self.feed = feed
+        self.offset = offset
+        self.waiting = waiting
+        self._subscriptions = subscriptions
+
+    def replied(self, reply: Any) -> None:
+        self.waiting.replied(reply)
+        self._subscriptions.page_read()
+
+    def lost(self) -> None:
+        self.waiting.lost()
