@@ -20,7 +20,7 @@ def test_help_lists_every_command_on_one_line_each(command: Command) -> None:
     listed = dict(line.split(maxsplit=1) for line in out.partition("Commands:\n")[2].splitlines() if line)
     assert listed["run"] == "Serve an App until a signal stops it."
     assert listed["routes"] == "List an App's routes and their handlers."
-    assert set(listed) == {"run", "routes", "chat", "connect", "trace", "publish"}
+    assert set(listed) == {"run", "workers", "routes", "chat", "connect", "trace", "publish"}
 
 
 @pytest.mark.parametrize(

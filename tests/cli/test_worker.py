@@ -15,7 +15,7 @@ from tests.workers.processes import clients_of_all, crew, needs_proc
 from wsframework.cli.run import run
 from wsframework.cli.worker import Program
 
-PARENTS = {"options", "host", "port", "unix", "unix_mode", "workers", "reload_dir"}
+PARENTS = {"options", "host", "port", "unix", "unix_mode", "workers", "admin", "reload_dir"}
 """Parameters of `run` that only the parent needs."""
 
 

@@ -15,10 +15,11 @@ from wsframework.cli.publish import publish
 from wsframework.cli.routes import routes
 from wsframework.cli.run import run
 from wsframework.cli.trace import trace
+from wsframework.cli.workers import workers
 
 __all__ = ["COMMANDS", "build"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (run, routes, chat, connect, trace, publish)
+COMMANDS: tuple[Callable[..., None], ...] = (run, workers, routes, chat, connect, trace, publish)
 """Every command: its name is the function's, its help the docstring, its options the parameters."""
 
 

@@ -74,6 +74,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="With --workers: the unix socket of `wsframework workers`. [default: a file of its own]",
+            show_default=False,
+        ),
+    ] = None,
     reload: Annotated[
         bool,
         typer.Option(
@@ -108,6 +116,8 @@ def run(
     if sys.platform == "win32" and (reload or workers is not None):
         option = "--reload" if reload else "--workers"
         raise ConfigurationError(f"{option}: processes on Windows cannot share sockets in this way")
+    if admin is not None and workers is None:
+        raise ConfigurationError("--admin needs --workers: it is the socket of a parent")
     watch = _watcher(target, workers, reload_dir) if _reloads(reload, reload_dir) else None
     if workers is not None or watch is not None:
         from wsframework.cli.supervising import run_workers
@@ -136,6 +146,7 @@ def run(
             unix_mode=mode,
             sockets=sockets,
             announce=functools.partial(_announce, secure=context is not None),
+            admin=admin,
             watch=watch,
         )
         return

@@ -31,6 +31,7 @@ def run_workers(
     unix_mode: int | None,
     sockets: Sequence[socket.socket],
     announce: Callable[[tuple[Address, ...]], None],
+    admin: str | None = None,
     watch: Callable[[Callable[[], None]], Awaitable[object]] | None = None,
 ) -> None:
     """Serve until a signal stops all workers.
@@ -40,7 +41,7 @@ def run_workers(
         workers: how many; 0 for one per core that this process may use.
         sockets: listening ones, instead of an address; may be empty.
         announce: called with the addresses, once every worker serves.
-        watch: as in a `Plan`.
+        admin: as in a `Plan`, and so is `watch`.
 
     Raises:
         ConfigurationError: an address cannot be listened on.
@@ -56,6 +57,7 @@ def run_workers(
         unix_mode=unix_mode,
         sockets=sockets,
         on_ready=announce,
+        admin=admin,
         watch=watch,
     )
     try:

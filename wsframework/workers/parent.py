@@ -24,6 +24,7 @@ from wsframework.records import record
 from wsframework.request import Address
 from wsframework.server.systemd import service_manager
 from wsframework.workers import watching
+from wsframework.workers.admin import Admin, open_admin_socket
 from wsframework.workers.launching import Launch
 from wsframework.workers.listening import Listening, listen, listen_on_inherited
 from wsframework.workers.page import Page
@@ -50,6 +51,7 @@ class Plan:
         unix_mode: the permissions of its file.
         sockets: listening ones, instead of all that; may be empty.
         on_ready: called with the addresses, once every worker serves.
+        admin: the path of the admin socket; None for its own place.
         watch: calls the function that it gets when the program has changed, until cancelled. It is for
             development: the workers keep the terminal, and may stop for a debugger.
     """
@@ -63,6 +65,7 @@ class Plan:
     unix_mode: int | None
     sockets: Sequence[socket.socket] = ()
     on_ready: Callable[[tuple[Address, ...]], None]
+    admin: str | None = None
     watch: Callable[[Callable[[], None]], Awaitable[object]] | None = None
 
 
@@ -86,12 +89,13 @@ async def _run(plan: Plan) -> None:
     else:
         listening = await listen(plan.host, plan.port, plan.unix_path, plan.unix_mode)
     try:
-        await _supervise(plan, listening)
+        with open_admin_socket(plan.admin) as admin:
+            await _supervise(plan, listening, admin)
     finally:
         listening.close()
 
 
-async def _supervise(plan: Plan, listening: Listening) -> None:
+async def _supervise(plan: Plan, listening: Listening, admin: socket.socket | None) -> None:
     page = Page.create(_SPARE_SLOTS + 2 * plan.workers)
     developing = plan.watch is not None
     launch = Launch(plan.command, plan.program, listening.sockets, page.fd, terminal=developing)
@@ -113,6 +117,8 @@ async def _supervise(plan: Plan, listening: Listening) -> None:
     stuck_seconds = None if developing else watching.STUCK_SECONDS
     async with trio.open_nursery() as nursery:
         await nursery.start(_obey_signals, supervisor, roller)
+        if admin is not None:
+            nursery.start_soon(Admin(supervisor, roller, page).serve, admin)
         nursery.start_soon(watching.watch_workers, supervisor, page, stuck_seconds)
 
         def ready() -> None:
