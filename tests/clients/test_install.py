@@ -64,7 +64,7 @@ def test_npm_is_asked_once_and_the_wanted_version_is_left_alone(script: Path) ->
     fake(script, "node", '[[ "$2" == *dependencies* ]] && echo 1.2.3 || cat node_modules/version')
     fake(script, "npm", 'echo "$@" >> asked; echo 1.2.3 > node_modules/version')
     (script.parent / "node_modules").mkdir()
-    for installed in ("chromium", "nginx", "caddy", "haproxy"):
+    for installed in ("chromium", "nginx", "caddy", "haproxy", "redis-server"):
         fake(script, installed, "exit 1")
     assert run(script, ci="true") == (0, "", "")
     assert run(script, ci="true") == (0, "", "")
@@ -72,14 +72,14 @@ def test_npm_is_asked_once_and_the_wanted_version_is_left_alone(script: Path) ->
     assert asked.startswith("install ")
 
 
-@pytest.mark.parametrize("name", ["chromium", "nginx", "caddy", "haproxy"])
+@pytest.mark.parametrize("name", ["chromium", "nginx", "caddy", "haproxy", "redis-server"])
 def test_another_program_that_is_missing_is_named_and_an_error_in_ci_only(script: Path, name: str) -> None:
     if Path(f"/usr/sbin/{name}").exists():
         pytest.skip(f"{name} is found in /usr/sbin, whatever the PATH says")
     fake(script, "node", "echo 1.2.3")
     fake(script, "npm", "exit 1")
     fake(script, "id", "echo 1000")
-    for other in {"chromium", "nginx", "caddy", "haproxy"} - {name}:
+    for other in {"chromium", "nginx", "caddy", "haproxy", "redis-server"} - {name}:
         fake(script, other, "exit 1")
     wanted = f"{name} is not installed".replace("chromium", "Chromium")
     code, out, err = run(script, ci="")
