@@ -94,7 +94,9 @@ if native.available():
 every_loop = pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: f"{loop.__module__}.{loop.__name__}")
 
 
-def run(loop: Loop, answer: Answer, *, in_flight: int = 2, size: int = 64) -> tuple[Measured, list[bytes]]:
+def run(
+    loop: Loop, answer: Answer, *, in_flight: int = 2, size: int = 64, seconds: float = 0.05
+) -> tuple[Measured, list[bytes]]:
     pongs: list[bytes] = []
     with server(answer, pongs) as connection:
         texts = [payload(size, f"{k}") for k in range(4)]
@@ -102,7 +104,7 @@ def run(loop: Loop, answer: Answer, *, in_flight: int = 2, size: int = 64) -> tu
             [frame(TEXT, t, masked=True) for t in texts], [frame(TEXT, t, masked=False) for t in texts], 65536
         )
         watch = Watch()
-        measured = loop([connection], in_flight, 0.02, 0.05, watch)
+        measured = loop([connection], in_flight, 0.02, seconds, watch)
         assert watch.calls == ["start", "stop"]
     return measured, pongs
 
@@ -125,31 +127,40 @@ def test_a_wrong_byte_fails(loop: Loop) -> None:
         return right(number, data if number != 5 else data[:-1] + b"!")
 
     with pytest.raises(Failed, match="wrong byte"):
-        run(loop, wrong)
+        run(loop, wrong, seconds=30)
 
 
 @every_loop
 def test_a_reply_of_another_length_fails(loop: Loop) -> None:
     with pytest.raises(Failed, match="wrong byte"):
-        run(loop, lambda number, data: right(number, data if number != 5 else data + b"!"))
+        run(loop, lambda number, data: right(number, data if number != 5 else data + b"!"), seconds=30)
 
 
 @every_loop
 def test_a_reply_twice_fails(loop: Loop) -> None:
     with pytest.raises(Failed):
-        run(loop, lambda number, data: right(number, data) * (2 if number == 5 else 1), in_flight=1)
+        run(
+            loop,
+            lambda number, data: right(number, data) * (2 if number == 5 else 1),
+            in_flight=1,
+            seconds=30,
+        )
 
 
 @every_loop
 def test_a_close_fails_with_its_code(loop: Loop) -> None:
     with pytest.raises(Failed, match="1009"):
-        run(loop, lambda n, data: right(n, data) if n < 5 else b"\x88\x02" + struct.pack("!H", 1009))
+        run(
+            loop,
+            lambda n, data: right(n, data) if n < 5 else b"\x88\x02" + struct.pack("!H", 1009),
+            seconds=30,
+        )
 
 
 @every_loop
 def test_an_end_fails(loop: Loop) -> None:
     with pytest.raises(Failed, match="ended the connection"):
-        run(loop, lambda n, data: right(n, data) if n < 5 else b"")
+        run(loop, lambda n, data: right(n, data) if n < 5 else b"", seconds=30)
 
 
 @every_loop

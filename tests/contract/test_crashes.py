@@ -106,7 +106,7 @@ def crashing_app() -> App:
     @app.websocket("/child/{kind}")
     async def child(ws: Connection, kind: str) -> None:
         ws.nursery.start_soon(CRASHES[kind])
-        await trio.sleep(0.05)
+        await trio.sleep_forever()
 
     @app.http("/page/{kind}")
     async def page(request: Request, kind: str) -> str:

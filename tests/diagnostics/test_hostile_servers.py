@@ -18,7 +18,7 @@ from tests.diagnostics.broken import Talk, drain, raw_server
 from tests.diagnostics.hostile import ATTACKS, EVIL, FINE, dripping, noisy
 from wsframework.cli.output import print_json
 
-SECONDS = 20.0
+SECONDS = 60.0
 """Far more than the waits of one command together (`LIMITS`), on a busy machine."""
 
 LIMITS = ("--timeout", "0.3", "--wait", "0.1")

@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 
+import attrs
 import pytest
 import trio
 
@@ -246,7 +247,8 @@ async def test_a_full_server_answers_503_and_takes_the_next_when_there_is_room(s
 
 async def test_connections_over_the_limit_are_no_way_around_it(stage: Stage) -> None:
     # Clients that never leave by themselves: some are told 503, and they are let go of by the close timeout.
-    server = await stage.serve(echo_app(Limits(connections=1), timeouts=QUICK))
+    # It is longer than it takes them to come.
+    server = await stage.serve(echo_app(Limits(connections=1), timeouts=attrs.evolve(QUICK, close=3)))
     await stage.connect(server)
     before = descriptors()
     clients = [await stage.dial(server) for _ in range(200)]
