@@ -97,7 +97,9 @@ def test_the_pauses_of_a_server_that_looks_away_grow_and_then_it_accepts_all_the
     now, pauses = 1000.0, []
     while not (most := politeness.most(now)):
         pauses.append(politeness.pause)
-        now += politeness.pause + 0.0001
+        now += politeness.pause
+        politeness.ask_again(now)
+        now += 0.0001
     assert pauses[:7] == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.005, 0.005, 0.005])
     assert now - 1000.0 == pytest.approx(0.1, abs=0.006)
     assert most == 8
@@ -113,7 +115,20 @@ def test_patience_begins_anew_when_the_queue_was_empty(crowd: OneAndOthers) -> N
     for _ in range(100):
         assert politeness.most(now) == 0
         assert politeness.pause == 0.001
-        now += politeness.pause + 0.006
+        now += politeness.pause
+        politeness.ask_again(now)
+        now += 0.006
+
+
+def test_patience_ends_though_the_event_loop_is_late(crowd: OneAndOthers) -> None:
+    politeness = new_politeness(crowd, 100)
+    crowd.least = 0
+    now = 1000.0
+    for _ in range(4):
+        assert politeness.most(now) == 0
+        now += politeness.pause + 0.03
+        politeness.ask_again(now)
+    assert politeness.most(now) == 8
 
 
 def test_a_server_that_is_full_leaves_it_to_the_others_however_long(crowd: OneAndOthers) -> None:
@@ -123,6 +138,7 @@ def test_a_server_that_is_full_leaves_it_to_the_others_however_long(crowd: OneAn
     for _ in range(200):
         assert politeness.most(now) == 0
         now += politeness.pause
+        politeness.ask_again(now)
     assert crowd.phases == [Phase.FULL]
     # If none of them can, it accepts, and the client gets a 503.
     crowd.least = None

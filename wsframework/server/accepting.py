@@ -102,23 +102,6 @@ class Acceptor(Generic[ToldT]):
                 self._take_or_close(socket, address_of(peer))
         return True
 
-    def _turn(self, most: int, now: float) -> float | None:
-        """Accept what is in the queue, or leave it to other processes.
-
-        Args:
-            most: how many connections one turn may accept.
-            now: `trio.current_time()`.
-
-        Returns:
-            How many seconds to pause, or None.
-        """
-        if self._politeness is not None:
-            allowed = self._politeness.most(now)
-            if not allowed:
-                return self._politeness.pause
-            most = min(most, allowed)
-        return None if self._accept(most) else _PAUSE_SECONDS
-
     def _make_room(self) -> bool:
         """Free a descriptor for a connection that will get a 503."""
         if self._spare.lend():
@@ -193,9 +176,12 @@ class HubListener(Acceptor[SocketTransport]):
     def on_ready(self, events: int, now: float) -> None:
         """Accept a bounded number of connections."""
         try:
-            if (pause := self._turn(_ACCEPTS_PER_TURN, now)) is not None:
+            polite = self._politeness
+            most = _ACCEPTS_PER_TURN if polite is None else polite.most(now)
+            if not (most and self._accept(most)):
                 # The listener stays ready as long as connections wait in its queue.
                 self._hub.ask(self._listener.fileno(), 0)
+                pause = _PAUSE_SECONDS if polite is None or most else polite.pause
                 self._core.timers.after(pause, self._ask_again)
         except Exception as error:
             # A bug in the server, and not in one connection: without accepting, the server is useless.
@@ -225,6 +211,8 @@ class HubListener(Acceptor[SocketTransport]):
 
     def _ask_again(self) -> None:
         if not self._closed:
+            if self._politeness is not None:
+                self._politeness.ask_again(trio.current_time())
             self._spare.refill()
             self._hub.ask(self._listener.fileno(), READ)
 
@@ -296,8 +284,13 @@ class StreamListener(Acceptor[Accepted]):
         while True:
             await trio.lowlevel.wait_readable(self._listener)
             # Few at a time: each one starts a task, and its handshake timeout begins now.
-            if (pause := self._turn(_STREAMS_PER_TURN, trio.current_time())) is not None:
-                await trio.sleep(pause)
+            polite, most = self._politeness, _STREAMS_PER_TURN
+            if polite is not None:
+                most = min(most, polite.most(trio.current_time()))
+            if not (most and self._accept(most)):
+                await trio.sleep(_PAUSE_SECONDS if polite is None or most else polite.pause)
+                if polite is not None:
+                    polite.ask_again(trio.current_time())
                 self._spare.refill()
 
     def _take(self, socket: stdlib_socket.socket, remote: Address, short: bool) -> None:

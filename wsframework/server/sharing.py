@@ -45,7 +45,7 @@ _PATIENCE_SECONDS = 0.1
 because its event loop is busy."""
 
 _GAP_SECONDS = 0.005
-"""If the listener is not ready for so long after a pause, its queue was empty meanwhile."""
+"""If the listener is not ready for so long after a pause, its queue was empty then."""
 
 _BEATS_PER_SUM = 4
 """How often the messages of all connections are summed, in heartbeats: a tenth of a microsecond for each."""
@@ -98,7 +98,7 @@ class Politeness:
         self._admission = admission
         self._full = False
         self._since: float | None = None
-        self._until = 0.0
+        self._asked_at = 0.0
 
     def most(self, now: float) -> int:
         """Return how many connections to accept, now that the listener is ready; 0 to look away first.
@@ -117,7 +117,7 @@ class Politeness:
         if room > 0:
             self._since = None
             return min(room, _ACCEPTS_PER_TURN)
-        if self._since is None or now > self._until + _GAP_SECONDS:
+        if self._since is None or now > self._asked_at + _GAP_SECONDS:
             self._since = now
             self.pause = _FIRST_PAUSE_SECONDS
         elif now >= self._since + _PATIENCE_SECONDS and not full:
@@ -125,8 +125,15 @@ class Politeness:
             return _ACCEPTS_PER_TURN
         else:
             self.pause = min(self.pause + _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-        self._until = now + self.pause
         return 0
+
+    def ask_again(self, now: float) -> None:
+        """Take note that the pause is over: `most` is called at once if the queue is not empty.
+
+        Args:
+            now: `trio.current_time()`, which may be later than planned.
+        """
+        self._asked_at = now
 
     def others_accept(self) -> bool:
         """Whether another server accepts what is in the queue."""
