@@ -347,7 +347,7 @@ async def run_soak(
         lambda: stage.dial(secure, ssl=trusting),
         lambda: stage.dial(secure),  # no TLS at all
     ]
-    await soak(stage, dials, range(-CLIENTS // 2, 0))  # whatever is made once is made now
+    await soak(stage, dials, range(-CLIENTS, 0))  # whatever is made once is made now
     stage.close_clients()
     await rest(plain, secure)
     tasks, files, objects = await tasks_at_rest(), descriptors(), len(gc.get_objects())
