@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+import types
 import weakref
 from collections.abc import Coroutine, Generator, Mapping
 from typing import Any
@@ -295,13 +296,19 @@ class Compiled(Coroutine[None, None, str]):
     def close(self) -> None: ...
 
 
+@types.coroutine
+def generated(request: Request) -> Generator[None, None, str]:
+    yield
+    return ""
+
+
 async def refused(request: Request) -> str:
     raise Reject(401)
 
 
 @KINDS
 @pytest.mark.parametrize("accepting_it", [False, True])
-@pytest.mark.parametrize("refuse", [refused, Compiled])
+@pytest.mark.parametrize("refuse", [refused, Compiled, generated])
 async def test_a_refusal_that_nothing_has_awaited_lets_nobody_in(
     ask: Any, refuse: Any, accepting_it: bool
 ) -> None:
@@ -314,6 +321,19 @@ async def test_a_refusal_that_nothing_has_awaited_lets_nobody_in(
     assert isinstance(response, CrashResponse)
     assert "given 'user' returned a coroutine" in str(response.exception)
     assert calls == []
+
+
+async def test_a_generator_that_nothing_awaits_is_a_value_like_others() -> None:
+    async def countdown(request: Request) -> Generator[int, None, None]:
+        return (number for number in (3, 2, 1))
+
+    app = App()
+
+    @app.http("/", given={"numbers": countdown})
+    async def page(request: Request, numbers: Generator[int, None, None]) -> str:
+        return str(list(numbers))
+
+    assert (await answered(app, plain("/"))).body == b"[3, 2, 1]"
 
 
 @KINDS

@@ -12,10 +12,12 @@ becomes a 500 and is told to the observers by the host.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import GeneratorType
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -316,6 +318,8 @@ def _never_given(answer: object) -> str | None:
         case Coroutine():  # of compiled functions too
             answer.close()  # the exception says more than a warning that it was never awaited
             return "a coroutine; it, or a decorator around it, lacks an await"
+        case GeneratorType() if answer.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+            return "a coroutine made by types.coroutine; it, or a decorator around it, lacks an await"
         case _:
             return None
 
