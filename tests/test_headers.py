@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Any
 
 import pytest
 
+from wsframework.cookies import set_cookie_field
 from wsframework.errors import Accept, Reject
 from wsframework.headers import Headers
 from wsframework.request import Request, Response
+from wsframework.server.http import encode_response
+from wsframework.wire import encode_101
 
 FIELDS = [("Host", "example.com"), ("X-Tag", "a"), ("x-tag", "b")]
 
@@ -121,3 +125,43 @@ def test_other_fields_are_kept_as_they_are(answer: Any) -> None:
     fields = (("X-Fine", "a:\tb, é\xff"), ("x-fine", ""))
     found = answer(headers=iter(fields)).headers
     assert (found if isinstance(found, tuple) else found.pairs())[:2] == fields
+
+
+# Enums, which Python formats with the name of their class
+
+
+class Word(str, Enum):  # noqa: UP042 - a StrEnum is formatted as its value
+    NAME = "X-Fine"
+    VALUE = "text/html"
+    COOKIE = "__Host-session"
+    DOMAIN = "club.example"
+    PATH = "/club"
+
+
+class Number(int, Enum):
+    GONE = 410
+    AGE = 60
+
+
+def test_an_answer_made_of_enums_is_sent_with_their_values() -> None:
+    answer = Response("x", Number.GONE, [(Word.NAME, Word.VALUE)], content_type=Word.VALUE)
+    sent = encode_response(answer)
+    assert sent.startswith(b"HTTP/1.1 410 Gone\r\n")
+    assert b"\r\nX-Fine: text/html\r\n" in sent
+    assert b"\r\nContent-Type: text/html\r\n" in sent
+    assert repr(answer) == "<Response 410 1 bytes>"
+    assert repr(Reject(Number.GONE).status) == "410"
+
+
+def test_fields_made_of_enums_stand_in_the_101_with_their_values() -> None:
+    sent = encode_101(
+        "dGhlIHNhbXBsZSBub25jZQ==", extra_headers=Accept(headers=[(Word.NAME, Word.VALUE)]).headers
+    )
+    assert b"\r\nX-Fine: text/html\r\n" in sent
+
+
+def test_a_cookie_made_of_enums_is_set_with_their_values() -> None:
+    _, text = set_cookie_field(Word.COOKIE, Word.VALUE, max_age=Number.AGE)
+    assert text == "__Host-session=text/html; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax"
+    _, text = set_cookie_field("a", "b", domain=Word.DOMAIN, path=Word.PATH)
+    assert text == "a=b; Domain=club.example; Path=/club; Secure; HttpOnly; SameSite=Lax"

@@ -120,18 +120,19 @@ def set_cookie_field(
     if max_age == 0:
         # "max-age-av" begins with a digit that is not zero. RFC 6265 §3.1 deletes a cookie like this.
         max_age, expires = None, _EPOCH
-    parts = [f"{name}={value}"]
+    # Joined, not formatted: an enum that is a str, or an int, is formatted with the name of its class.
+    parts = ["=".join((name, value))]
     if expires is not None:
         parts.append(f"Expires={_date(name, expires)}")
     if max_age is not None:
-        parts.append(f"Max-Age={max_age}")
+        parts.append(f"Max-Age={int(max_age)}")
     if domain is not None:
         if not _DOMAIN.fullmatch(domain):
             raise _wrong(name, f"{domain!r} is no domain: ASCII, with no scheme, port or dot at its start")
-        parts.append(f"Domain={domain}")
+        parts.append("Domain=" + domain)
     if not _PATH.fullmatch(path):
         raise _wrong(name, f'{path!r} is no path: it begins with "/" and is ASCII without ";"')
-    parts.append(f"Path={path}")
+    parts.append("Path=" + path)
     for what, attribute in (("domain", domain), ("path", path)):
         if attribute is not None and len(attribute) > _MOST_ATTRIBUTE_CHARS:
             raise _wrong(name, f"browsers ignore a {what} of more than {_MOST_ATTRIBUTE_CHARS} bytes")

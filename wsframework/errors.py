@@ -172,7 +172,7 @@ class Reject(WSFrameworkError):
                 f"a body is str or bytes, not {type(body).__name__}: Reject(status, body, headers)"
             )
         super().__init__(status)
-        self.status = status
+        self.status = int(status)  # an enum that is an int is written with the name of its class
         self.headers = Headers(headers).pairs()
         self.body = body
         self.close = None if close is None else _close_frame(close, body)

@@ -210,7 +210,8 @@ class Response:
             check_field(field)
             fields = Headers([*fields.pairs(), field])
         data = body.encode() if isinstance(body, str) else bytes(body)
-        self.__attrs_init__(data, status, fields)
+        # An enum that is an int is written with the name of its class.
+        self.__attrs_init__(data, int(status), fields)
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: HeaderFields = ()) -> Response:

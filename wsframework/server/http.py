@@ -232,6 +232,7 @@ def encode_response(response: Response, *, head_only: bool = False) -> bytes:
         if name.lower() not in own and (name.lower(), value.lower()) != ("connection", "close")
     )
     lines = [f"HTTP/1.1 {response.status} {reason_phrase(response.status)}"]
-    lines += [f"{name}: {value}" for name, value in fields]
+    # Joined, not formatted: an enum that is a str is formatted with the name of its class.
+    lines += map(": ".join, fields)
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     return head if head_only or bodiless else head + response.body

@@ -353,5 +353,6 @@ def _encode_head(first_line: str, headers: _Headers) -> bytes:
         # A CR or LF here would let the value add header fields.
         if _CONTROL.search(value):
             raise ValueError(f"{name}: a header field value holds no control characters: {value!r}")
-        lines.append(f"{name}: {value}")
+        # Not formatted: an enum that is a str is formatted with the name of its class, which nothing checked.
+        lines.append(": ".join((name, value)))
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
