@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("cli", "speed", "test")
+EXTRAS = ("cli", "speed", "redis", "dev", "test")
 """What the tests need; the extras `lint`, `dist` and `docs` are tools and no part of what users install."""
 
 
