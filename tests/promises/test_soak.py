@@ -47,10 +47,12 @@ SEED = 20_260
 CLIENTS = 300
 AT_ONCE = 40
 
-# Guards and pages are never late here, unless the machine is.
 IMPATIENT = Timeouts(
-    handshake=0.5, guard=60, http=60, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1
+    handshake=0.5, guard=0.5, http=0.5, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1
 )
+
+LATE = {"loop.blocked", "guard.timeout", "http.timeout"}
+"""What is recorded on a busy machine; the clients of the test itself are in the same loop, too."""
 
 
 class Crash(Exception):
@@ -73,7 +75,7 @@ class Errors(logging.Filter):
         event = getattr(record, "event", None)
         if error and meant and event == "handler.crashed":
             self.crashes += 1
-        elif event != "loop.blocked":  # by the test itself, whose clients are in the same loop
+        elif event not in LATE:
             self.unexpected.append(logging.Formatter().format(record))
         return False
 
