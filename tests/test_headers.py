@@ -151,6 +151,7 @@ def test_an_answer_made_of_enums_is_sent_with_their_values() -> None:
     assert b"\r\nContent-Type: text/html\r\n" in sent
     assert repr(answer) == "<Response 410 1 bytes>"
     assert repr(Reject(Number.GONE).status) == "410"
+    assert Response.error(Number.GONE, "left").body == b"410 Gone: left\n"
 
 
 def test_fields_made_of_enums_stand_in_the_101_with_their_values() -> None:

@@ -226,7 +226,7 @@ class Response:
     @classmethod
     def error(cls, status: int, message: str, headers: HeaderFields = ()) -> Response:
         """Answer with a plain-text error that names the status and says what was wrong."""
-        return cls(f"{status} {reason_phrase(status)}: {message}\n", status, headers)
+        return cls(f"{int(status)} {reason_phrase(status)}: {message}\n", status, headers)
 
     def set_cookie(
         self,
