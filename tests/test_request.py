@@ -40,6 +40,8 @@ def test_an_address_reads_as_in_a_url(address: Address, text: str) -> None:
         ("/%61dm%69n/caf%c3%a9%2f|?%61=%62", "/admin/caf%C3%A9%2F%7C", {"a": "b"}),
         ("http://example.com/%61dmin", "/admin", {}),
         ("/chat#part", "/chat", {}),
+        ("/chat#part?x=1", "/chat", {}),
+        ("/chat?x=1#part?y=2", "/chat", {"x": "1"}),
         ("//double/slash", "//double/slash", {}),
         ("http://example.com/chat?x=1", "/chat", {"x": "1"}),
         ("ws://example.com", "/", {}),

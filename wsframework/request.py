@@ -113,7 +113,9 @@ class Request:
     @property
     def query(self) -> Mapping[str, str]:
         """The query's parameters, decoded; of a repeated name the last one counts."""
-        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+        # A "#" ends it, as it ends the path: proxies that read the query do so too (RFC 3986 §3.4).
+        query = self.target.partition("#")[0].partition("?")[2]
+        return dict(parse_qsl(query, keep_blank_values=True))
 
     @property
     def cookies(self) -> Mapping[str, str]:
