@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -10,6 +12,7 @@ from tests.fake_transport import connect
 from tests.operations import BY_PEER, Operation, next_of_the_loop, receiving, start
 from wsframework.config import Limits
 from wsframework.endpoint import HEADER_BYTES
+from wsframework.errors import ConnectionClosed
 
 
 @pytest.mark.parametrize("operation", [receiving, next_of_the_loop])
@@ -112,3 +115,47 @@ async def test_a_message_for_a_waiting_receiver_counts_against_no_budget(nursery
     await wait_all_tasks_blocked()
     assert waiting.value == "x" * 1000
     assert transport.reading()
+
+
+class AtOnce(trio.abc.Instrument):
+    """Does something as soon as this task waits, before any other task runs."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self._do = do
+        self._task = trio.lowlevel.current_task()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            trio.lowlevel.remove_instrument(self)
+            self._do()
+
+
+@pytest.mark.parametrize("operation", [receiving, next_of_the_loop])
+@pytest.mark.parametrize("first", [receiving, next_of_the_loop])
+async def test_tasks_that_receive_in_turn_each_get_their_own_message(
+    nursery: trio.Nursery, first: Operation, operation: Operation
+) -> None:
+    """The second one waits, and its message comes, before the first one has run with its own."""
+    ws = connect().connection
+    waiting = await start(nursery, ws, first)
+    ws.endpoint.deliver("a")
+    trio.lowlevel.add_instrument(AtOnce(lambda: ws.endpoint.deliver("b")))
+    assert ws.endpoint.has_unread
+    assert await operation(ws) == "b"
+    await wait_all_tasks_blocked()
+    assert waiting.value == "a"
+    assert not ws.endpoint.has_unread
+
+
+@pytest.mark.parametrize("first", [receiving, next_of_the_loop])
+async def test_the_end_takes_no_message_from_the_task_that_it_was_handed_to(
+    nursery: trio.Nursery, first: Operation
+) -> None:
+    ws = connect().connection
+    waiting = await start(nursery, ws, first)
+    ws.endpoint.deliver("a")
+    trio.lowlevel.add_instrument(AtOnce(lambda: ws.endpoint.end(BY_PEER)))
+    with pytest.raises(ConnectionClosed):
+        await ws.receive()
+    await wait_all_tasks_blocked()
+    assert waiting.value == "a"

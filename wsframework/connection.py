@@ -20,6 +20,7 @@ from wsframework.closes import Closed, CloseFrame, check_close
 from wsframework.config import Limits
 from wsframework.endpoint import HEADER_BYTES, ConnectionStatistics, Endpoint
 from wsframework.errors import ConnectionClosed, WrongThread
+from wsframework.parking import ENDED
 from wsframework.pings import Pings
 from wsframework.request import Request
 from wsframework.transport import BytesLike, Transport, to_bytes, to_payload
@@ -166,12 +167,13 @@ class Connection:
         if endpoint.receiver is not None:
             raise trio.BusyResourceError("another task is already receiving from this connection")
         endpoint.receiver = current_task()
-        message: str | bytes | None = await endpoint.parked
+        message: str | bytes | object = await endpoint.parked
         if message is None:
+            message, endpoint.handed = endpoint.handed, None
+        elif message is ENDED:
             assert endpoint.closed is not None
             raise ConnectionClosed(endpoint.closed)
-        endpoint.handed = False
-        return message
+        return message  # type: ignore[return-value]
 
     def __aiter__(self) -> Self:
         return self
@@ -201,11 +203,12 @@ class Connection:
         if endpoint.receiver is not None:
             raise trio.BusyResourceError("another task is already receiving from this connection")
         endpoint.receiver = current_task()
-        parked: str | bytes | None = await endpoint.parked
+        parked: str | bytes | object = await endpoint.parked
         if parked is None:
+            parked, endpoint.handed = endpoint.handed, None
+        elif parked is ENDED:
             raise StopAsyncIteration
-        endpoint.handed = False
-        return parked
+        return parked  # type: ignore[return-value]
 
     # Sending
 

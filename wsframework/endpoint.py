@@ -11,7 +11,7 @@ it through their `Connection`. It owns:
   that does not waits in line *with its message*, as do the broadcasts of the connection's rooms, and what
   makes room commits it on its behalf. So there is no moment between "has room" and "is in the outbox" at
   which a cancellation or another task could come in, and the order of calls is the order on the wire.
-- the **end**, in three steps that never go back:
+- the **end**, in steps that never go back:
       open      -> closing  we started the closing handshake; sends and receives raise
       open      -> ended    the peer closed, failed or was lost; sends raise, unread messages can be received
       (either)  -> closed   the transport has released the socket; `aclose` and `wait_closed` return
@@ -39,14 +39,13 @@ from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
 from wsframework.crashes import need_stack
 from wsframework.errors import ConnectionClosed
-from wsframework.parking import NEVER_PARKED, Handed, Parked
+from wsframework.parking import ENDED, NEVER_PARKED, TAKE, Handed, Parked
 from wsframework.pings import Pings
 from wsframework.request import Request
 from wsframework.transport import GONE, EncodedMessage, Transport
 from wsframework.wire import PING
 
 __all__ = ["HEADER_BYTES", "ConnectionStatistics", "Endpoint", "SessionHooks"]
-
 
 HEADER_BYTES = getsizeof("")
 """Python's overhead for a message, in bytes."""
@@ -116,7 +115,7 @@ class Endpoint:
         paused: whether the transport has stopped reading because of them.
         receiver: the task that waits for a message.
         parked: the object that it awaits.
-        handed: whether a message was handed to a task that has not run since.
+        handed: the message for a task that was woken for it and has not run since, or None.
         on_idle: called when the handler asks for a message and there is none.
         outbox_limit: bytes in the outbox from which on sends wait.
         waiting: the backlog while something is in line, else None.
@@ -172,7 +171,7 @@ class Endpoint:
         self.pings: Pings | None = None
         self.receiver: Task | None = None
         self.parked = Parked(self._stop_receiving)
-        self.handed = False
+        self.handed: str | bytes | None = None
         self.unread_bytes = 0
         self.paused = False
         self.messages_sent = 0
@@ -225,8 +224,11 @@ class Endpoint:
         receiver = self.receiver
         if receiver is not None:
             self.receiver = None
-            self.handed = True
-            reschedule(receiver, Handed(message))
+            if self.handed is None:
+                self.handed = message
+                reschedule(receiver, TAKE)
+            else:  # for another task, which has not run since
+                reschedule(receiver, Handed(message))
             return
         if self.closing:
             return  # "an endpoint [that sent Close] MAY discard any further data received" (RFC 6455 §1.4)
@@ -273,7 +275,7 @@ class Endpoint:
     def has_unread(self) -> bool:
         """Whether messages wait to be received."""
         # A message that was handed over counts until its task has run: it cannot have been answered yet.
-        return self.handed or bool(self.inbox)
+        return self.handed is not None or bool(self.inbox)
 
     @property
     def messages_taken(self) -> int:
@@ -431,7 +433,7 @@ class Endpoint:
         if self.receiver is not None:
             receiver, self.receiver = self.receiver, None
             # Not an exception: `async for`, which nearly every handler uses, would only discard it.
-            reschedule(receiver, Handed(None))
+            reschedule(receiver, Handed(ENDED))
         backlog, self.backlog, self.waiting = self.backlog, None, None
         if backlog is not None:
             for task in backlog.end():

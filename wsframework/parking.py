@@ -13,7 +13,7 @@ from typing import Any
 import outcome
 from trio.lowlevel import Abort, wait_task_rescheduled
 
-__all__ = ["Handed", "NEVER_PARKED", "Parked"]
+__all__ = ["ENDED", "Handed", "NEVER_PARKED", "Parked", "TAKE"]
 
 
 class Handed(outcome.Value):  # type: ignore[misc,type-arg]
@@ -25,16 +25,24 @@ class Handed(outcome.Value):  # type: ignore[misc,type-arg]
 
     __slots__ = ()
 
-    def __init__(self, value: str | bytes | None) -> None:
+    def __init__(self, value: object) -> None:
         _set_value(self, value)
 
     def unwrap(self) -> Any:
-        """Return the message; None is the end."""
+        """Return the message, or None for the one in `Endpoint.handed`, or `ENDED`."""
         return self.value
 
 
 # Past the frozen class's __setattr__.
 _set_value = vars(outcome.Value)["value"].__set__
+
+ENDED = object()
+"""What a task gets when no message will come."""
+
+TAKE = Handed(None)
+"""For a task whose message is in `Endpoint.handed`. It is the same one every time, which saves an object and
+a call for each message. Only a second task that receives before the first has run gets a `Handed` of its own.
+"""
 
 
 class Parked:
