@@ -29,7 +29,7 @@ from wsframework import Connection, ConnectionClosed, Request, Response, Timeout
 async def test_a_cancelled_server_sends_every_client_1001_and_ends_when_they_have_answered(
     stage: Stage,
 ) -> None:
-    app = new_app()
+    app = new_app(timeouts=attrs.evolve(PATIENT, drain=60))
     ended: list[int] = []
 
     @app.websocket("/")
@@ -57,7 +57,7 @@ async def test_a_cancelled_server_sends_every_client_1001_and_ends_when_they_hav
         for client in clients:
             nursery.start_soon(answer, client)
     await stage.wait_ended(server)
-    assert trio.current_time() - start < PATIENT.drain * 0.9, "nobody was left to wait for"
+    assert trio.current_time() - start < 30, "nobody was left to wait for"
     assert ended == [1001] * 50
 
 
