@@ -187,6 +187,32 @@ async def test_a_stranger_who_writes_to_the_channel_is_logged_and_skipped(
     assert caplog.text.count("room.malformed") >= 5
 
 
+@pytest.mark.parametrize("key", ["m", "s", "w"])
+async def test_a_key_that_holds_something_else_hurts_its_own_room_only(
+    key: str, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoiled, other = Member(), Member()
+    engine = RedisEngine(redis.url, prefix=f"spoiled-{key}", outage=2.0)
+    async with engine.run():
+        for room, member in (("tea", spoiled), ("milk", other)):
+            engine.subscribe(room, member)
+            engine.enter(room, f"{engine.node}/1", room)
+        position = await engine.publish("tea", RoomMessage.of("1:1"), (), None, None)
+        await redis.command("DEL", f"spoiled-{key}:{{r/tea}}:{key}")
+        await redis.command("SET", f"spoiled-{key}:{{r/tea}}:{key}", "something else")
+        await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: engine.statistics().generation == 2 and engine.statistics().up)
+        engine.enter("tea", f"{engine.node}/2", "late")
+        with trio.fail_after(20):
+            await engine.history("tea", position, None)
+        await engine.publish("milk", RoomMessage.of("1:1"), (), None, None)
+        await until(lambda: bool(other.messages))
+        assert list(engine.present("milk").values()) == ["milk"]
+        assert engine.statistics().generation == 2
+        assert other.gaps == []
+    assert "WRONGTYPE" in caplog.text
+
+
 async def test_the_rights_that_the_documentation_names_suffice_and_fewer_do_not(redis: RedisServer) -> None:
     rights = files(DOCS / "howto" / "redis.md")["rooms.acl"].replace("ws:*", "acl:*").split()
     assert (await redis.command("ACL", "SETUSER", *rights[1:])) == b"+OK\r\n"

@@ -24,11 +24,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Ignored:
-    """Takes a reply that tells nothing, unless it is an error."""
+    """Takes a reply that tells nothing, unless another connection is needed."""
 
     def replied(self, reply: Any) -> None:
-        """Give up the connection at an error."""
-        if isinstance(reply, RedisError):
+        """Give up the connection at an error of it."""
+        if isinstance(reply, RedisError) and reply.is_of_connection:
             raise reply
 
     def lost(self) -> None:

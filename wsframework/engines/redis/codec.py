@@ -24,6 +24,11 @@ _CODES_IN_SCRIPTS = frozenset(
 )
 
 
+_OF_CONNECTION = frozenset(
+    {"NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "CLUSTERDOWN"}
+)
+
+
 class LinkLost(Exception):
     """The connection to Redis is lost, or is of no more use."""
 
@@ -33,7 +38,14 @@ class RedisError(Exception):
 
     Attributes:
         code: its first word, such as OOM or NOPERM.
+        is_of_connection: whether another connection may mend it: scripts are loaded, or another server is
+            the master. Other errors are about one command, such as a key that holds something else.
     """
+
+    @property
+    def is_of_connection(self) -> bool:
+        """Whether another connection may mend it."""
+        return self.code in _OF_CONNECTION
 
     @property
     def code(self) -> str:

@@ -35,7 +35,7 @@ from wsframework.engines.redis.leases import Leases
 from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.outgoing import PUBLISH, Expiries, Outgoing, Publication
-from wsframework.engines.redis.places import Place, encode_envelope
+from wsframework.engines.redis.places import Place, encode_envelope, new_tag
 from wsframework.engines.redis.presence import Own
 from wsframework.engines.redis.subscriptions import HISTORY, Subscriptions
 from wsframework.errors import ConfigurationError, RoomUnavailable, WrongThread
@@ -254,7 +254,7 @@ class RedisEngine(Engine):
             room=room,
             key=room_key,
             number=self._numbers,
-            tag=f"{random.getrandbits(48):012x}",
+            tag=new_tag(),
             envelope=encode_envelope(message),
             keep=history or self._keep,
             name=None if key is None else self._names.publication(room_key, key),

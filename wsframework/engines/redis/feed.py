@@ -93,14 +93,7 @@ class Feed:
 
     def replied(self, reply: Any) -> None:
         """Take a page of the history."""
-        if isinstance(reply, RedisError):
-            # Without its history the feed cannot tell what it lost. The next connection tries again.
-            raise reply
-        try:
-            page = decode_page(reply)
-        except Malformed as error:
-            record(logging.ERROR, "room.malformed", room=self.room, error=str(error))
-            page = Page(Place(NONE_YET, 0, ""), ())
+        page = _page_of(self.room, reply)
         place = self.place
         if place is None:
             self.place = page.newest
@@ -268,22 +261,40 @@ def _contiguous(entries: Sequence[Entry]) -> bool:
 class Reading:
     """A history that a member reads which comes back.
 
+    Args:
+        room: the room's name.
+
     Attributes:
         page: what came, or None: not yet, or the connection was lost.
         arrived: set when nothing more will come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: str) -> None:
+        self._room = room
         self.page: Page | None = None
         self.arrived = trio.Event()
 
     def replied(self, reply: Any) -> None:
         """Take the page."""
-        if isinstance(reply, RedisError):
-            raise reply
-        self.page = decode_page(reply)
+        self.page = _page_of(self._room, reply)
         self.arrived.set()
 
     def lost(self) -> None:
         """Take note that there is none."""
         self.arrived.set()
+
+
+def _page_of(room: str, reply: Any) -> Page:
+    """Return a page of a room's history; without anything, if an engine has not written what is there.
+
+    Raises:
+        RedisError: another connection may get it.
+    """
+    if isinstance(reply, RedisError) and reply.is_of_connection:
+        raise reply
+    try:
+        return decode_page(reply)
+    except Malformed as error:
+        # Also when a key of this room holds something else: the other rooms go on.
+        record(logging.ERROR, "room.malformed", room=room, error=str(error))
+        return Page(Place(NONE_YET, 0, ""), ())

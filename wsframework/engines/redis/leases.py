@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from wsframework.engines.redis.codec import Command, LinkLost, RedisError, pack
+from wsframework.engines.redis.carrier import Ignored
+from wsframework.engines.redis.codec import Command, RedisError, pack
 from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.presence import Own
@@ -59,11 +60,11 @@ class Leases:
             arguments += (b"L", member, b"") if data is None else (b"E", member, data)
         if any(data is not None for data in changes.values()):
             # Before the members, so that a node which removes ours later finds the room.
-            link.ask(pack((b"SADD", self._rooms, key)), _Checked())
+            link.ask(pack((b"SADD", self._rooms, key)), Ignored())
         command = (b"EVALSHA", script.digest, 1, self._names.members(key), key, self._node, *arguments)
         link.ask(pack(command), _Told(self._own, room, list(changes)))
         if room not in self._own.rooms:
-            link.ask(pack((b"SREM", self._rooms, key)), _Checked())
+            link.ask(pack((b"SREM", self._rooms, key)), Ignored())
 
     async def extend(self, link: Link) -> None:
         """Extend the lease, and remove the members of nodes that are gone.
@@ -121,15 +122,6 @@ class Leases:
         await link.answer((b"ZREM", self._names.nodes, self._node))
 
 
-class _Checked:
-    def replied(self, reply: Any) -> None:
-        if isinstance(reply, RedisError) and reply.code != "OOM":
-            raise LinkLost(str(reply))
-
-    def lost(self) -> None:
-        pass
-
-
 class _Told:
     def __init__(self, own: Own, room: str, members: list[str]) -> None:
         self._own, self._room, self._members = own, room, members
@@ -137,9 +129,9 @@ class _Told:
     def replied(self, reply: Any) -> None:
         self._own.told()
         if isinstance(reply, RedisError):
-            if reply.code != "OOM":
-                raise LinkLost(str(reply))
-            # Presence is mended when Redis has memory again, at the next change or connection.
+            if reply.is_of_connection:
+                raise reply
+            # Out of memory, say. It is told again at the next change or connection.
             record(logging.ERROR, "redis.presence_refused", room=self._room, error=str(reply))
 
     def lost(self) -> None:

@@ -27,7 +27,7 @@ from wsframework.engines.redis.places import Place
 from wsframework.errors import RoomUnavailable
 from wsframework.rooms import History
 
-__all__ = ["PUBLISH", "TRY_AGAIN", "Batch", "Expiries", "Outgoing", "Publication", "publish_command"]
+__all__ = ["PUBLISH", "Batch", "Expiries", "Outgoing", "Publication", "publish_command"]
 
 PUBLISH = Script.load("publish")
 
@@ -42,9 +42,6 @@ _MOST_EXPIRIES = 64 * 1024
 
 _UNKEPT_SECONDS = 300
 """How long the state of a room lives that keeps no messages; twice that, see the script."""
-
-TRY_AGAIN = frozenset({"NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "CLUSTERDOWN"})
-"""Errors that another connection may mend: scripts are loaded, or another server is the master."""
 
 
 @attrs.define(eq=False)
@@ -105,7 +102,7 @@ class Batch:
     def replied(self, reply: Any) -> None:
         """Take the script's answer."""
         if isinstance(reply, RedisError):
-            if reply.code in TRY_AGAIN:
+            if reply.is_of_connection:
                 raise LinkLost(str(reply))
             self._outgoing.refused(self, f"Redis cannot store it: {reply}")
             return

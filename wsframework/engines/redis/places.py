@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "decode_messages",
     "decode_page",
     "encode_envelope",
+    "new_tag",
 ]
 
 _MOST_DIGITS = 15
@@ -96,6 +98,11 @@ class Page:
     def ends(self) -> bool:
         """Whether there are no more messages after these."""
         return not self.entries or self.entries[-1].offset >= self.newest.offset
+
+
+def new_tag() -> str:
+    """Return the tag of a new message."""
+    return f"{random.getrandbits(48):012x}"
 
 
 def encode_envelope(message: RoomMessage) -> bytes:

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from wsframework.engines.redis.codec import LinkLost, RedisError
+from wsframework.engines.redis.codec import RedisError
 from wsframework.engines.redis.places import Malformed
 from wsframework.records import record
 
@@ -123,8 +123,8 @@ class Copy:
 
     def replied(self, reply: Any) -> None:
         """Take the room's hash."""
-        if isinstance(reply, RedisError):
-            raise LinkLost(str(reply))
+        if isinstance(reply, RedisError) and reply.is_of_connection:
+            raise reply
         found: list[tuple[int, str, Any]] = []
         self._version = ("", 0)
         try:

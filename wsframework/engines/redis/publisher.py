@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 import socket
 import ssl as ssl_module
@@ -15,8 +14,8 @@ from wsframework.engines.redis.address import RedisAddress
 from wsframework.engines.redis.codec import NOT_YET, Command, LinkLost, RedisError, is_push, make_reader, pack
 from wsframework.engines.redis.login import Login, login, unreachable
 from wsframework.engines.redis.names import Names
-from wsframework.engines.redis.outgoing import PUBLISH, TRY_AGAIN, Expiries, publish_command
-from wsframework.engines.redis.places import Place, encode_envelope
+from wsframework.engines.redis.outgoing import PUBLISH, Expiries, publish_command
+from wsframework.engines.redis.places import Place, encode_envelope, new_tag
 from wsframework.errors import RoomUnavailable
 from wsframework.rooms import History, Position, RoomMessage
 from wsframework.rooms.engine import check_key
@@ -96,7 +95,7 @@ class Publisher:
         name = None if key is None else self._names.publication(room_key, key)
         with self._lock:
             self._number += 1
-            stored = (self._number, f"{random.getrandbits(48):012x}", envelope)
+            stored = (self._number, new_tag(), envelope)
             return self._store(room_key, name, stored, time.monotonic() + self._timeout)
 
     def _store(self, room: bytes, name: bytes | None, stored: tuple[int, str, bytes], due: float) -> Position:
@@ -110,7 +109,7 @@ class Publisher:
                 command = publish_command(*place, [stored], time.monotonic())
                 sent = True
                 reply = self._connection.call(command, due)
-                if isinstance(reply, RedisError) and reply.code in TRY_AGAIN:
+                if isinstance(reply, RedisError) and reply.is_of_connection:
                     raise LinkLost(str(reply))
             except (LinkLost, OSError) as error:
                 # The same number again: if it was stored, it is not stored twice.

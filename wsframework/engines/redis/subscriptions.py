@@ -144,7 +144,7 @@ class Subscriptions:
         if self._carrier.link is None:
             await trio.sleep(_PAUSE_SECONDS)
             return None
-        reading = Reading()
+        reading = Reading(feed.room)
         self._read(feed, -1 if place is None else place.offset, reading)
         await reading.arrived.wait()
         return reading.page
