@@ -24,7 +24,8 @@ def publish(
         typer.Option(
             metavar="URL",
             envvar="WSFRAMEWORK_REDIS",
-            help="The server of the rooms' RedisEngine: redis://[user:password@]host[:port][/database]. "
+            help="The server of the rooms' RedisEngine: redis://[user:password@]host[:port][/database], or "
+            "redis+sentinel://host[:port],host[:port]/master. "
             "In the environment, no other user of the machine sees the password.",
         ),
     ] = "redis://127.0.0.1",

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Self
 
 import trio
 
@@ -25,8 +26,8 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: tuple[str, str], port: int | None = None) -> None:
         self.folder = folder
-        folder.mkdir(exist_ok=True)
-        self._program = program_path("redis-server")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.program = program_path("redis-server")
         self._options = options
         self.port = free_port() if port is None else port
         self._process: subprocess.Popen[bytes] | None = None
@@ -35,11 +36,18 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    def command_line(self) -> list[str]:
+        """Return the command that starts it."""
+        command = [self.program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        for name, value in (("save", ""), *self._options):
+            command += [f"--{name}", value]
+        return command
+
     async def start(self, *options: tuple[str, str]) -> None:
         """Start it, and wait until it answers."""
         assert self._process is None
-        command = [self._program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        for name, value in (("save", ""), *self._options, *options):
+        command = self.command_line()
+        for name, value in options:
             command += [f"--{name}", value]
         self._process = subprocess.Popen(  # noqa: ASYNC220 - it outlives the task
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -51,7 +59,8 @@ class RedisServer:
 
     async def _answers(self) -> bool:
         try:
-            return b"PONG" in await self.command("PING")
+            answer = await self.command("PING")
+            return b"PONG" in answer or b"NOAUTH" in answer
         except OSError:
             return False
 
@@ -92,7 +101,7 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[RedisServer]:
+    async def running(self) -> AsyncIterator[Self]:
         await self.start()
         try:
             yield self

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from wsframework import ConfigurationError
-from wsframework.engines.redis.address import RedisAddress
+from wsframework.engines.redis.address import RedisAddress, SentinelAddress, parse_address
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,6 @@ def test_no_message_shows_the_password() -> None:
         ("redis://h/one", "'one' is not the number of a Redis database"),
         ("redis://h/٣", "is not the number of a Redis database"),
         ("unix://run/r.sock", "a unix socket's path is absolute"),
-        ("redis+sentinel://h/m", "Sentinel is not supported yet"),
         ("redis+cluster://h", "Cluster is not supported yet"),
     ],
 )
@@ -73,3 +72,64 @@ def test_anything_else_is_one_sentence_that_shows_the_forms(url: str, why: str) 
 def test_a_context_without_tls_is_a_mistake() -> None:
     with pytest.raises(ConfigurationError, match="ssl is for rediss://"):
         RedisAddress.parse("redis://h", ssl.create_default_context())
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "expected"),
+    [
+        ("redis+sentinel://a,b:1/rooms", "redis+sentinel://a:26379,b:1/rooms", {"database": 0}),
+        ("redis+sentinel://u:p%40@a/7/3", "redis+sentinel://a:26379/7", {"username": "u", "password": "p@"}),
+        (
+            "redis+sentinel://[::1],[::2]:7/a%2Fb/3",
+            "redis+sentinel://[::1]:26379,[::2]:7/a/b",
+            {"database": 3},
+        ),
+    ],
+)
+def test_a_url_names_sentinels_a_master_and_an_account_there(
+    url: str, shown: str, expected: dict[str, object]
+) -> None:
+    address = parse_address(url)
+    assert isinstance(address, SentinelAddress)
+    assert str(address) == shown
+    server = address.at("10.0.0.1", 7000)
+    assert {name: getattr(server, name) for name in expected} == expected
+    assert str(server) == f"redis://10.0.0.1:7000/{server.database}"
+    for sentinel in address.sentinels:
+        assert (sentinel.username, sentinel.password, sentinel.tls) == (None, None, None)
+
+
+def test_sentinels_have_an_account_of_their_own_and_the_tls_of_the_server() -> None:
+    address = parse_address(
+        "rediss+sentinel://ada:first@a,b/m?sentinel_username=bob&sentinel_password=s%26+d"
+    )
+    assert isinstance(address, SentinelAddress)
+    assert address.server.tls is not None
+    for sentinel in address.sentinels:
+        assert (sentinel.username, sentinel.password) == ("bob", "s&+d")
+        assert sentinel.tls is address.server.tls
+    assert str(address) == "rediss+sentinel://a:26379,b:26379/m"
+    assert "first" not in repr(address)
+    assert "s&+d" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis+sentinel://h", "names no master"),
+        ("redis+sentinel://h/", "names no master"),
+        ("redis+sentinel://h#m", "names no master"),
+        ("redis+sentinel:///m", "names no sentinel"),
+        ("redis+sentinel://a,,b/m", "names no sentinel"),
+        ("redis+sentinel://a:x/m", "not the URL of a Redis server"),
+        ("redis+sentinel://::1/m", "not the URL of a Redis server"),
+        ("redis+sentinel://a/m/one", "'one' is not the number of a Redis database"),
+        (
+            "redis+sentinel://a/m?sentinel_pasword=x",
+            "the parameters sentinel_username and sentinel_password only",
+        ),
+    ],
+)
+def test_anything_else_about_sentinels_is_one_sentence(url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        parse_address(url)

@@ -17,6 +17,7 @@ import trio.lowlevel
 
 from tests.engines.redis.judge import Conversation
 from tests.engines.redis.redis_server import Proxy, RedisServer
+from tests.engines.redis.sentinels import replica_of
 from wsframework import History
 from wsframework.engines.redis import RedisEngine
 from wsframework.rooms import RoomMessage
@@ -231,26 +232,14 @@ async def test_a_full_disk_refuses_messages_and_loses_none(tmp_path: Path) -> No
         assert not stage.talk.gaps
 
 
-@asynccontextmanager
-async def replica_of(server: RedisServer, folder: Path) -> AsyncIterator[RedisServer]:
-    """Give a server that follows another one."""
-    replica = RedisServer(folder, ("replicaof", f"127.0.0.1 {server.port}"))
-    async with replica.running():
-        with trio.fail_after(20):
-            while b"master_link_status:up" not in await replica.command("INFO", "replication"):  # noqa: ASYNC110
-                await trio.sleep(0.02)
-        yield replica
-
-
 @pytest.mark.parametrize("seconds_behind", [0.0, 0.4])
 @pytest.mark.parametrize("seconds_late", [0.0, 0.8], ids=["at_once", "late"])
 async def test_a_failover_loses_nothing_or_says_so(
     seconds_behind: float, seconds_late: float, tmp_path: Path
 ) -> None:
     """A node that comes late finds offsets used again: only the tags tell."""
-    at_once = ("repl-diskless-sync-delay", "0")
     async with (
-        Stage.set(tmp_path / "master", at_once) as stage,
+        Stage.set(tmp_path / "master") as stage,
         replica_of(stage.server, tmp_path / "replica") as replica,
     ):
 

@@ -1,17 +1,23 @@
-"""Where a Redis server is, and how to log in: what a URL says."""
+"""Where a Redis server is, or who knows it, and how to log in: what a URL says."""
 
 from __future__ import annotations
 
 import ssl as ssl_module
+from typing import TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 
 from wsframework.errors import ConfigurationError
 
-__all__ = ["RedisAddress"]
+__all__ = ["Address", "RedisAddress", "SentinelAddress", "parse_address"]
 
-_FORMS = "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path/to/socket"
+_FORMS = (
+    "redis://[user:password@]host[:port][/database], rediss:// for TLS, unix:///path/to/socket, "
+    "or redis+sentinel://host[:port],host[:port]/master"
+)
+
+_SENTINEL_PORT = 26379
 
 
 @attrs.frozen
@@ -26,6 +32,7 @@ class RedisAddress:
         username: for ACL users; None is the default user.
         password: or None.
         database: its number.
+        is_sentinel: whether it is a sentinel, which has no data.
     """
 
     host: str | None
@@ -35,12 +42,15 @@ class RedisAddress:
     username: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
     database: int = 0
+    is_sentinel: bool = False
 
     def __str__(self) -> str:
         """The address without the password, for messages."""
         if self.path is not None:
             return f"unix://{self.path}"
         host = f"[{self.host}]" if self.host and ":" in self.host else self.host
+        if self.is_sentinel:
+            return f"sentinel {host}:{self.port}"
         return f"{'redis' if self.tls is None else 'rediss'}://{host}:{self.port}/{self.database}"
 
     @classmethod
@@ -61,9 +71,8 @@ class RedisAddress:
         except ValueError as error:
             raise ConfigurationError(f"not the URL of a Redis server: {error}; write {_FORMS}") from None
         scheme = parts.scheme.lower()
-        if scheme in ("redis+sentinel", "redis+cluster"):
-            kind = scheme.partition("+")[2].capitalize()
-            raise ConfigurationError(f"Redis {kind} is not supported yet; write {_FORMS}")
+        if scheme in ("redis+cluster", "rediss+cluster"):
+            raise ConfigurationError(f"Redis Cluster is not supported yet; write {_FORMS}")
         if scheme not in ("redis", "rediss", "unix"):
             raise ConfigurationError(f"{scheme or url!r}: not the URL of a Redis server; write {_FORMS}")
         if ssl is not None and scheme != "rediss":
@@ -90,6 +99,94 @@ class RedisAddress:
             password=password,
             database=_database(parts.path.lstrip("/") or "0"),
         )
+
+
+@attrs.frozen
+class SentinelAddress:
+    """Sentinels that know which server is the master, and how to log in there.
+
+    Attributes:
+        sentinels: where they are; one that answers is enough.
+        master: the name by which they know the servers.
+        server: the account at the server, and whether it speaks TLS; it has no host.
+    """
+
+    sentinels: tuple[RedisAddress, ...]
+    master: str
+    server: RedisAddress
+
+    def __str__(self) -> str:
+        """The address without passwords, for messages."""
+        hosts = ",".join(str(sentinel).partition(" ")[2] for sentinel in self.sentinels)
+        return f"redis{'' if self.server.tls is None else 's'}+sentinel://{hosts}/{self.master}"
+
+    def at(self, host: str, port: int) -> RedisAddress:
+        """Return the address of a server that is the master."""
+        return attrs.evolve(self.server, host=host, port=port)
+
+    @classmethod
+    def parse(cls, url: str, ssl: ssl_module.SSLContext | None = None) -> SentinelAddress:
+        """Read a URL: redis+sentinel://[user:password@]host[:port][,host[:port]...]/master[/database].
+
+        User and password are those of the server. Sentinels have their own, if any, as the parameters
+        `sentinel_username` and `sentinel_password`. With rediss+sentinel:// all of them speak TLS.
+
+        Args:
+            url: as above.
+            ssl: as for `RedisAddress.parse`.
+
+        Raises:
+            ConfigurationError: it is not of this form.
+        """
+        scheme, _, rest = url.partition("://")
+        place, _, rest = rest.partition("/")
+        account, at, hosts = place.rpartition("@")
+        plain = scheme.lower().removesuffix("+sentinel")
+        try:
+            # The master's name is no number of a database, so the path is read apart.
+            parts = urlsplit(f"//host/{rest}")
+        except ValueError as error:
+            raise ConfigurationError(f"not the URL of sentinels: {error}; write {_FORMS}") from None
+        name, _, database = parts.path.lstrip("/").partition("/")
+        if not name or not all(hosts.split(",")):
+            raise ConfigurationError(f"the URL names no {'sentinel' if name else 'master'}; write {_FORMS}")
+        server = RedisAddress.parse(f"{plain}://{account}{at}host/{database}", ssl)
+        known = {"sentinel_username": None, "sentinel_password": None}
+        # A plus is no space here, as it is none in the account of the server.
+        given = {key: values[0] for key, values in parse_qs(parts.query.replace("+", "%2B")).items()}
+        if not given.keys() <= known.keys():
+            raise ConfigurationError(f"the URL of sentinels has the parameters {' and '.join(known)} only")
+        sentinels: list[RedisAddress] = []
+        for host in hosts.split(","):
+            # A port that is given is part of the text.
+            has_port = host.rpartition("]")[2].count(":") == 1
+            found = RedisAddress.parse(f"redis://{host}{'' if has_port else f':{_SENTINEL_PORT}'}")
+            sentinels.append(
+                attrs.evolve(
+                    found,
+                    tls=server.tls,
+                    username=given.get("sentinel_username"),
+                    password=given.get("sentinel_password"),
+                    is_sentinel=True,
+                )
+            )
+        return cls(tuple(sentinels), unquote(name), attrs.evolve(server, host=None))
+
+
+Address: TypeAlias = RedisAddress | SentinelAddress
+"""What an engine is given."""
+
+
+def parse_address(url: str, ssl: ssl_module.SSLContext | None = None) -> Address:
+    """Read the URL of a server or of sentinels.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    scheme = url.partition("://")[0].lower()
+    if scheme in ("redis+sentinel", "rediss+sentinel"):
+        return SentinelAddress.parse(url, ssl)
+    return RedisAddress.parse(url, ssl)
 
 
 def _database(text: str) -> int:

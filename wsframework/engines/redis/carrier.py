@@ -10,10 +10,11 @@ from typing import Any
 
 import trio
 
-from wsframework.engines.redis.address import RedisAddress
+from wsframework.engines.redis.address import Address
 from wsframework.engines.redis.codec import Command, LinkLost, RedisError, pack
 from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.places import Malformed
+from wsframework.engines.redis.sentinel import Master
 from wsframework.errors import ConfigurationError
 from wsframework.records import record, record_failure
 
@@ -39,7 +40,7 @@ class Carrier:
     """What keeps an engine connected.
 
     Args:
-        address: the server.
+        address: the server, or the sentinels that know it.
         timeout: seconds after which a server that owes an answer counts as gone.
         scripts: texts of the scripts that are loaded into each server.
         trials: commands that have to succeed there.
@@ -54,7 +55,7 @@ class Carrier:
 
     def __init__(
         self,
-        address: RedisAddress,
+        address: Address,
         timeout: float,
         scripts: Sequence[bytes],
         trials: Sequence[Command],
@@ -66,6 +67,7 @@ class Carrier:
         self.link: Link | None = None
         self.generation = 0
         self._address = address
+        self._master = Master(address, timeout)
         self._timeout = timeout
         self._scripts = scripts
         self._trials = trials
@@ -88,9 +90,9 @@ class Carrier:
         """Connect.
 
         Raises:
-            LinkLost, ConfigurationError: as `Link.open`.
+            LinkLost, ConfigurationError: as `Master.open`.
         """
-        return await Link.open(self._address, self._timeout, self._scripts, self._trials)
+        return await self._master.open(self._scripts, self._trials)
 
     async def run(self, link: Link | None) -> None:
         """Stay connected until cancelled.
@@ -122,6 +124,7 @@ class Carrier:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(link.send, functools.partial(self._fill, link))
                 nursery.start_soon(self._notice_silence, link)
+                nursery.start_soon(self._notice_failover, link)
                 await link.receive(self._pushed)
         except BaseExceptionGroup as group:
             known, other = group.split((LinkLost, RedisError, Malformed))
@@ -150,17 +153,22 @@ class Carrier:
             if not link.unanswered and now - link.heard_at > self._timeout / 2:
                 link.ask(pack((b"PING",)), Ignored())
 
+    async def _notice_failover(self, link: Link) -> None:
+        await self._master.watch(link.address)
+        raise LinkLost(f"{self._address}: {link.address} is no longer the master")
+
     def _came_up(self, link: Link) -> None:
-        if link.evicts:
+        if link.eviction is not None:
             record(
                 logging.WARNING,
                 "redis.evicts",
-                server=str(self._address),
+                server=str(link.address),
+                policy=link.eviction,
                 hint="set maxmemory-policy to noeviction: rooms whose keys are removed have gaps",
             )
         if self._down_since is not None:
             seconds = round(trio.current_time() - self._down_since, 3)
-            record(logging.INFO, "redis.up", server=str(self._address), after_seconds=seconds)
+            record(logging.INFO, "redis.up", server=str(link.address), after_seconds=seconds)
             self._down_since = None
 
     def _went_down(self, why: str) -> None:

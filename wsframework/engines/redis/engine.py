@@ -27,7 +27,7 @@ from typing import Any
 
 import trio
 
-from wsframework.engines.redis.address import RedisAddress
+from wsframework.engines.redis.address import parse_address
 from wsframework.engines.redis.carrier import Carrier
 from wsframework.engines.redis.codec import Command, LinkLost
 from wsframework.engines.redis.counters import Counters, RedisStatistics
@@ -63,7 +63,10 @@ class RedisEngine(Engine):
     missed from the room's history.
 
     Args:
-        url: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`.
+        url: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, `unix:///path`, or
+            `redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/database]` for a server that
+            sentinels know by the name `master`; `rediss+sentinel://` if it and they speak TLS. The parameters
+            `?sentinel_username=…&sentinel_password=…` are for logging in at the sentinels.
         prefix: what all keys and channels begin with. Programs with different prefixes do not meet.
         history: what is kept of a room that has no `History` of its own; it is also what a lost connection
             can be mended with. None keeps nothing of these rooms. Messages may be kept longer than this
@@ -73,7 +76,7 @@ class RedisEngine(Engine):
         queue_messages: how many messages wait for Redis at most.
         queue_bytes: how much memory they take at most.
         lease: seconds after which the members of a killed process are no longer present.
-        ssl: the context for `rediss://`; the system's certificates by default.
+        ssl: the context for TLS; the system's certificates by default.
 
     Raises:
         ConfigurationError: the URL or a number is none.
@@ -97,7 +100,7 @@ class RedisEngine(Engine):
             if not value > 0:
                 raise ConfigurationError(f"RedisEngine({name}={value}): it must be more than 0")
         self.node = secrets.token_hex(8)
-        self.address = RedisAddress.parse(url, ssl)
+        self.address = parse_address(url, ssl)
         self._names = Names(prefix)
         self._keep = history
         self._outage = outage

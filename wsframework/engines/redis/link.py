@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -24,11 +24,13 @@ from wsframework.engines.redis.codec import (
     pack,
     text_of,
 )
-from wsframework.engines.redis.login import Login, evicts, login, unreachable
+from wsframework.engines.redis.login import Steps, login, unreachable
 
 __all__ = ["Link", "Replied"]
 
 _READ_BYTES = 64 * 1024
+
+T = TypeVar("T")
 
 
 class Replied(Protocol):
@@ -45,11 +47,13 @@ class Link:
     """A connection that is logged in.
 
     Attributes:
-        heard_at: `trio.current_time()` of the last bytes from the server.
-        evicts: whether the server removes keys of rooms when its memory is full.
+        address: the server.
+        heard_at: `trio.current_time()` of the last bytes from it.
+        eviction: the policy by which it removes keys of rooms when its memory is full, or None.
     """
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, address: RedisAddress) -> None:
+        self.address = address
         self._stream = stream
         self._reader = make_reader()
         self._waiting: deque[Replied] = deque()
@@ -58,7 +62,7 @@ class Link:
         self._closed = False
         self._wanted = trio.Event()
         self.heard_at = trio.current_time()
-        self.evicts = False
+        self.eviction: str | None = None
 
     @classmethod
     async def open(
@@ -82,13 +86,28 @@ class Link:
 
         Cancellation: the connection is closed.
         """
+        link, eviction = await cls.follow(address, timeout, login(address, scripts, trials))
+        link.eviction = eviction
+        return link
+
+    @classmethod
+    async def follow(cls, address: RedisAddress, timeout: float, steps: Steps[T]) -> tuple[Link, T]:
+        """Connect, and take these steps.
+
+        Returns:
+            The connection and the steps' result.
+
+        Raises:
+            LinkLost, ConfigurationError: as for `open`.
+
+        Cancellation: the connection is closed.
+        """
         try:
             with trio.fail_after(timeout):
                 stream = await _connect(address)
-                link = cls(stream)
+                link: Link = cls(stream, address)
                 try:
-                    await link._follow(login(address, scripts, trials))
-                    link.evicts = evicts(await link._call(("INFO", "memory")))
+                    return link, await link.take(steps)
                 except BaseException:
                     await trio.aclose_forcefully(stream)
                     raise
@@ -96,18 +115,24 @@ class Link:
             raise LinkLost(f"{address} does not answer within {timeout:g} s") from None
         except (OSError, trio.BrokenResourceError) as error:
             raise unreachable(address, error) from None
-        return link
 
-    async def _follow(self, steps: Login) -> None:
+    async def take(self, steps: Steps[T]) -> T:
+        """Send commands one by one; only while the pipeline is not in use.
+
+        Raises:
+            LinkLost: the connection is lost, or the steps say so.
+
+        Cancellation: replies may be left behind; close it then.
+        """
         try:
             command = next(steps)
             while True:
                 command = steps.send(await self._call(command))
-        except StopIteration:
-            pass
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     async def _call(self, command: Command) -> Any:
-        """Send one command and return its reply; only before the pipeline is in use."""
         await self._stream.send_all(pack(command))
         while True:
             while (reply := self._reader.gets()) is NOT_YET:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from wsframework.engines.redis.address import RedisAddress
 from wsframework.engines.redis.codec import Command, LinkLost, RedisError, text_of
 from wsframework.errors import ConfigurationError
 
-__all__ = ["Login", "evicts", "login", "unreachable"]
+__all__ = ["Steps", "locate", "login", "unreachable", "where"]
 
 _OLDEST_VERSION = (6, 2)
 """XTRIM MINID came with it."""
 
-Login = Generator[Command, Any, None]
-"""Yields commands, and is sent their replies, errors too."""
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator[Command, Any, T]
+"""Yields commands, is sent their replies, errors too, and returns what was found out."""
 
 
-def login(address: RedisAddress, scripts: Sequence[bytes] = (), trials: Sequence[Command] = ()) -> Login:
+def login(
+    address: RedisAddress, scripts: Sequence[bytes] = (), trials: Sequence[Command] = ()
+) -> Steps[str | None]:
     """Log in, load scripts, and try whether the account's rights suffice.
 
     Args:
@@ -27,20 +31,63 @@ def login(address: RedisAddress, scripts: Sequence[bytes] = (), trials: Sequence
         scripts: their texts.
         trials: commands that have to succeed.
 
+    Returns:
+        The policy by which the server removes keys of rooms when its memory is full; None if it does not, or
+        does not tell, as many managed servers.
+
     Raises:
         LinkLost: the server cannot be used now.
         ConfigurationError: something is wrong that trying again does not mend.
     """
+    known = yield from _greet(address)
+    if address.database:
+        _check(address, (yield ("SELECT", str(address.database))), "refuses the login")
+    _check_kind(address, known)
+    for command in (*(("SCRIPT", "LOAD", text) for text in scripts), *trials):
+        _check(address, (yield command), "the user's rights do not suffice")
+    return _eviction((yield ("INFO", "memory")))
+
+
+def locate(sentinel: RedisAddress, master: str) -> Steps[tuple[str, int]]:
+    """Log in to a sentinel, and ask where the master is.
+
+    Args:
+        sentinel: its address.
+        master: the name by which it knows it.
+
+    Returns:
+        Host and port.
+
+    Raises:
+        LinkLost, ConfigurationError: as for `login`.
+    """
+    known = yield from _greet(sentinel)
+    if known.get("mode") != "sentinel":
+        raise ConfigurationError(f"{sentinel}: it is a Redis server and no sentinel")
+    return (yield from where(sentinel, master))
+
+
+def where(sentinel: RedisAddress, master: str) -> Steps[tuple[str, int]]:
+    """Ask it again, as `locate`."""
+    reply = yield ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", master)
+    _check(sentinel, reply, "the user's rights do not suffice")
+    if reply is None:
+        masters = yield ("SENTINEL", "MASTERS")
+        names = [text_of(each[b"name"]) for each in masters] if isinstance(masters, list) else []
+        known = f"; it knows {', '.join(names)}" if names else ""
+        raise ConfigurationError(f"{sentinel} knows no master {master!r}{known}")
+    host, port = reply
+    return text_of(host), int(port)
+
+
+def _greet(address: RedisAddress) -> Steps[dict[str, str]]:
+    """Log in; return what the server says of itself."""
     account: Command = ()
     if address.password is not None or address.username is not None:
         account = ("AUTH", address.username or "default", address.password or "")
     server = yield ("HELLO", "3", *account, "SETNAME", "wsframework")
     _check(address, server, "refuses the login")
-    if address.database:
-        _check(address, (yield ("SELECT", str(address.database))), "refuses the login")
-    _check_kind(address, server)
-    for command in (*(("SCRIPT", "LOAD", text) for text in scripts), *trials):
-        _check(address, (yield command), "the user's rights do not suffice")
+    return {text_of(key): text_of(value) for key, value in server.items()} if isinstance(server, dict) else {}
 
 
 def _check(address: RedisAddress, reply: Any, what: str) -> None:
@@ -57,10 +104,9 @@ def _check(address: RedisAddress, reply: Any, what: str) -> None:
     raise LinkLost(f"{address}: {text}")
 
 
-def _check_kind(address: RedisAddress, server: Any) -> None:
-    known = (
-        {text_of(key): text_of(value) for key, value in server.items()} if isinstance(server, dict) else {}
-    )
+def _check_kind(address: RedisAddress, known: Mapping[str, str]) -> None:
+    if known.get("mode") == "sentinel":
+        raise ConfigurationError(f"{address} is a sentinel: write redis+sentinel://host:port/master")
     version = known.get("version", "0")
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _OLDEST_VERSION:
         raise ConfigurationError(f"{address} is Redis {version}; 6.2 or newer is needed")
@@ -70,15 +116,12 @@ def _check_kind(address: RedisAddress, server: Any) -> None:
         raise LinkLost(f"{address} is a replica")
 
 
-def evicts(memory: Any) -> bool:
-    """Whether a server removes keys of rooms when its memory is full.
-
-    Args:
-        memory: the reply to INFO memory, which managed servers often refuse.
-    """
+def _eviction(memory: Any) -> str | None:
     lines = text_of(memory).splitlines()
     known = dict(line.split(":", 1) for line in lines if ":" in line)
-    return known.get("maxmemory", "0") != "0" and known.get("maxmemory_policy", "").startswith("allkeys")
+    policy = known.get("maxmemory_policy", "noeviction")
+    # All keys of rooms may expire, so the policies for such keys concern them too.
+    return None if known.get("maxmemory", "0") == "0" or policy == "noeviction" else policy
 
 
 def unreachable(address: RedisAddress, error: BaseException) -> Exception:

@@ -8,15 +8,16 @@ import ssl as ssl_module
 import threading
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from wsframework.engines.redis.address import RedisAddress
+from wsframework.engines.redis.address import RedisAddress, SentinelAddress, parse_address
 from wsframework.engines.redis.codec import NOT_YET, Command, LinkLost, RedisError, is_push, make_reader, pack
-from wsframework.engines.redis.login import Login, login, unreachable
+from wsframework.engines.redis.login import Steps, locate, login, unreachable
 from wsframework.engines.redis.names import Names
 from wsframework.engines.redis.outgoing import PUBLISH, Expiries, publish_command
 from wsframework.engines.redis.places import Place, encode_envelope, new_tag
-from wsframework.errors import RoomUnavailable
+from wsframework.engines.redis.sentinel import Sentinels
+from wsframework.errors import ConfigurationError, RoomUnavailable
 from wsframework.rooms import History, Position, RoomMessage
 from wsframework.rooms.engine import check_key
 from wsframework.transport import BytesLike
@@ -24,6 +25,8 @@ from wsframework.transport import BytesLike
 __all__ = ["Publisher"]
 
 _READ_BYTES = 16 * 1024
+
+T = TypeVar("T")
 
 
 class Publisher:
@@ -53,7 +56,8 @@ class Publisher:
         timeout: float = 5.0,
         ssl: ssl_module.SSLContext | None = None,
     ) -> None:
-        self.address = RedisAddress.parse(url, ssl)
+        self.address = parse_address(url, ssl)
+        self._sentinels = Sentinels(self.address) if isinstance(self.address, SentinelAddress) else None
         self._names = Names(prefix)
         self._keep = history
         self._timeout = timeout
@@ -104,7 +108,7 @@ class Publisher:
             try:
                 if self._connection is None:
                     self._expiries.clear()
-                    self._connection = _Connection.open(self.address, due)
+                    self._connection = self._open(due)
                 place = (self._names, self._node, room, name, self._keep, self._expiries)
                 command = publish_command(*place, [stored], time.monotonic())
                 sent = True
@@ -125,6 +129,26 @@ class Publisher:
                 raise RoomUnavailable(f"{self.address} cannot store it: {reply}")
             return str(Place(reply[0].decode("ascii"), int(reply[2]), reply[3].decode("ascii")))
 
+    def _open(self, due: float) -> _Connection:
+        if isinstance(self.address, RedisAddress):
+            return _Connection.follow(self.address, due, login(self.address, [PUBLISH.text]))[0]
+        assert self._sentinels is not None
+        errors: list[Exception] = []
+        waiting = self._sentinels.order()
+        for number, sentinel in enumerate(waiting):
+            # One that hangs takes a part of the time only; the master needs some of it too.
+            share = time.monotonic() + _left(due) / (len(waiting) - number + 1)
+            try:
+                connection, found = _Connection.follow(sentinel, share, locate(sentinel, self.address.master))
+            except (LinkLost, OSError, ConfigurationError) as error:
+                errors.append(error)
+                continue
+            connection.close()
+            self._sentinels.answered(sentinel)
+            master = self.address.at(*found)
+            return _Connection.follow(master, due, login(master, [PUBLISH.text]))[0]
+        raise self._sentinels.failure(errors)
+
     def close(self) -> None:
         """Close the connection; the next message opens another one."""
         connection, self._connection = self._connection, None
@@ -140,25 +164,24 @@ class _Connection:
         self._reader = make_reader()
 
     @classmethod
-    def open(cls, address: RedisAddress, due: float) -> _Connection:
+    def follow(cls, address: RedisAddress, due: float, steps: Steps[T]) -> tuple[_Connection, T]:
+        """Connect, and take these steps; return the connection and their result."""
         try:
             connection = cls(_connect(address, _left(due)))
         except OSError as error:
             raise unreachable(address, error) from None
         try:
-            connection._follow(login(address, [PUBLISH.text]), due)
+            command = next(steps)
+            while True:
+                command = steps.send(connection.call(command, due))
+        except StopIteration as end:
+            return connection, end.value
+        except TimeoutError:
+            connection.close()
+            raise LinkLost(f"{address} does not answer") from None
         except BaseException:
             connection.close()
             raise
-        return connection
-
-    def _follow(self, steps: Login, due: float) -> None:
-        try:
-            command = next(steps)
-            while True:
-                command = steps.send(self.call(command, due))
-        except StopIteration:
-            pass
 
     def call(self, command: Command, due: float) -> Any:
         """Send one command and return its reply."""
