@@ -196,6 +196,8 @@ class Seats:
     def lost(self, reason: str) -> None:
         """Apply `gap`, because messages were lost."""
         members = list(self.members.values())
+        if not members:
+            return  # what another `Room` did about the loss has made them leave
         if callable(self.gap):
             # These seats do not refer to their room: they would keep it alive.
             self.gap(members[0].room, reason)
@@ -240,19 +242,33 @@ class Subscription:
             raise WrongThread("room.broadcast")
         reached = 0
         encoded = _encoded(message)
+        failure: BaseException | None = None
         for seats in self.seats:
             if seats.stamp is None or position is None:
                 reached += seats.deliver(encoded, exclude)
+                continue
+            try:
+                stamped = _encoded(RoomMessage.of(seats.stamped(message, position)))
+            except BaseException as error:  # a program's function: the other `Room`s get the message
+                failure = failure or error
             else:
-                reached += seats.deliver(_encoded(RoomMessage.of(seats.stamped(message, position))), exclude)
+                reached += seats.deliver(stamped, exclude)
+        if failure is not None:
+            raise failure
         return reached
 
     def lost(self, reason: str) -> None:
         """Report that messages are lost, as `Subscriber.lost` says."""
         if get_ident() != self.thread:
             raise WrongThread("reporting lost messages of a room")
+        failure: BaseException | None = None
         for seats in self.seats:
-            seats.lost(reason)
+            try:
+                seats.lost(reason)
+            except BaseException as error:  # a program's function: the other `Room`s are told too
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def has(self, ws: Connection) -> bool:
         """Whether a connection is a member, or will be."""

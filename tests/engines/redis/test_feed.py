@@ -17,17 +17,19 @@ class Member:
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.excluded: list[Collection[str]] = []
-        self.fails = False
+        self.failure: BaseException | None = None
 
     def deliver(self, message: RoomMessage, position: Position | None, exclude: Collection[str]) -> int:
         self.heard.append(str(message.data))
         self.excluded.append(exclude)
-        if self.fails:
-            raise ValueError("a stamp that fails")
+        if self.failure is not None:
+            raise self.failure
         return 1
 
     def lost(self, reason: str) -> None:
         self.heard.append(f"<{reason}>")
+        if self.failure is not None:
+            raise self.failure
 
 
 class Stage:
@@ -142,14 +144,45 @@ def test_excluded_members_are_remembered_until_the_message_comes() -> None:
     assert len(stage.feed.excluded) == 4096
 
 
-def test_a_delivery_that_fails_or_is_malformed_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+class Own(BaseException):
+    """Of the application's own making."""
+
+
+FAILURES = [ValueError("of a stamp"), SystemExit("of a stamp"), Own("of a stamp"), GeneratorExit("of a stamp")]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_a_delivery_that_fails_or_is_malformed_stops_nothing(
+    failure: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     stage = Stage().at(4, "t4")
-    stage.member.fails = True
+    stage.member.failure = failure
     stage.feed.published("e", [entry(5), Entry(6, "t6", b"?"), entry(7)])
     assert stage.member.heard == ["5", "7"]
     assert stage.feed.place == Place("e", 7, "t7")
     assert "room.malformed" in caplog.text
-    assert "a stamp that fails" in caplog.text
+    assert "of a stamp" in caplog.text
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_a_gap_function_that_fails_stops_nothing(
+    failure: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage().at(4, "t4")
+    stage.member.failure = failure
+    stage.feed.begin()
+    stage.feed.replied(reply("another", 9, "t9"))
+    assert stage.member.heard == ["<epoch>"]
+    assert stage.feed.place == Place("another", 9, "t9")
+    assert stage.feed.is_settled
+    assert "of a stamp" in caplog.text
+
+
+def test_a_keyboard_interrupt_in_a_delivery_is_about_the_program() -> None:
+    stage = Stage().at(4, "t4")
+    stage.member.failure = BaseExceptionGroup("", [KeyboardInterrupt()])
+    with pytest.raises(BaseExceptionGroup):
+        stage.publish(5)
 
 
 def test_a_history_that_nobody_wrote_is_reported_as_a_gap() -> None:

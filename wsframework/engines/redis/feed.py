@@ -23,6 +23,7 @@ from typing import Any
 
 import trio
 
+from wsframework.crashes import interrupt_in
 from wsframework.engines.redis.codec import RedisError
 from wsframework.engines.redis.counters import Counters
 from wsframework.engines.redis.places import (
@@ -152,8 +153,8 @@ class Feed:
             self._subscriber.deliver(decode_envelope(entry.envelope), str(place), exclude)
         except Malformed as error:
             record(logging.ERROR, "room.malformed", room=self.room, position=str(place), error=str(error))
-        except Exception as error:  # a program's `stamp`, say: the other rooms go on
-            record_failure(error)
+        except BaseException as error:  # a program's `stamp`, say: the other rooms go on
+            _contain(error)
 
     def exclude(self, tag: str, ids: Collection[str]) -> None:
         """Remember who does not get a message of ours."""
@@ -168,8 +169,8 @@ class Feed:
         record(logging.WARNING, "room.gap", room=self.room, reason=reason)
         try:
             self._subscriber.lost(reason)
-        except Exception as error:  # a program's `gap` function
-            record_failure(error)
+        except BaseException as error:  # a program's `gap` function
+            _contain(error)
 
     # For members that come back
 
@@ -225,6 +226,13 @@ class Feed:
             last = entries[-1]
             return Replay(messages, str(Place(here.epoch, last.offset, last.tag)), complete=True, more=True)
         return Replay(messages, str(here), complete=True)
+
+
+def _contain(error: BaseException) -> None:
+    """Log what a program's function raised, SystemExit too, which must not end the engine of all rooms."""
+    if interrupt_in(error) is not None:
+        raise error  # it is about the whole program
+    record_failure(error)
 
 
 def loss(place: Place, page: Page) -> str | None:
