@@ -439,7 +439,7 @@ class App:
             proxy_protocol=proxy_protocol,
             allow_hosts=allow_hosts,
         )
-        trio.run(run_server, start, on_listening, self.timeouts)
+        run_server(start, on_listening, self.timeouts)
 
     async def __call__(self, request: trio_websocket.WebSocketRequest) -> None:
         """Serve one connection of a trio-websocket server: an App is a handler for `serve_websocket`."""

@@ -47,7 +47,27 @@ CHILD = """
     await trio.sleep_forever()
 """
 
+GENERATOR = """
+async def rows():
+    try:
+        yield 1
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3600)
+abandoned = []
+"""
+HOLD_ON = """
+async def x():
+    with trio.CancelScope(shield=True):
+        await trio.sleep(3600)
+"""
+
 STUCK = {
+    "abandoned generator": GENERATOR + HANDLER + "    async for row in rows():\n        break\n",
+    "generator that is left": GENERATOR
+    + HANDLER
+    + "    abandoned.append(rows())\n    await anext(abandoned[0])\n",
+    "system task": HOLD_ON + HANDLER.replace("def x", "def y") + "    trio.lowlevel.spawn_system_task(x)\n",
     "shield": HANDLER + HOLD_OUT,
     "thread": HANDLER + "    await trio.to_thread.run_sync(time.sleep, 3600)\n",
     "swallows": HANDLER + SWALLOW,
@@ -132,7 +152,7 @@ def test_one_signal_ends_the_process_some_seconds_after_the_deadline_and_tells_w
     status, log = stuck[name]
     assert status == 1
     assert "task.stuck" in log
-    assert "function=x" in log or "function=x.<locals>" in log
+    assert "function=x" in log or "function=x.<locals>" in log or "function=rows" in log
     assert "server.left" in log
 
 

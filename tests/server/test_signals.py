@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -11,11 +12,24 @@ import trio
 from tests.server.serving import echo_app, until
 from wsframework import App, Timeouts
 from wsframework.errors import ListenError
-from wsframework.server import Server, run_server
+from wsframework.server import Server
+from wsframework.server.leaving import LastResort
+from wsframework.server.signals import serve_until_signalled
+
+
+async def run_server(
+    start: Callable[..., Awaitable[object]], on_listening: Callable[[Server], None] | None = None
+) -> None:
+    """Do what `run_server` does, in the test's own run."""
+    last_resort = LastResort(Timeouts())
+    try:
+        await serve_until_signalled(last_resort, start, on_listening, Timeouts())
+    finally:
+        last_resort.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-async def test_a_signal_stops_the_server_and_run_server_returns(number: signal.Signals) -> None:
+async def test_a_signal_stops_the_server_and_serving_returns(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     servers: list[Server] = []
 

@@ -41,14 +41,19 @@ _SIGNALS = 3
 
 
 class LastResort:
-    """Exits the process when stopping takes too long. Create it in a task, in the thread of the event loop.
+    """Exits the process when stopping takes too long: from `begin`, in the Trio run, to `close`, after it.
 
     Args:
         timeouts: of these, `drain` and `lifespan` apply.
     """
 
+    _thread: threading.Thread | None = None
+
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
+
+    def begin(self) -> None:
+        """Begin to watch. Call it in a task, in the thread of the event loop."""
         root = trio.lowlevel.current_root_task()
         assert root is not None  # we are in one of its descendants
         self._root = root
@@ -70,8 +75,18 @@ class LastResort:
         """Take note that all connections and handlers have ended, and only lifespans are left."""
         self._tell(b"l")
 
+    def ended(self) -> None:
+        """Take note that only Trio's own end is left.
+
+        Trio closes async generators that a handler has abandoned, and waits for its system tasks: both are
+        user code as well.
+        """
+        self._tell(b"e")
+
     def close(self) -> None:
-        """End the thread: the server and its lifespans have ended."""
+        """End the thread, if it was started: the Trio run has ended."""
+        if self._thread is None:
+            return
         self._tell(b"q")
         self._thread.join()
         os.close(self._reader)
@@ -103,6 +118,9 @@ class LastResort:
                     # The drain is over, so the deadline is now that of the lifespans.
                     deadline = None
                     seconds = self._timeouts.lifespan if signals < 2 else 0.0
+                case b"e":
+                    deadline = None
+                    seconds = 0.0
                 case _:
                     return
             deadline = min(deadline or now + 1e9, now + seconds + _STUCK_SECONDS)

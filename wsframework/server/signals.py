@@ -7,6 +7,7 @@ something still does not end, the `LastResort` exits the process, at the third s
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -25,15 +26,37 @@ from wsframework.server.leaving import LastResort
 from wsframework.server.server import Server
 from wsframework.server.systemd import service_manager
 
-__all__ = ["run_server"]
+__all__ = ["run_server", "serve_until_signalled"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-async def run_server(
+def run_server(
     start: Callable[..., Awaitable[object]],
     on_listening: Callable[[Server], None] | None = None,
     timeouts: Timeouts | None = None,
+    **settings: Any,
+) -> None:
+    """Run `serve_until_signalled` in a Trio run of its own, and exit the process if that run does not end.
+
+    Args:
+        start, on_listening, timeouts, settings: as for `serve_until_signalled`.
+    """
+    timeouts = timeouts or Timeouts()
+    last_resort = LastResort(timeouts)
+    try:
+        trio.run(
+            functools.partial(serve_until_signalled, last_resort, start, on_listening, timeouts, **settings)
+        )
+    finally:
+        last_resort.close()
+
+
+async def serve_until_signalled(
+    last_resort: LastResort,
+    start: Callable[..., Awaitable[object]],
+    on_listening: Callable[[Server], None] | None,
+    timeouts: Timeouts,
     *,
     signals: Collection[signal.Signals] = _SIGNALS,
     beside: Callable[[Callable[[bool], None]], Awaitable[object]] | None = None,
@@ -43,6 +66,7 @@ async def run_server(
     A service manager is told of all of it.
 
     Args:
+        last_resort: the caller closes it.
         start: serves, and follows Trio's start protocol: `start(task_status=…)` reports a `Server`.
         on_listening: called with the server once it listens.
         timeouts: how long the drain and the end of the lifespans may take before the process exits with
@@ -52,9 +76,8 @@ async def run_server(
             function that does what a signal does, and is told whether another process takes this one's place.
     """
     raise_descriptor_limit()
-    timeouts = timeouts or Timeouts()
     manager = service_manager()
-    last_resort = LastResort(timeouts)
+    last_resort.begin()
     everything = trio.CancelScope()
     server: Server | None = None
 
@@ -107,7 +130,7 @@ async def run_server(
         # Made by our nursery.
         raise interrupt_in(group) or unwrap_group(group) from None
     finally:
-        last_resort.close()
+        last_resort.ended()
 
 
 @contextlib.contextmanager

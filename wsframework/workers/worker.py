@@ -133,8 +133,7 @@ def serve_as_worker(
         Exception: as `start` raises it.
     """
     duties = _Duties(assignment, timeouts)
-    run = functools.partial(run_server, signals=(signal.SIGTERM,), beside=duties.run)
-    trio.run(run, start, duties.listening, timeouts)
+    run_server(start, duties.listening, timeouts, signals=(signal.SIGTERM,), beside=duties.run)
 
 
 class _Duties:

@@ -148,7 +148,12 @@ class Own(BaseException):
     """Of the application's own making."""
 
 
-FAILURES = [ValueError("of a stamp"), SystemExit("of a stamp"), Own("of a stamp"), GeneratorExit("of a stamp")]
+FAILURES = [
+    ValueError("of a stamp"),
+    SystemExit("of a stamp"),
+    Own("of a stamp"),
+    GeneratorExit("of a stamp"),
+]
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
