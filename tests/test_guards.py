@@ -119,6 +119,50 @@ async def test_a_guard_that_fails_lets_nobody_in_and_says_what_it_raised(result:
     assert why in str(response.exception)
 
 
+class Unspeakable:
+    async def __call__(self, request: Request) -> None:
+        await trio.sleep(int(request.query["seconds"]))
+        raise LookupError
+
+    async def check(self, request: Request, key: str) -> None:
+        await self(request)
+
+    def __repr__(self) -> str:
+        raise RuntimeError("there is a secret in it")
+
+
+UNSPEAKABLE = [
+    (Unspeakable(), "Unspeakable.__call__"),
+    (functools.partial(Unspeakable()), "Unspeakable.__call__"),
+    (functools.partial(Unspeakable().check, key="secret"), "Unspeakable.check"),
+    (
+        functools.partial(functools.partial(Unspeakable.check, Unspeakable()), key="secret"),
+        "Unspeakable.check",
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", ["guard of the app", "guard", "given"])
+@pytest.mark.parametrize(("function", "name"), UNSPEAKABLE)
+async def test_what_fails_is_named_by_its_function_and_not_by_what_it_holds(
+    function: Any, name: str, kind: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+    if kind == "guard of the app":
+        app.guard(function)
+    guards, given = [function] if kind == "guard" else [], {"user": function} if kind == "given" else {}
+
+    @app.websocket("/ws", guards=guards, given=given)
+    async def talk(ws: Connection, user: None = None) -> None: ...
+
+    crashed = await answered(app, upgrade("/ws?seconds=0"))
+    assert isinstance(crashed, CrashResponse)
+    assert crashed.name == name
+    assert isinstance(crashed.exception, LookupError)
+    assert (await answered(app, upgrade("/ws?seconds=60"))).status == 503
+    assert [entry.__dict__["fields"]["guard"] for entry in caplog.records] == [name]
+
+
 async def test_guards_that_take_too_long_together_are_503(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -63,8 +63,16 @@ class Step:
 
 
 def name_of(function: object) -> str:
-    """Return the name of a user's function, for records and messages."""
-    return str(getattr(function, "__qualname__", repr(function)))
+    """Return the name of a user's function, for records and messages.
+
+    For a partial and for an object with `__call__` it is that of the function behind: a partial's `repr` has
+    its arguments, which may be secrets, and an object's own may raise. What cannot be called is shown as it
+    is.
+    """
+    name = getattr(function, "__qualname__", None)
+    if name is None and callable(function):
+        name = getattr(function_of(function), "__qualname__", type(function).__qualname__)
+    return repr(function) if name is None else str(name)
 
 
 def function_of(target: Callable[..., Any]) -> Any:
@@ -125,7 +133,7 @@ def check_handler(
     """
     if not callable(handler):
         raise RouteError(f"path {path!r}: {handler!r} is not a function")
-    label = name_of(function_of(handler))
+    label = name_of(handler)
     if not _is_async(handler):
         has = f", and it {_YIELD}" if _is_generator(handler) else ""
         raise RouteError(f"path {path!r}: the handler {label} must be an async function (async def){has}")
@@ -232,7 +240,7 @@ def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ..
         if parameter.default is parameter.empty
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     )
-    called = f"{name_of(function_of(function))}{signature}"
+    called = f"{name_of(function)}{signature}"
     for name in asked:
         if name not in names:
             there = f"has {', '.join(names)}" if names else "has none"

@@ -203,7 +203,7 @@ class Route(Generic[R]):
 
     @name.default
     def _name_of_handler(self) -> str:
-        return name_of(function_of(self.handler))
+        return name_of(self.handler)
 
     @property
     def place(self) -> str:
