@@ -70,11 +70,14 @@ class Client:
             port if the proxy names none.
         secure: whether the client's own connection, to the outermost proxy, is TLS.
         host: the host that the client asked for, or None if no field says so.
+        local: whether it is the proxy itself that has connected, as it says with the PROXY protocol. It may
+            have a client all the same: HAProxy says so of those on a unix socket.
     """
 
     remote: Address
     secure: bool
     host: str | None = None
+    local: bool = False
 
 
 @attrs.frozen

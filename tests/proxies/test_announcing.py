@@ -21,7 +21,7 @@ from tests.proxies.running import (
     issue_certificate,
     nginx,
 )
-from wsframework import Limits
+from wsframework import App, Limits, Request
 
 CHECKS = "check check-send-proxy inter 50ms"
 
@@ -110,3 +110,32 @@ async def test_the_client_arrives_through_bytes(
         assert server.statistics().accepted > 5
     unexpected = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert {entry.__dict__["event"] for entry in unexpected} <= {"connection.refused"}
+
+
+@pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2", "nginx"])
+async def test_a_client_on_a_unix_socket_of_the_proxy_cannot_claim_an_address(
+    tmp_path: Path, nursery: trio.Nursery, how: str
+) -> None:
+    app = App(trusted_proxies=["127.0.0.1", "unix"])
+
+    @app.http("/whoami")
+    async def whoami(request: Request) -> str:
+        return f"{request.remote.host} {request.secure}"
+
+    server = await nursery.start(partial(app.serve, "127.0.0.1", 0, proxy_protocol=True))
+    port, path, upstream = free_port(), tmp_path / "front.sock", Upstream(server.port)
+    if how == "nginx":
+        listens = f"listen 127.0.0.1:{port}; listen unix:{path};"
+        text = f"server {{ {listens} proxy_pass {upstream.nginx}; proxy_protocol on; }}\n"
+        front = nginx(tmp_path, port, text, stream=True)
+    else:
+        text = haproxy_text(port, upstream, "", how).replace("    bind ", f"    bind unix@{path}\n    bind ")
+        front = haproxy(tmp_path, port, text)
+    async with front, await trio.open_unix_socket(path) as client:
+        await client.send_all(
+            b"GET /whoami HTTP/1.1\r\nHost: chat.example\r\n"
+            b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\r\n"
+        )
+        answer = b"".join([piece async for piece in client])
+    # HAProxy says of such a client in version 2 that it is the proxy itself.
+    assert answer.endswith(b"\r\n\r\n127.0.0.1 False" if "v2" in how else b"\r\n\r\nunknown False")

@@ -157,8 +157,9 @@ async def test_tls_that_the_proxy_has_ended_counts(contexts: Contexts, transport
         # Another proxy, behind one that passes on bytes.
         (b"PROXY TCP4 10.0.0.7 192.0.2.1 5 443\r\n", "6.6.6.6 https"),
         (block(ipv4("10.0.0.7", 5)), "6.6.6.6 https"),
-        # The proxy itself.
-        (LOCAL, "6.6.6.6 https"),
+        # The proxy itself, or a client of HAProxy on a unix socket.
+        (LOCAL, "a proxy plain"),
+        (block(ipv4("10.0.0.7", 5), TLS, command=0x20), "a proxy plain"),
     ],
 )
 @pytest.mark.parametrize("unix_too", [False, True])

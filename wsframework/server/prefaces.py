@@ -104,7 +104,10 @@ class Preface:
         if header is None:
             return True
         self.complete = True
-        return header.local or self._introduce(incoming, header)
+        if header.local:
+            incoming.client = Client(incoming.remote, incoming.secure, local=True)
+            return True
+        return self._introduce(incoming, header)
 
     def _introduce(self, incoming: _Incoming, header: ProxyHeader) -> bool:
         remote = UNKNOWN if header.source is None else header.source

@@ -84,10 +84,11 @@ class Requests:
 
     def _identify(self, proxies: Proxies, incoming: Incoming | StreamIncoming, head: Head) -> bool:
         """Find the client behind a trusted proxy; refuse it if it has too many connections."""
-        peer = incoming.remote
-        if not proxies.trusts(peer):
+        peer, announced = incoming.remote, incoming.client
+        # A proxy that passes on bytes passes on what its client has written into these fields.
+        if not proxies.trusts(peer) or (announced is not None and announced.local):
             return True
-        secure = incoming.secure if incoming.client is None else incoming.client.secure
+        secure = incoming.secure if announced is None else announced.secure
         client = proxies.client_of(peer, head.headers, secure=secure)
         if not self._core.admission.identify(client.remote):
             incoming.answer(crowded_response())
