@@ -36,7 +36,9 @@ def modules_of(package: str) -> list[str]:
 
 
 TESTED_BY = {
+    "wsframework/chat/attendance.py": "tests/chat/test_presence.py",
     "wsframework/chat/messages.py": "tests/chat/test_history.py",
+    "wsframework/chat/transcript.py": "tests/chat/test_journal.py",
     "wsframework/__init__.py": "tests/test_exports.py",
     "wsframework/__main__.py": "tests/cli/test_main.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",

@@ -16,10 +16,10 @@ from tests.chat.people import Person
 from tests.chat.serving import NO_LIMIT, serving
 from wsframework import App, Server
 from wsframework.chat import Chat, presence
-from wsframework.chat.house import PAGE_PEOPLE, PAGE_ROOMS
+from wsframework.chat.house import PAGE_PEOPLE, PAGE_ROOMS, House
 from wsframework.chat.names import NameTaken
 from wsframework.chat.presence import CROWD, Presence
-from wsframework.chat.superchat import Conversation, Superchat
+from wsframework.chat.superchat import Conversation
 
 TRIES = 9
 REFERENCE = [{"id": number, "name": "somebody"} for number in range(2_500)]
@@ -63,30 +63,26 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @asynccontextmanager
-async def a_house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Server, Chat, Superchat]]:
-    """Serve a chat, and give it with what its conversations share."""
-    made: list[Superchat] = []
-    init = Superchat.__init__
-
-    def keep(self: Superchat, *args: Any) -> None:
-        init(self, *args)
-        made.append(self)
-
-    monkeypatch.setattr(Superchat, "__init__", keep)
+async def a_house() -> AsyncIterator[tuple[Server, Chat, House]]:
+    """Serve a chat, and give it with what knows who is in which room."""
     app, chat = App(), Chat(rate=NO_LIMIT)
     app.install(chat)
     async with serving(app) as server:
-        yield server, chat, made[0]
+        yield server, chat, local(chat).house
+
+
+def local(chat: Chat) -> Presence:
+    presence = chat._presence
+    assert isinstance(presence, Presence)
+    return presence
 
 
 @pytest.mark.slow
-async def test_no_request_costs_more_than_a_millisecond_whatever_is_in_the_house(
-    monkeypatch: pytest.MonkeyPatch, costs: list[float]
-) -> None:
+async def test_no_request_costs_more_than_a_millisecond_whatever_is_in_the_house(costs: list[float]) -> None:
     most = min(seconds_to_encode(REFERENCE) for _ in range(TRIES))
     wide = "\U0001f98a" * 32
-    async with a_house(monkeypatch) as (server, chat, shared):
-        house, names = shared.presence.house, shared.names
+    async with a_house() as (server, chat, house):
+        names = local(chat).names
         for number in range(30_000):
             house.enter(f"room{number}", "somebody")
         for number in range(3_000):
@@ -154,12 +150,12 @@ async def least(person: Person, costs: list[float], *requests: dict[str, Any]) -
     return min(tries)
 
 
-async def test_a_full_house_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with a_house(monkeypatch) as (server, _, shared):
+async def test_a_full_house_is_read_page_by_page() -> None:
+    async with a_house() as (server, _, house):
         for number in range(PAGE_ROOMS + 20):
-            shared.presence.house.enter(f"room{number:03}", "somebody")
+            house.enter(f"room{number:03}", "somebody")
         for number in range(PAGE_PEOPLE + 20):
-            shared.presence.house.enter("big", f"name{number}")
+            house.enter("big", f"name{number}")
         me = await Person.come(server, "Me")
         joined = await me.ask("join", room="big")
         names = joined["people"]
@@ -181,8 +177,7 @@ async def test_a_full_house_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_crowd_is_told_how_many_it_is_and_nothing_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "_CROWD_SECONDS", 0.0)
-    async with a_house(monkeypatch) as (server, _, shared):
-        house = shared.presence.house
+    async with a_house() as (server, _, house):
         seats = [house.enter("lobby", f"name{number}") for number in range(CROWD - 2)]
         me = await Person.come(server, "Me", "lobby")
         ada = await Person.come(server, "Ada", "lobby")  # the hundredth
@@ -205,7 +200,7 @@ async def test_a_crowd_is_told_how_many_it_is_and_nothing_of_each(monkeypatch: p
 
 async def test_a_new_name_is_told_to_so_many_people_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "_MOST_TOLD", 3)
-    async with a_house(monkeypatch) as (server, _, _):
+    async with a_house() as (server, _, _):
         me = await Person.come(server, "Me", "one", "two")
         ada = await Person.come(server, "Ada", "two", "one")
         await me.ask("name", name="Grace")

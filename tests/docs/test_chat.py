@@ -109,4 +109,4 @@ def test_the_numbers_of_the_page_are_those_of_the_program() -> None:
     assert f"Only {rate.CONNECTIONS_PER_ADDRESS} connections from one address" in TEXT
     assert f"[… {history.PAGE_MESSAGES} of them …]" in TEXT
     assert f"## superchat, version {protocol.VERSION}\n" in TEXT
-    assert f"closed with {superchat.TAKEN_OVER}" in TEXT
+    assert f"closed with {presence.TAKEN_OVER}" in TEXT

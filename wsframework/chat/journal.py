@@ -16,8 +16,8 @@ messages that are published. Both together are all messages, once, in order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
@@ -25,16 +25,14 @@ import attrs
 import trio
 
 from wsframework.chat.history import HistoryStore
-from wsframework.chat.messages import Draft, HistoryError, Message
+from wsframework.chat.messages import Draft, HistoryError, Message, Missed, Page
+from wsframework.chat.transcript import Publish, Recording, Recordings
 
-__all__ = ["Journal", "Publish", "Recording"]
+__all__ = ["Journal"]
 
 logger = logging.getLogger("wsframework.chat")
 
 ResultT = TypeVar("ResultT")
-
-Publish = Callable[[str, list[Message]], None]
-"""Tell a room its new messages, in the order of their ids. Does not wait."""
 
 _BATCH_MESSAGES = 1000
 _PRUNE_SECONDS = 3600.0
@@ -47,21 +45,8 @@ class _Entry:
     outcome: Message | HistoryError | None = None
 
 
-@attrs.define(eq=False)
-class Recording:
-    """What a room is told while it is recorded.
-
-    Attributes:
-        upto: everything with an id up to this one was published before.
-        messages: what was published since.
-    """
-
-    upto: int
-    messages: list[Message] = attrs.field(factory=list)
-
-
 class Journal:
-    """Messages in, in any order; out in one.
+    """Messages in, in any order; out in one: a `Transcript`.
 
     Args:
         store: where they are kept.
@@ -79,7 +64,7 @@ class Journal:
         self._work = trio.Event()
         self._prune_due = False
         self._stopping = False
-        self._recordings: dict[str, set[Recording]] = {}
+        self._recordings = Recordings()
         # The writer and a few readers at once: more would only wait for the store's locks.
         self._threads = trio.CapacityLimiter(4)
 
@@ -153,18 +138,26 @@ class Journal:
             logger.error("%s", error)
             raise
 
-    @contextmanager
-    def recording(self, room: str) -> Iterator[Recording]:
+    async def newest(self, room: str, *, upto: int) -> Page:
+        """Return the newest messages of a room, as `HistoryStore.newest`.
+
+        Cancellation: felt once the thread is done.
+        """
+        return await self.read(lambda store: store.newest(room, upto=upto))
+
+    async def after(self, room: str, id: int, *, upto: int) -> Missed:
+        """Return the messages of a room right behind an id, as `HistoryStore.after`.
+
+        Cancellation: felt once the thread is done.
+        """
+        return await self.read(lambda store: store.after(room, id, upto=upto))
+
+    async def reach(self, id: int) -> None:
+        """Do nothing: what clients of this process have seen was published here."""
+
+    def recording(self, room: str) -> AbstractContextManager[Recording]:
         """Write down what a room is told from now to the end of the block."""
-        recording = Recording(self.last_id)
-        recordings = self._recordings.setdefault(room, set())
-        recordings.add(recording)
-        try:
-            yield recording
-        finally:
-            recordings.discard(recording)
-            if not recordings:
-                self._recordings.pop(room, None)
+        return self._recordings.of(room, self.last_id)
 
     async def _in_thread(self, function: Callable[[], ResultT]) -> ResultT:
         return await trio.to_thread.run_sync(function, limiter=self._threads)
@@ -204,8 +197,7 @@ class Journal:
                 rooms.setdefault(message.room, []).append(message)
                 self.last_id = message.id
         for room, messages in rooms.items():
-            for recording in self._recordings.get(room, ()):
-                recording.messages += messages
+            self._recordings.add(room, messages)
             self._publish(room, messages)
         for entry, (message, _) in zip(batch, stored, strict=True):
             entry.outcome = message

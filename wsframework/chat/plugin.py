@@ -14,13 +14,13 @@ from wsframework import App, ConfigurationError, Rooms, SlowPolicy
 from wsframework.chat.history import HistoryStore
 from wsframework.chat.journal import Journal
 from wsframework.chat.messages import Draft, Message, Retention
-from wsframework.chat.names import Names, clean_name, clean_room, clean_text
+from wsframework.chat.names import clean_name, clean_room, clean_text
 from wsframework.chat.page import ChatPage
 from wsframework.chat.plain import PlainChat
 from wsframework.chat.presence import Presence
 from wsframework.chat.protocol import MAX_TEXT_CHARS, SUBPROTOCOL
 from wsframework.chat.rate import CONNECTIONS_PER_ADDRESS, Rate, Visitors
-from wsframework.chat.superchat import Conversation, Superchat, messages_event
+from wsframework.chat.superchat import Superchat, messages_event
 
 __all__ = ["Chat"]
 
@@ -83,11 +83,10 @@ class Chat:
         self._path = path
         self._page_path = page
         self._journal = Journal(HistoryStore(history, retention), self._publish)
-        names: Names[Conversation] = Names(reserved)
-        self._presence = Presence(self.rooms)
+        self._presence = Presence(self.rooms, reserved)
         visitors = Visitors(rate, address_rate or rate.for_addresses(), connections_per_address)
         self._superchat = Superchat(
-            self.rooms, self._presence, names, self._journal, rate, visitors, rooms_per_connection
+            self.rooms, self._presence, self._journal, rate, visitors, rooms_per_connection
         )
         self._plain = PlainChat(visitors)
         self._page = None if page is None else ChatPage(path, first_room)

@@ -16,40 +16,34 @@ member and the answer is committed: behind it come the room's events, from the v
 
 from __future__ import annotations
 
-import hmac
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from hashlib import blake2b
-from typing import TypeVar
 
 import attrs
 import trio
 
-from wsframework import Close, Connection, Member, Rooms
+from wsframework import Close, Connection, Member, Rooms, RoomUnavailable
 from wsframework.chat import protocol
+from wsframework.chat.attendance import Attendance
 from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES
-from wsframework.chat.house import PAGE_PEOPLE, PAGE_ROOMS, BadCursor, House, People, Seat
-from wsframework.chat.journal import Journal, Recording
+from wsframework.chat.house import PAGE_PEOPLE, PAGE_ROOMS, BadCursor, People
 from wsframework.chat.messages import Draft, HistoryError, Message, Missed, Page
-from wsframework.chat.names import NAME_CHARS, ROOM_CHARS, Names, NameTaken
-from wsframework.chat.presence import CROWD, Presence
+from wsframework.chat.names import NAME_CHARS, ROOM_CHARS, NameTaken
+from wsframework.chat.presence import CROWD
 from wsframework.chat.protocol import Refusal, answer, event
 from wsframework.chat.rate import Rate, Visit, Visitors
+from wsframework.chat.transcript import Recording, Transcript
 
 __all__ = ["Conversation", "Superchat", "messages_event"]
-
-PageT = TypeVar("PageT")
 
 _SECRET_CHARS = len(secrets.token_urlsafe(16))
 
 HELLO_SECONDS = 10.0
 """How long a client has for its hello, from its connection on."""
-
-TAKEN_OVER = 4409
-"""The close code of a connection whose name has come back on another one; clients do not reconnect."""
 
 
 @attrs.frozen(eq=False)
@@ -58,8 +52,7 @@ class Superchat:
 
     Attributes:
         rooms: who hears whom.
-        presence: what they are told of their people.
-        names: who is called what.
+        presence: who is called what, and who is in which room.
         journal: what was said.
         rate: how fast a client may be.
         visitors: who is connected, and counts their requests.
@@ -67,9 +60,8 @@ class Superchat:
     """
 
     rooms: Rooms
-    presence: Presence
-    names: Names[Conversation]
-    journal: Journal
+    presence: Attendance
+    journal: Transcript
     rate: Rate
     visitors: Visitors
     rooms_per_connection: int
@@ -87,23 +79,28 @@ class Superchat:
 @attrs.frozen
 class _Membership:
     member: Member
-    seat: Seat
     scope: AsyncExitStack
 
 
 class Conversation:
-    """One connection's life in the chat."""
+    """One connection's life in the chat: a `Guest`.
+
+    Attributes:
+        token: what the client shows when it comes back.
+        over: set when it has departed.
+    """
 
     def __init__(self, chat: Superchat, ws: Connection, visit: Visit) -> None:
         self._chat = chat
         self._ws = ws
         self._visit = visit
         self._name: str | None = None
-        self._token = ""
+        self.token = ""
+        self.over = trio.Event()
         self._sender = ""
         self._memberships: dict[str, _Membership] = {}
         self._scope = trio.CancelScope()
-        self._over = trio.Event()
+        self._ending: Close | None = None
         self._greeting = trio.CancelScope()
 
     async def run(self) -> None:
@@ -124,24 +121,22 @@ class Conversation:
         finally:
             for room in list(self._memberships):
                 await self._leave(room)
-            self._chat.names.release(self)
-            self._over.set()
+            self._chat.presence.depart(self)
+            self.over.set()
         if self._greeting.cancelled_caught:
             raise Close(1008, f"no hello within {HELLO_SECONDS:g} seconds")
-        if self._scope.cancelled_caught:
-            raise Close(TAKEN_OVER, "your name has come back on another connection")
+        if self._scope.cancelled_caught and self._ending is not None:
+            raise self._ending
 
-    async def end(self) -> None:
-        """End the conversation, for another connection of the same person.
+    def end(self, close: Close) -> None:
+        """End the conversation with a close code, soon; the first one counts."""
+        self._ending = self._ending or close
+        self._scope.cancel(reason=close.reason)
 
-        Cancellation: it ends all the same.
-        """
-        self._scope.cancel(reason="the same person has come back on another connection")
-        await self._over.wait()
-
-    def knows(self, token: str | None) -> bool:
-        """Whether a token is the one this conversation was given."""
-        return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
+    def member(self, room: str) -> Member | None:
+        """Return the membership of a room, if it has one."""
+        membership = self._memberships.get(room)
+        return None if membership is None else membership.member
 
     async def _handle(self, message: str | bytes) -> None:
         wait = self._visit.take(trio.current_time())
@@ -151,8 +146,10 @@ class Conversation:
             request = self._admit(message, wait)
             try:
                 await self._do(request)
-            except HistoryError:
-                # The journal has logged why; that is no business of clients.
+            except (HistoryError, RoomUnavailable) as error:
+                if isinstance(error, RoomUnavailable) and isinstance(request, protocol.Hello | protocol.Join):
+                    raise  # closes with 1013: a client that comes back begins with these
+                # The log says why; clients need not know.
                 raise Refusal(
                     "storage", "the server's history does not work now; try again later", request.id
                 ) from None
@@ -193,16 +190,11 @@ class Conversation:
             case protocol.History():
                 await self._history(request)
             case protocol.Typing():
-                self._chat.presence.typing(self._membership(request), name, request.on)
-                await self._ws.send(answer(request.id, "ok"))
-            case protocol.ListPeople():
                 self._membership(request)
-                people = self._page_of(request, lambda house: house.people(request.room, request.cursor))
-                await self._ws.send(answer(request.id, "people", room=request.room, **_people(people)))
-            case protocol.ListRooms():
-                rooms = self._page_of(request, lambda house: house.rooms(request.cursor))
-                listed = [{"room": room, "people": people} for room, people in rooms.rooms]
-                await self._ws.send(answer(request.id, "rooms", rooms=listed, cursor=rooms.cursor))
+                self._chat.presence.typing(self, request.room, request.on)
+                await self._ws.send(answer(request.id, "ok"))
+            case protocol.ListPeople() | protocol.ListRooms():
+                await self._list(request)
 
     # Names
 
@@ -216,20 +208,20 @@ class Conversation:
                 request.id,
                 versions=[protocol.VERSION],
             )
-        while (ghost := self._chat.names.holder(request.name)) is not None and ghost.knows(request.token):
-            # The same person, back before we noticed that they had left.
-            await ghost.end()
-        self._claim(request.name, request.id)
+        self.token, self._sender = _token(request.token)
+        try:
+            await self._chat.presence.claim(self, request.name, request.token)
+        except NameTaken as taken:
+            raise _name_taken(taken, request.name, request.id) from None
         self._name = request.name
         self._greeting.deadline = math.inf
-        self._token, self._sender = _token(request.token)
         await self._ws.send(
             answer(
                 request.id,
                 "welcome",
                 version=protocol.VERSION,
                 name=self._name,
-                token=self._token,
+                token=self.token,
                 log=self._chat.journal.log,
                 time=_now(),
                 limits={
@@ -250,22 +242,14 @@ class Conversation:
 
     async def _rename(self, request: protocol.Rename, name: str) -> None:
         if request.name != name:
-            self._claim(request.name, request.id)
+            try:
+                await self._chat.presence.rename(self, request.name)
+            except NameTaken as taken:
+                raise _name_taken(taken, request.name, request.id) from None
             self._name = request.name
-            memberships = self._memberships.values()
-            for membership in memberships:
+            for membership in self._memberships.values():
                 membership.member.data = request.name
-                self._chat.presence.house.rename(membership.seat, request.name)
-            self._chat.presence.renamed([one.member for one in memberships], name, request.name)
         await self._ws.send(answer(request.id, "named", name=request.name))
-
-    def _claim(self, name: str, re: protocol.RequestId) -> None:
-        try:
-            self._chat.names.claim(name, self)
-        except NameTaken as error:
-            raise Refusal(
-                "name_taken", f"somebody is called {name!r} already", re, suggestion=error.suggestion
-            ) from None
 
     # Rooms
 
@@ -278,20 +262,22 @@ class Conversation:
                 "too_many_rooms", f"you are in {len(self._memberships)} rooms; leave one", request.id
             )
         journal = self._chat.journal
+        if request.after is not None and request.log == journal.log:
+            await journal.reach(request.after)
         with journal.recording(room) as recording:
             missed = await self._missed(request, recording)
             if missed is not None and missed.complete:
                 # What is recorded comes behind a gap if there is more: it is in the rest.
                 rest, page = missed.more, Page(missed.messages, more=False)
             else:
-                rest, page = False, await journal.read(lambda store: store.newest(room, upto=recording.upto))
+                rest, page = False, await journal.newest(room, upto=recording.upto)
+            people = await self._chat.presence.enter(self, room)
+            # From here to the commit of the answer nothing else runs: it ends where the room's events begin.
             if not rest:
                 page = attrs.evolve(page, messages=(*page.messages, *recording.messages))
-            # From here to the commit of the answer nothing else runs: it ends where the room's events begin.
-            scope, presence = AsyncExitStack(), self._chat.presence
+            scope = AsyncExitStack()
             member = await scope.enter_async_context(self._chat.rooms[room].join(self._ws, name))
-            self._memberships[room] = _Membership(member, presence.house.enter(room, name), scope)
-            presence.entered(member, name)
+            self._memberships[room] = _Membership(member, scope)
             await self._ws.send(
                 answer(
                     request.id,
@@ -301,7 +287,7 @@ class Conversation:
                     rest=rest,
                     last=page.messages[-1].id if rest else journal.last_id,
                     log=journal.log,
-                    **_people(presence.house.people(room), "people_cursor"),
+                    **_people(people, "people_cursor"),
                     **_page(page),
                 )
             )
@@ -313,39 +299,42 @@ class Conversation:
             return None
         if request.log != journal.log:
             return Missed((), complete=False, more=False)
-        return await journal.read(lambda store: store.after(request.room, after, upto=recording.upto))
+        return await journal.after(request.room, after, upto=recording.upto)
 
     async def _history(self, request: protocol.History) -> None:
         self._membership(request)
         journal, room, before, after = self._chat.journal, request.room, request.before, request.after
         if after is None:
-            page = await journal.read(lambda store: store.before(room, before or 0))
-            await self._ws.send(answer(request.id, "history", room=room, complete=True, **_page(page)))
+            page, complete = await journal.newest(room, upto=(before or 0) - 1), True
         else:
-            upto = journal.last_id
-            missed = await journal.read(lambda store: store.after(room, after, upto=upto))
-            page = Page(missed.messages, more=missed.more)
-            await self._ws.send(
-                answer(request.id, "history", room=room, complete=missed.complete, **_page(page))
-            )
+            await journal.reach(after)
+            missed = await journal.after(room, after, upto=journal.last_id)
+            page, complete = Page(missed.messages, more=missed.more), missed.complete
+        await self._ws.send(answer(request.id, "history", room=room, complete=complete, **_page(page)))
+
+    async def _list(self, request: protocol.ListPeople | protocol.ListRooms) -> None:
+        try:
+            if isinstance(request, protocol.ListPeople):
+                self._membership(request)
+                people = await self._chat.presence.people(request.room, request.cursor)
+                reply = answer(request.id, "people", room=request.room, **_people(people))
+            else:
+                rooms = await self._chat.presence.rooms(request.cursor)
+                listed = [{"room": room, "people": people} for room, people in rooms.rooms]
+                reply = answer(request.id, "rooms", rooms=listed, cursor=rooms.cursor)
+        except BadCursor as error:
+            raise Refusal("invalid", str(error), request.id, field="cursor") from None
+        await self._ws.send(reply)
 
     def _membership(self, request: protocol.InRoom) -> Member:
         if request.room not in self._memberships:
             raise Refusal("not_joined", f"you are not in the room {request.room!r}", request.id)
         return self._memberships[request.room].member
 
-    def _page_of(self, request: protocol.Request, page: Callable[[House], PageT]) -> PageT:
-        try:
-            return page(self._chat.presence.house)
-        except BadCursor as error:
-            raise Refusal("invalid", str(error), request.id, field="cursor") from None
-
     async def _leave(self, room: str) -> None:
         """Leave a room and tell it. Waits for nothing, so no cancellation can come in between."""
-        membership = self._memberships.pop(room)
-        await membership.scope.aclose()
-        self._chat.presence.house.leave(membership.seat)
-        self._chat.presence.left(membership.member, self._name or "")
+        await self._memberships.pop(room).scope.aclose()
+        self._chat.presence.leave(self, room)
 
     async def _say(self, request: protocol.Say, name: str) -> None:
         self._membership(request)
@@ -359,6 +348,10 @@ class Conversation:
 def messages_event(room: str, messages: Iterable[Message]) -> str:
     """Encode the event that tells a room its new messages."""
     return event("messages", room=room, messages=[_message(message) for message in messages])
+
+
+def _name_taken(taken: NameTaken, name: str, re: protocol.RequestId) -> Refusal:
+    return Refusal("name_taken", f"somebody is called {name!r} already", re, suggestion=taken.suggestion)
 
 
 def _token(earlier: str | None) -> tuple[str, str]:
