@@ -49,6 +49,7 @@ TESTED_BY = {
     "wsframework/engines/redis/counters.py": "tests/engines/redis/test_engine.py",
     "wsframework/engines/redis/subscriptions.py": "tests/engines/redis/test_engine.py",
     "wsframework/engines/redis/leases.py": "tests/engines/redis/test_engine.py",
+    "wsframework/statistics.py": "tests/test_connection.py",
     "wsframework/rooms/engine.py": "tests/testing/test_engines.py",
     "wsframework/rooms/policy.py": "tests/rooms/test_slow.py",
     "wsframework/rooms/seats.py": "tests/rooms/test_account.py",
@@ -172,7 +173,7 @@ def test_the_public_names_are_those_of_the_house() -> None:
         *("Server", "ServerStatistics", "Plugin", "JsonFormatter", "Observer", "ObservedFrame"),
         *("Room", "Rooms", "Member", "SlowPolicy", "RoomStatistics", "RoomUnavailable"),
         *("Engine", "LocalEngine", "Subscriber", "RoomMessage", "Replay", "Position", "History"),
-        *("GapPolicy", "Stamp"),
+        *("GapPolicy", "Stamp", "TooManyRooms"),
         *("WSFrameworkError", "ConfigurationError", "RouteError", "ListenError", "PluginError"),
         *("ImportStringError", "HandshakeError"),
     }

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "config", "records", "request", "crashes", "matching"),
     ("authority", "calling"),
     ("wire", "routing", "origins", "forwarded", "proxy_protocol", "plugins", "timers", "tasks"),
-    ("transport", "parking", "pings"),
+    ("transport", "parking", "pings", "memberships", "statistics"),
     ("backlog",),
     ("endpoint",),
     ("connection",),

@@ -6,7 +6,6 @@ from wsframework.closes import SENT_CODES, Closed, CloseFrame, SentCode
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.cookies import set_cookie_field
-from wsframework.endpoint import ConnectionStatistics
 from wsframework.errors import (
     Accept,
     Close,
@@ -19,6 +18,7 @@ from wsframework.errors import (
     Reject,
     RoomUnavailable,
     RouteError,
+    TooManyRooms,
     WrongThread,
     WSFrameworkError,
 )
@@ -44,6 +44,7 @@ from wsframework.rooms import (
     Subscriber,
 )
 from wsframework.server import Server, ServerStatistics
+from wsframework.statistics import ConnectionStatistics
 from wsframework.wire import DeflateParameters
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "SlowPolicy",
     "RoomStatistics",
     "RoomUnavailable",
+    "TooManyRooms",
     "History",
     "Position",
     "GapPolicy",

@@ -148,7 +148,7 @@ SENT_CODES = (
     SentCode(1001, "the server is shutting down", "at once"),
     SentCode(1002, "the client broke RFC 6455", "never"),
     SentCode(1007, "a text is not UTF-8, or compressed data cannot be inflated", "never"),
-    SentCode(1008, "the client exceeded a limit on frames or requests", "never"),
+    SentCode(1008, "the client exceeded a limit on frames, requests or rooms", "never"),
     SentCode(1009, "a message is larger than `Limits.message_bytes`", "never"),
     SentCode(1011, "the handler crashed, or the server failed", "later"),
     SentCode(1012, "the server restarts, or the connection is older than `Limits.connection_age`", "at once"),

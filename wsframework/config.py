@@ -92,6 +92,10 @@ class Limits:
             thousand such frames a second are always allowed. 65,536 is the largest number of fragments that
             Autobahn uses. HTTP/2 servers, where such floods were first seen (CVE-2019-9512, -9518), allow far
             fewer.
+        memberships: number of rooms that one connection may be a member of at once, or None. If it is
+            exceeded: `TooManyRooms`, which closes with 1008 unless it is caught. In a room without other
+            members, a membership takes about 2 KiB, with a `RedisEngine` 4 KiB, so 256 take as much as one
+            message of `message_bytes`. Centrifugo allows 128.
     """
 
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
@@ -107,6 +111,7 @@ class Limits:
     tls_handshakes: int | None = attrs.field(default=1000, validator=_positive)
     message_fragments: int | None = attrs.field(default=None, validator=_positive)
     unpaid_frames: int | None = attrs.field(default=65_536, validator=_positive)
+    memberships: int | None = attrs.field(default=256, validator=_positive)
 
 
 @attrs.frozen(kw_only=True)

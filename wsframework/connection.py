@@ -18,11 +18,12 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task
 
 from wsframework.closes import Closed, CloseFrame, check_close
 from wsframework.config import Limits
-from wsframework.endpoint import HEADER_BYTES, ConnectionStatistics, Endpoint
+from wsframework.endpoint import HEADER_BYTES, Endpoint
 from wsframework.errors import ConnectionClosed, WrongThread
 from wsframework.parking import ENDED
 from wsframework.pings import Pings
 from wsframework.request import Request
+from wsframework.statistics import ConnectionStatistics
 from wsframework.transport import BytesLike, Transport, to_bytes, to_payload
 from wsframework.wire import PING, TEXT, DeflateParameters
 

@@ -29,7 +29,6 @@ from sys import getsizeof
 from threading import get_ident
 from typing import Protocol
 
-import attrs
 import outcome
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
@@ -39,13 +38,15 @@ from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Limits
 from wsframework.crashes import need_stack
 from wsframework.errors import ConnectionClosed
+from wsframework.memberships import Memberships
 from wsframework.parking import ENDED, NEVER_PARKED, TAKE, Handed, Parked
 from wsframework.pings import Pings
 from wsframework.request import Request
+from wsframework.statistics import ConnectionStatistics
 from wsframework.transport import GONE, EncodedMessage, Transport
 from wsframework.wire import PING
 
-__all__ = ["HEADER_BYTES", "ConnectionStatistics", "Endpoint", "SessionHooks"]
+__all__ = ["HEADER_BYTES", "Endpoint", "SessionHooks"]
 
 HEADER_BYTES = getsizeof("")
 """Python's overhead for a message, in bytes."""
@@ -68,31 +69,6 @@ class SessionHooks(Protocol):
 
     def cancel(self) -> None:
         """Cancel the handler now."""
-
-
-@attrs.frozen
-class ConnectionStatistics:
-    """A connection's counters at one moment.
-
-    Attributes:
-        messages_sent: messages committed to the outbox.
-        messages_received: messages that arrived, received by the handler or not.
-        unread_messages: messages that wait in the inbox.
-        unread_bytes: the memory they take.
-        outbox_bytes: encoded bytes that the socket has not taken yet.
-        waiting_senders: tasks that wait for room in the outbox.
-        opened_at: `trio.current_time()` when the connection opened.
-        round_trip: the round-trip time of our last answered ping, in seconds, or None.
-    """
-
-    messages_sent: int
-    messages_received: int
-    unread_messages: int
-    unread_bytes: int
-    outbox_bytes: int
-    waiting_senders: int
-    opened_at: float
-    round_trip: float | None
 
 
 class Endpoint:
@@ -124,6 +100,7 @@ class Endpoint:
         messages_received: messages that arrived.
         pings: pings of ours in flight, or None.
         draining: True once the server is about to close it; before that False, or the event of waiting tasks.
+        memberships: of rooms, or None if it never had any.
         session: runs the handler.
     """
 
@@ -139,6 +116,7 @@ class Endpoint:
         "ended",
         "handed",
         "inbox",
+        "memberships",
         "messages_received",
         "messages_sent",
         "on_idle",
@@ -169,6 +147,7 @@ class Endpoint:
         self.waiting: Backlog | None = None
         self.backlog: Backlog | None = None
         self.pings: Pings | None = None
+        self.memberships: Memberships | None = None
         self.receiver: Task | None = None
         self.parked = Parked(self._stop_receiving)
         self.handed: str | bytes | None = None
@@ -368,6 +347,19 @@ class Endpoint:
         if not backlog.is_timed:
             self.backlog = None
 
+    # Rooms
+
+    def begin_membership(self) -> Memberships:
+        """Count one more membership, and return all.
+
+        Raises:
+            TooManyRooms: the connection has as many as it may have.
+        """
+        if self.memberships is None:
+            self.memberships = Memberships(self._limits.memberships)
+        self.memberships.begin()
+        return self.memberships
+
     # The end
 
     def start_close(self, frame: CloseFrame, cause: str = "") -> None:
@@ -386,6 +378,8 @@ class Endpoint:
             self.transport.resume_reading()
         self._wake_waiters()
         self.transport.close(frame)
+        if self.memberships is not None:
+            self.memberships.end_all()
 
     def end(self, closed: Closed) -> None:
         """End the connection for its handler: the peer closed it, broke the protocol or was lost."""
@@ -397,6 +391,8 @@ class Endpoint:
         self._wake_waiters()
         if self.session is not None:
             self.session.connection_ended()
+        if self.memberships is not None:
+            self.memberships.end_all()
 
     def finish(self, closed: Closed) -> None:
         """Wake what waits for the end, because the transport has released its socket."""

@@ -5,6 +5,7 @@
     ├── WrongThread             our caller: a connection or a room was used in another thread (a RuntimeError)
     ├── RoomUnavailable         what carries a room cannot take or give a message now
     ├── Close                   raised *by* a handler to end its connection with a code of its choice
+    │   └── TooManyRooms        a connection would be a member of more rooms than it may
     ├── Reject                  raised *by* a guard or given function to refuse a request
     ├── Accept                  returned or raised *by* one to let a request through and say more
     ├── ConfigurationError      our caller: a mistake in set-up, found before anything is served
@@ -34,6 +35,7 @@ __all__ = [
     "WrongThread",
     "RoomUnavailable",
     "Close",
+    "TooManyRooms",
     "Reject",
     "Accept",
     "ConfigurationError",
@@ -130,6 +132,20 @@ class Close(WSFrameworkError):
 
     def __str__(self) -> str:
         return str(CloseFrame(self.code, self.reason))
+
+
+class TooManyRooms(Close):
+    """A connection would be a member of more rooms than `Limits.memberships`; it has not become one.
+
+    A handler that lets it through ends its connection with 1008: clients choose their rooms, nearly always.
+
+    Args:
+        limit: how many it may be a member of.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(1008, f"a connection may be in {limit} rooms at once")
+        self.limit = limit
 
 
 class Reject(WSFrameworkError):

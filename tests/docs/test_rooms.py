@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from tests.docs.conftest import Follow
-from tests.docs.following import exercises
+from tests.docs.following import exercises, until
 from tests.docs.snippets import DOCS
 from wsframework import SlowPolicy
 from wsframework.testing import serve
@@ -20,6 +20,27 @@ async def test_the_lobby_tells_the_others(follow: Follow, autojump_clock: trio.t
     async with serve(app) as server, server.connect("/lobby") as ada, server.connect("/lobby") as bob:
         await ada.send("hello")
         assert await bob.receive() == "hello"
+
+
+@exercises(PAGE, "topics.py")
+async def test_clients_subscribe_by_message(follow: Follow) -> None:
+    module = follow(PAGE).load("topics.py")
+    async with (
+        serve(module.app) as server,
+        server.connect("/topics") as ada,
+        server.connect("/topics") as bob,
+    ):
+        for message in ("subscribe tea", "subscribe milk", "unsubscribe tea"):
+            await ada.send(message)
+        await ada.ping()
+        await until(lambda: [room.name for room in module.topics] == ["milk"])
+        await bob.send("publish tea")
+        await bob.send("publish milk")
+        assert await ada.receive() == "milk: new"
+        for number in range(100):
+            await ada.send(f"subscribe {number}")
+        assert (await ada.wait_closed()).code == 1008
+    assert len(module.topics) == 0
 
 
 @exercises(PAGE, "prices.py")

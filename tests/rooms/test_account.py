@@ -14,6 +14,7 @@ from tests.fake_transport import connect as fake_connect
 from tests.rooms.stage import full
 from wsframework import (
     CloseFrame,
+    Limits,
     Room,
     Rooms,
     SlowPolicy,
@@ -50,7 +51,7 @@ async def test_who_leaves_and_comes_back_is_closed_when_that_is_too_much() -> No
 
 
 async def test_many_rooms_share_the_account_of_their_member() -> None:
-    transport = full()
+    transport = full(Limits(outbox_bytes=1000, memberships=None))
     rooms = Rooms(slow=SlowPolicy(action="drop_newest", max_bytes=1000))
     async with AsyncExitStack() as stack:
         members = [

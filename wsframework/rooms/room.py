@@ -1,11 +1,7 @@
-"""A room: membership as a scope, and broadcasts that do not wait.
+"""A room: its members, and broadcasts that do not wait.
 
-A message goes from `Room.broadcast` to the engine, and from there to the members through `seats`.
-
-A member that joins with `after=` gets what it has missed first. While the engine's history is read, the room
-is subscribed but the connection is no member yet. The engine returns what followed the position up to the
-newest message that was delivered here; in the same step these messages are committed and the connection
-becomes a member, so the next message that is delivered follows them directly.
+Members come and go through `entrance`. A message goes from `Room.broadcast` to the engine, and from there to
+the members through `seats`.
 """
 
 from __future__ import annotations
@@ -14,17 +10,18 @@ import itertools
 from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from threading import get_ident
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import trio
 
 from wsframework.connection import Connection
 from wsframework.errors import WrongThread
 from wsframework.rooms.engine import Engine, History, Position, RoomMessage, check_key
+from wsframework.rooms.entrance import Entrance
 from wsframework.rooms.local import LocalEngine
 from wsframework.rooms.policy import RoomStatistics, SlowPolicy
 from wsframework.rooms.presence import copy_of_json
-from wsframework.rooms.seats import GapPolicy, Seat, Seats, Stamp, Subscription, subscribe, subscription_of
+from wsframework.rooms.seats import GapPolicy, Seat, Seats, Stamp
 from wsframework.transport import BytesLike
 
 __all__ = ["Member", "Room"]
@@ -33,7 +30,7 @@ _member_numbers = itertools.count(1)
 
 
 class Member(Seat):
-    """One connection's membership of one room, from `async with room.join(ws) as member`.
+    """One connection's membership of one room, from `room.join` or `room.enter`.
 
     Attributes:
         ws: the member's connection.
@@ -59,14 +56,28 @@ class Member(Seat):
         return f"<Member {self.id} of {self.room.name!r}: {self.ws!r}>"
 
     async def __aenter__(self) -> Member:
-        if self._after is None:
-            self.room._enter(self)
-        else:
-            await self.room._enter_after(self, self._after)
+        await self._enter(bound=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.room._leave(self)
+        self.leave()
+
+    async def _enter(self, *, bound: bool) -> None:
+        entrance = self.room._entrance
+        if self._after is None:
+            entrance.enter(self, self._data, bound=bound)
+        else:
+            self.missed = await entrance.enter_after(self, self._data, self._after, bound=bound)
+
+    def leave(self) -> None:
+        """End the membership now; nothing happens if it has ended.
+
+        Broadcasts that wait for room in the connection's outbox are still delivered.
+
+        Raises:
+            WrongThread: this is not the connection's thread.
+        """
+        self.room._entrance.leave(self)
 
     @property
     def data(self) -> Any:
@@ -82,7 +93,9 @@ class Member(Seat):
         if get_ident() != self.endpoint.thread:
             raise WrongThread("member.data = …")
         data = copy_of_json(data)
-        self.room._update(self, data)
+        # A member that has left does not enter again: one of its tasks may outlive the membership.
+        if self.room._entrance.is_member(self):
+            self.room.engine.enter(self.room._address, self.id, data)
         self._data = data
 
     @property
@@ -92,13 +105,18 @@ class Member(Seat):
         `join(ws, after=position)` continues there. None before joining and after leaving, and while the
         engine does not know it yet.
         """
-        return self.room._position_of(self)
+        room = self.room
+        return room.engine.position(room._address) if room._entrance.is_member(self) else None
 
     @property
     def backlog_bytes(self) -> int:
         """Payload bytes of broadcasts that wait for room in the connection's outbox, from all its rooms."""
         waiting = self.endpoint.waiting
         return 0 if waiting is None else waiting.bytes
+
+
+Some: TypeAlias = Connection | Member | Iterable[Connection | Member]
+"""Some of a room's members, or their connections."""
 
 
 class Room:
@@ -150,7 +168,8 @@ class Room:
         self.engine = LocalEngine() if engine is None else engine
         self.history = history
         self._seats = Seats(self.slow, stamp, gap)
-        self._subscription: Subscription | None = None
+        self._address = name
+        self._entrance = Entrance(self.engine, self._address, history, self._seats)
         self._broadcasts = 0
 
     def __repr__(self) -> str:
@@ -168,7 +187,7 @@ class Room:
 
     def present(self) -> list[Any]:
         """Return the data of all members in all processes, in the order in which they joined."""
-        return list(self.engine.present(self.name).values())
+        return list(self.engine.present(self._address).values())
 
     async def count(self) -> int:
         """Return how many members the room has in all processes, also if none of them is here.
@@ -178,7 +197,7 @@ class Room:
 
         Cancellation: nothing is left behind.
         """
-        return await self.engine.count(self.name)
+        return await self.engine.count(self._address)
 
     def statistics(self) -> RoomStatistics:
         """Return the room's counters."""
@@ -209,6 +228,7 @@ class Room:
 
         Raises:
             RuntimeError: the connection is already a member, or is joining.
+            TooManyRooms: it is a member of as many rooms as `Limits.memberships` allows.
             TypeError: the data are not JSON.
             WrongThread: this is not the connection's thread, or not that of the room's other members.
             RoomUnavailable: with `after`: the engine cannot read the history.
@@ -221,99 +241,33 @@ class Room:
         # It may come from a client and be any JSON.
         return Member(self, self._seats, ws, data, None if after is None else str(after))
 
-    # Ctrl-C is held back here: a membership changes as a whole or not at all, and a broadcast reaches all.
-    @trio.lowlevel.enable_ki_protection
-    def _enter(self, member: Member) -> None:
-        self._admit(member, self._subscription_for(member.ws))
+    async def enter(self, ws: Connection, data: Any = None, *, after: Position | None = None) -> Member:
+        """Become a member until `member.leave()`, or until the connection is closing.
 
-    def _admit(self, member: Member, subscription: Subscription) -> None:
-        ws = member.ws
-        self._subscription = subscription
-        subscription.add(self._seats)
-        self._seats.members[ws] = member
-        try:
-            self.engine.enter(subscription.name, member.id, member.data)
-        except BaseException:
-            self._forget(ws, subscription)
-            raise
+        It is for programs in which messages of the client say what it subscribes to. Where a block of code is
+        as long as the membership, use `join`.
 
-    @trio.lowlevel.enable_ki_protection
-    async def _enter_after(self, member: Member, after: Position) -> None:
-        ws = member.ws
-        subscription = self._subscription_for(ws)
-        subscription.joining.add(ws)
-        try:
-            while True:
-                replay = await self.engine.history(subscription.name, after, self.history)
-                if not replay.more and self._seats.fits(replay):
-                    break
-                # The backlog would count the member as slow. What is published meanwhile is read next.
-                for position, message in replay.messages:
-                    await ws.send(self._seats.stamped(message, position))
-                after = replay.position
-            member.missed = not replay.complete
-            self._seats.replay(member, replay)
-            self._admit(member, subscription)
-        finally:
-            subscription.joining.discard(ws)
-            subscription.end_if_unused()
-
-    def _subscription_for(self, ws: Connection) -> Subscription:
-        """Return the subscription for a new member; make it if there is none.
+        Args:
+            ws, data, after: as for `join`.
 
         Raises:
-            RuntimeError: the connection is already a member, or is joining.
-            WrongThread: as for `join`.
+            ConnectionClosed: the connection is closing.
+            Exception: as `join`.
+
+        Cancellation:
+            Cancelled means not a member; with `after`, some of the missed messages may have been sent.
         """
-        thread, subscription = get_ident(), self._subscribed()
-        if thread != ws.endpoint.thread or (subscription is not None and thread != subscription.thread):
-            raise WrongThread("room.join")
-        if subscription is None:
-            return subscribe(self.engine, self.name, thread)
-        if subscription.has(ws):
-            raise RuntimeError(f"{ws!r} is already a member of the room {self.name!r}")
-        return subscription
-
-    @trio.lowlevel.enable_ki_protection
-    def _leave(self, member: Member) -> None:
-        ws, subscription = member.ws, self._subscription
-        if get_ident() != ws.endpoint.thread:
-            raise WrongThread("leaving a room")
-        if subscription is None or self._seats.members.get(ws) is not member:
-            return
-        try:
-            self.engine.leave(subscription.name, member.id)
-        finally:
-            self._forget(ws, subscription)
-
-    def _update(self, member: Member, data: Any) -> None:
-        # A member that has left does not enter again: one of its tasks may outlive the membership.
-        if self._subscription is not None and self._seats.members.get(member.ws) is member:
-            self.engine.enter(self._subscription.name, member.id, data)
-
-    def _position_of(self, member: Member) -> Position | None:
-        if self._subscription is not None and self._seats.members.get(member.ws) is member:
-            return self.engine.position(self._subscription.name)
-        return None
-
-    def _forget(self, ws: Connection, subscription: Subscription) -> None:
-        del self._seats.members[ws]
-        if not self._seats.members:
-            self._subscription = None
-            subscription.remove(self._seats)
-            subscription.end_if_unused()
-
-    def _subscribed(self) -> Subscription | None:
-        """Return what the engine delivers to for rooms of this name, if one of them has members."""
-        return self._subscription or subscription_of(self.engine, self.name)
+        member = Member(self, self._seats, ws, data, None if after is None else str(after))
+        if after is None:
+            await trio.lowlevel.checkpoint()
+        await member._enter(bound=True)
+        return member
 
     # Messages
 
     @trio.lowlevel.enable_ki_protection
-    def broadcast(
-        self, message: str | BytesLike, *, exclude: Connection | Member | Iterable[Connection | Member] = ()
-    ) -> int:
-        """Send one message to every member, without waiting.
+    def broadcast(self, message: str | BytesLike, *, exclude: Some = (), to: Some | None = None) -> int:
+        """Send one message to every member, or to some of them, without waiting.
 
         With a `LocalEngine` it is in every member's outbox or backlog when this returns. Other engines
         queue it, and it can still be lost; use `publish` for messages that must not be lost.
@@ -324,29 +278,40 @@ class Room:
             message: `str` for Text, bytes-like for Binary.
             exclude: members, or their connections, that do not get it, such as the sender. They get it
                 nevertheless if they rejoin with a position before it.
+            to: the only members, or their connections, that get it. They are members in this process. The
+                engine does not see such a message: it has no position and is in no history, and it does not
+                wait for broadcasts that are on their way through a broker.
 
         Returns:
             How many members of this process it had reached when this returned: 0 if the engine uses a
             broker. Members that are closing or too slow are not counted.
 
         Raises:
-            TypeError: the message is neither `str` nor bytes-like, or `exclude` has anything other than
-                connections and members.
+            TypeError: the message is neither `str` nor bytes-like, or `exclude` or `to` has anything other
+                than connections and members.
             UnicodeEncodeError: the text contains a lone surrogate.
             WrongThread: this is not the members' thread.
             RoomUnavailable: the engine cannot take more messages.
         """
         plain, excluded = self._prepared(message, exclude, "room.broadcast")
-        reached = self.engine.broadcast(self.name, plain, excluded, self.history)
+        if to is not None:
+            reached = self._deliver_to(to, plain, excluded)
+        else:
+            reached = self.engine.broadcast(self._address, plain, excluded, self.history)
         self._broadcasts += 1
         return reached
+
+    def _deliver_to(self, to: Some, message: RoomMessage, exclude: Collection[str]) -> int:
+        connections = _connections(to, "to")
+        subscription = self._entrance.subscription
+        return 0 if subscription is None else subscription.deliver_to(connections, message, exclude)
 
     @trio.lowlevel.enable_ki_protection
     async def publish(
         self,
         message: str | BytesLike,
         *,
-        exclude: Connection | Member | Iterable[Connection | Member] = (),
+        exclude: Some = (),
         key: str | None = None,
     ) -> Position:
         """Send one message to every member, and return when the engine has stored it.
@@ -372,36 +337,33 @@ class Room:
         """
         plain, excluded = self._prepared(message, exclude, "room.publish")
         check_key(key)
-        position = await self.engine.publish(self.name, plain, excluded, self.history, key)
+        position = await self.engine.publish(self._address, plain, excluded, self.history, key)
         self._broadcasts += 1
         return position
 
     def _prepared(
-        self,
-        message: str | BytesLike,
-        exclude: Connection | Member | Iterable[Connection | Member],
-        verb: str,
+        self, message: str | BytesLike, exclude: Some, verb: str
     ) -> tuple[RoomMessage, Collection[str]]:
-        subscription = self._subscription or self._subscribed()
+        subscription = self._entrance.subscription
         if subscription is not None and get_ident() != subscription.thread:
             raise WrongThread(verb)
         plain = RoomMessage.of(message)
         if exclude == ():
             return plain, ()
-        connections = _connections(exclude)
+        connections = _connections(exclude, "exclude")
         # An iterator may have run the program's code, and members may have joined or left.
-        subscription = self._subscription or self._subscribed()
+        subscription = self._entrance.subscription
         return plain, () if subscription is None else subscription.ids(connections)
 
 
-def _connections(exclude: Connection | Member | Iterable[Connection | Member]) -> Iterable[Connection]:
-    if isinstance(exclude, Connection):
-        return (exclude,)
-    if isinstance(exclude, Member):
-        return (exclude.ws,)
-    connections = set()
-    for entry in exclude:
+def _connections(some: Some, name: str) -> Collection[Connection]:
+    if isinstance(some, Connection):
+        return (some,)
+    if isinstance(some, Member):
+        return (some.ws,)
+    connections: dict[Connection, None] = {}
+    for entry in some:
         if not isinstance(entry, Connection | Member):
-            raise TypeError(f"exclude takes connections and members, not {type(entry).__name__}")
-        connections.add(entry.ws if isinstance(entry, Member) else entry)
+            raise TypeError(f"{name} takes connections and members, not {type(entry).__name__}")
+        connections[entry.ws if isinstance(entry, Member) else entry] = None
     return connections

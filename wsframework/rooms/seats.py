@@ -173,16 +173,28 @@ class Seats:
         self.deliveries += reached
         return reached
 
+    def deliver_to(
+        self, connections: Iterable[Connection], message: EncodedMessage, exclude: Collection[str]
+    ) -> int:
+        """Offer a message to some members only; return how many it reached."""
+        members = [self.members[ws] for ws in connections if ws in self.members]
+        reached = sum([self._offer(member, message) for member in members if member.id not in exclude])
+        self.deliveries += reached
+        return reached
+
+    def _offer(self, member: Seat, message: EncodedMessage) -> bool:
+        size = len(message.payload)
+        return member.endpoint.offer(message, size) or member.take(
+            message, size, trio.current_time() + self.slow.max_seconds
+        )
+
     def replay(self, member: Seat, replay: Replay) -> None:
         """Offer what a member has missed."""
         for position, message in replay.messages:
             encoded = _encoded(
                 message if self.stamp is None else RoomMessage.of(self.stamped(message, position))
             )
-            size = len(encoded.payload)
-            due = trio.current_time() + self.slow.max_seconds
-            if member.endpoint.offer(encoded, size) or member.take(encoded, size, due):
-                self.deliveries += 1
+            self.deliveries += self._offer(member, encoded)
 
     def fits(self, replay: Replay) -> bool:
         """Whether a replay takes at most half of what the policy allows in a backlog."""
@@ -256,6 +268,13 @@ class Subscription:
         if failure is not None:
             raise failure
         return reached
+
+    def deliver_to(
+        self, connections: Collection[Connection], message: RoomMessage, exclude: Collection[str]
+    ) -> int:
+        """Deliver a message to some members only, in this process; return how many it reached."""
+        encoded = _encoded(message)
+        return sum([seats.deliver_to(connections, encoded, exclude) for seats in self.seats])
 
     def lost(self, reason: str) -> None:
         """Report that messages are lost, as `Subscriber.lost` says."""
