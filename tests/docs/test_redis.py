@@ -57,6 +57,23 @@ async def test_a_program_and_a_shell_publish_from_outside(redis: RedisServer, fo
         assert [await ada.receive(), await ada.receive()] == ["The kettle is on."] * 2
 
 
+@exercises(PAGE, "visits.py")
+async def test_a_script_counts_visits_and_tells_all_processes(redis: RedisServer) -> None:
+    text = files(DOCS / PAGE)["visits.py"].replace("redis://localhost", redis.url)
+    programs: list[dict[str, Any]] = [{}, {}]
+    for program in programs:
+        exec(compile(text, "visits.py", "exec"), program)
+    one, two = programs
+    async with serve(one["app"]) as first, serve(two["app"]) as second:
+        for program in programs:
+            await program["engine"].commands.call("PING")
+        async with first.connect("/visits/tea") as ada:
+            assert await ada.receive() == "visit 1, here ['tea']"
+        async with second.connect("/visits/tea") as bob:
+            assert await bob.receive() == "visit 2, here ['tea', 'tea']"
+        await until(lambda: one["seen"] == ["tea", "tea"])
+
+
 @exercises(PAGE, "pip install 'wsframework[redis]'")
 def test_the_extra_is_declared() -> None:
     assert '\nredis = ["hiredis' in (ROOT / "pyproject.toml").read_text()

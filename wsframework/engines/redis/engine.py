@@ -30,6 +30,7 @@ import trio
 from wsframework.engines.redis.address import parse_address
 from wsframework.engines.redis.carrier import Carrier
 from wsframework.engines.redis.codec import Command, LinkLost
+from wsframework.engines.redis.commands import Commands
 from wsframework.engines.redis.counters import Counters, RedisStatistics
 from wsframework.engines.redis.leases import Leases
 from wsframework.engines.redis.link import Link
@@ -110,16 +111,18 @@ class RedisEngine(Engine):
         self._outgoing = Outgoing(queue_messages, queue_bytes, self._wake, self._counters.gave_up)
         self._own = Own(self._wake)
         self._leases = Leases(self.node, self._names, lease, self._own, (_LEASE, _REAP))
+        scripts = [script.text for script in _SCRIPTS]
         self._carrier = Carrier(
             self.address,
             timeout,
-            [script.text for script in _SCRIPTS],
+            scripts,
             self._trials(prefix),
             begin=self._begin,
             fill=self._fill,
             pushed=self._pushed,
         )
-        self._rooms = Subscriptions(self._names, self._carrier, self._counters, history)
+        self.commands = Commands(prefix, self._carrier, scripts, outage, self._check)
+        self._rooms = Subscriptions(self._names, self._carrier, self._counters, history, self.commands.pushed)
         self._thread: int | None = None
         self._numbers = 0
         self._lost_told = 0
@@ -205,6 +208,7 @@ class RedisEngine(Engine):
         self._rooms.begin(link)
         self._leases.begin(link)
         self._outgoing.begin_again()
+        self.commands.begin(link)
 
     async def _watch(self) -> None:
         """Do what is due."""

@@ -37,7 +37,7 @@ from wsframework.engines.redis.places import (
 from wsframework.records import record, record_failure
 from wsframework.rooms import Replay, RoomMessage, Subscriber
 
-__all__ = ["Feed", "Reading"]
+__all__ = ["Feed", "Reading", "contain"]
 
 _MOST_EXCLUDED = 4096
 """Messages of ours on their way whose excluded members are remembered."""
@@ -154,7 +154,7 @@ class Feed:
         except Malformed as error:
             record(logging.ERROR, "room.malformed", room=self.room, position=str(place), error=str(error))
         except BaseException as error:  # a program's `stamp`, say: the other rooms go on
-            _contain(error)
+            contain(error)
 
     def exclude(self, tag: str, ids: Collection[str]) -> None:
         """Remember who does not get a message of ours."""
@@ -170,7 +170,7 @@ class Feed:
         try:
             self._subscriber.lost(reason)
         except BaseException as error:  # a program's `gap` function
-            _contain(error)
+            contain(error)
 
     # For members that come back
 
@@ -228,7 +228,7 @@ class Feed:
         return Replay(messages, str(here), complete=True)
 
 
-def _contain(error: BaseException) -> None:
+def contain(error: BaseException) -> None:
     """Log what a program's function raised, SystemExit too, which must not end the engine of all rooms."""
     if interrupt_in(error) is not None:
         raise error  # it is about the whole program

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import quote
 
 import attrs
+
+from wsframework.engines.redis.codec import Command
 
 __all__ = ["Names", "Script"]
 
@@ -30,11 +33,20 @@ class Script:
     digest: bytes
 
     @classmethod
+    def of(cls, text: str | bytes) -> Script:
+        """Return the script with this text."""
+        encoded = text.encode() if isinstance(text, str) else text
+        return cls(encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest().encode())
+
+    def call(self, keys: Sequence[bytes | str], *arguments: bytes | str | int) -> Command:
+        """Return the command that runs it, once it is loaded."""
+        return (b"EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+    @classmethod
     @lru_cache
     def load(cls, name: str) -> Script:
         """Read one of the scripts in this package."""
-        text = files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
-        return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+        return cls.of(files(__package__).joinpath("scripts", f"{name}.lua").read_bytes())
 
 
 class Names:

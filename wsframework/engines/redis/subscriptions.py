@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
@@ -45,12 +45,21 @@ class Subscriptions:
         carrier: has the connection.
         counters: are added to.
         keep: what is kept of a room that has no history of its own.
+        other: called with the channel and the message of a channel that is no room's.
     """
 
-    def __init__(self, names: Names, carrier: Carrier, counters: Counters, keep: History | None) -> None:
+    def __init__(
+        self,
+        names: Names,
+        carrier: Carrier,
+        counters: Counters,
+        keep: History | None,
+        other: Callable[[bytes, bytes], None],
+    ) -> None:
         self._names = names
         self._carrier = carrier
         self._counters = counters
+        self._other = other
         # As long as the script `publish` keeps it.
         self._seconds = 660 if keep is None else max(660, round(2.2 * keep.seconds) + 60)
         self._keys: dict[str, bytes] = {}
@@ -124,6 +133,7 @@ class Subscriptions:
         key, payload = push[1], push[2]
         feed = self._feeds.get(key)
         if feed is None:
+            self._other(key, payload)
             return
         head, _, body = payload.partition(b"\n")
         try:
