@@ -177,6 +177,17 @@ def test_a_deleted_cookie_has_a_date_in_the_past_and_the_place_where_it_was_set(
     assert "Secure" not in Response().delete_cookie("session", secure=False).headers["set-cookie"]
 
 
+def test_a_cookie_that_was_set_on_pages_of_other_sites_can_be_deleted_there() -> None:
+    # There a browser ignores a field with another SameSite, also if it deletes (RFC 6265bis, storage model).
+    setting: Any = {"same_site": "none", "partitioned": True}
+    (was_set,) = Response().set_cookie("a", "", max_age=0, **setting).headers.get_all("set-cookie")
+    (deleted,) = Response().delete_cookie("a", **setting).headers.get_all("set-cookie")
+    assert deleted == was_set
+    assert deleted.endswith("; SameSite=None; Partitioned")
+    with pytest.raises(ValueError, match='same_site="none" needs secure'):
+        Response().delete_cookie("a", same_site="none", secure=False)
+
+
 @pytest.mark.parametrize("status", [100, 101, 199, 600, 200.0, 404.5, "404", True, None])
 def test_a_response_has_a_final_http_status(status: Any) -> None:
     with pytest.raises(ValueError, match=f"from 200 to 599, not {status!r}"):

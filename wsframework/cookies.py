@@ -101,7 +101,8 @@ def set_cookie_field(
         http_only: hide it from the page's scripts.
         same_site: with which requests from other sites it is sent, or None to leave that to the browser.
             `"none"` needs `secure`.
-        partitioned: keep it apart for each site that embeds this one (CHIPS); needs `secure`.
+        partitioned: keep it apart for each site that embeds this one (CHIPS); needs `secure`, and in a frame
+            on a page of another site `same_site="none"` too.
 
     Returns:
         `("Set-Cookie", …)`.

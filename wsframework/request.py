@@ -272,18 +272,27 @@ class Response:
         path: str = "/",
         domain: str | None = None,
         secure: bool = True,
+        same_site: SameSite | None = "lax",
         partitioned: bool = False,
     ) -> Response:
         """Return this answer with a field that deletes a cookie; the answer itself does not change.
 
         A browser deletes the cookie that was set with the same name, path, domain and `partitioned`. Over
-        plain HTTP it ignores a field with `secure`.
+        plain HTTP it ignores a field with `secure`. In a frame on a page of another site, and in its requests
+        to this server, it ignores every field without `same_site="none"`, as when the cookie was set.
 
         Raises:
             ValueError: as for `set_cookie_field`.
         """
         return self.set_cookie(
-            name, "", max_age=0, path=path, domain=domain, secure=secure, partitioned=partitioned
+            name,
+            "",
+            max_age=0,
+            path=path,
+            domain=domain,
+            secure=secure,
+            same_site=same_site,
+            partitioned=partitioned,
         )
 
     def __repr__(self) -> str:
