@@ -4,7 +4,9 @@ import functools
 import json
 import re
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -15,7 +17,7 @@ from tests.docs.conftest import Follow
 from tests.docs.following import close_of, exercises, refusal
 from tests.docs.snippets import DOCS, snippets
 from tests.examples.conftest import connect
-from wsframework import CloseFrame
+from wsframework import CloseFrame, Connection
 from wsframework.testing import open_client, serve
 
 PAGE = "howto/authentication.md"
@@ -156,6 +158,23 @@ async def test_a_connection_ends_with_its_token(
         assert (await server.request("GET", "/club")).status == 426
         async with server.connect("/club") as client:
             assert await client.wait_closed() == CloseFrame(4401, "the token is not valid")
+
+
+async def test_a_token_that_expires_before_the_handler_starts_is_expired_and_no_crash(
+    follow: Follow, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = follow(PAGE).load("expiry.py")
+    now = module.NOW
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+
+    async def busy_server(ws: Connection) -> AsyncIterator[None]:
+        nonlocal now
+        now += 3601
+        yield
+
+    module.app.wrap(busy_server)
+    async with serve(module.app) as server, server.connect("/club", headers=ADA) as client:
+        assert await client.wait_closed() == CloseFrame(4401, "the token has expired")
 
 
 async def test_a_new_token_of_the_same_user_keeps_the_connection_open(
