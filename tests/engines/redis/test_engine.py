@@ -233,13 +233,42 @@ async def test_the_rights_that_the_documentation_names_suffice_and_fewer_do_not(
             pass
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "noeviction"])
 async def test_a_server_that_may_evict_rooms_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    policy: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = RedisServer(tmp_path, ("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-lru"))
+    server = RedisServer(tmp_path, ("maxmemory", "100mb"), ("maxmemory-policy", policy))
     async with server.running(), RedisEngine(server.url).run():
         await trio.lowlevel.checkpoint()
-    assert "redis.evicts" in caplog.text
+    assert (f"policy={policy}" in caplog.text) == (policy != "noeviction")
+
+
+async def test_statistics_tell_how_long_messages_wait_and_take(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    async with server.running():
+        proxy = Proxy(server.port)
+        async with proxy.running():
+            engine = RedisEngine(proxy.url, outage=20.0)
+            async with engine.run():
+                await until(lambda: engine.statistics().up)
+                before = engine.statistics()
+                assert (before.queued_seconds, before.lag_seconds) == (0.0, None)
+                assert await trio.to_thread.run_sync(engine.statistics) == before
+                proxy.delay = 0.2
+                await engine.publish("tea", RoomMessage.of("x"), (), None, None)
+                lag = engine.statistics().lag_seconds
+                assert lag is not None
+                assert lag >= 0.2
+                proxy.swallow = True
+                engine.broadcast("tea", RoomMessage.of("x"), (), None)
+                await trio.sleep(0.3)
+                assert 0.3 <= engine.statistics().queued_seconds < 20
+                proxy.swallow = False
+                proxy.delay = 0.0
+                await until(lambda: engine.statistics().queued == 0)
+                for _ in range(60):
+                    await engine.publish("tea", RoomMessage.of("x"), (), None, None)
+                assert (engine.statistics().lag_seconds or 1) < lag
 
 
 @asynccontextmanager

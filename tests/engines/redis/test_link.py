@@ -50,6 +50,11 @@ def hello(**fields: str) -> bytes:
         (b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n", "is older than Redis 6.2"),
         (hello(mode="cluster"), "is a Redis Cluster, which is not supported yet"),
         (b"-NOAUTH HELLO must be called with the client already authenticated\r\n", "refuses the login"),
+        (
+            b"-ERR unknown command 'EVALSHA', with args beginning with: \r\n",
+            "lacks a command that rooms need",
+        ),
+        (hello(mode="sentinel"), r"is a sentinel: write redis\+sentinel://host:port/master"),
         (b"-WRONGPASS invalid username-password pair or user is disabled.\r\n", "refuses the login"),
     ],
 )
@@ -65,7 +70,7 @@ async def test_what_trying_again_does_not_mend_is_a_mistake_in_the_configuration
     ("reply", "why"),
     [
         (hello(role="slave"), "is a replica"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak Redis' protocol"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"redis://127.0.0.1:\d+/0: it does not speak Redis' protocol"),
         (b"-LOADING Redis is loading the dataset in memory\r\n", "LOADING"),
     ],
 )
@@ -117,6 +122,14 @@ async def test_tls_and_unix_sockets_and_accounts(tmp_path: Path) -> None:
         ca.configure_trust(context)
         url = f"rediss://ada:p%40ss@127.0.0.1:{secure_port}/1"
         await (await Link.open(RedisAddress.parse(url, context), 5)).aclose()
+        with pytest.raises(
+            LinkLost, match="ends the connection before the login; if it speaks TLS, write redi"
+        ):
+            await Link.open(RedisAddress.parse(f"redis://127.0.0.1:{secure_port}"), 5)
+        with pytest.raises(
+            LinkLost, match=r"does not answer within 0.3 s; if it does not speak TLS, write re"
+        ):
+            await Link.open(RedisAddress.parse(f"rediss://127.0.0.1:{plain.port}"), 0.3)
         with pytest.raises(ConfigurationError, match="refuses the login: WRONGPASS"):
             await Link.open(RedisAddress.parse(f"redis://ada:wrong@127.0.0.1:{plain.port}"), 5)
         with pytest.raises(ConfigurationError, match="there is no such database"):

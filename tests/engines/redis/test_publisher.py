@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
 from tests.docs.following import until
 from tests.engines.redis.judge import Member
@@ -98,6 +99,28 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert not caught.value.unknown
     with pytest.raises(RoomUnavailable, match=r"/nowhere.sock cannot be reached: No such file"):
         Publisher("unix:///nowhere.sock", timeout=0.1).publish("tea", "x")
+
+
+async def test_a_port_of_another_protocol_is_named(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "pem")
+    server = RedisServer(
+        tmp_path, ("tls-cert-file", "pem"), ("tls-key-file", "pem"), ("tls-ca-cert-file", "pem")
+    )
+    async with server.running():
+        plain, secure = f"127.0.0.1:{server.port}", f"127.0.0.1:{await server.free_tls_port()}"
+        for url, why in (
+            (
+                f"rediss://{plain}",
+                f"^rediss://{plain}/0 does not answer; if it does not speak TLS, write redis://",
+            ),
+            (
+                f"redis://{secure}",
+                f"^redis://{secure}/0 ends the connection before the login; if it speaks TLS",
+            ),
+        ):
+            with pytest.raises(RoomUnavailable, match=why):
+                await trio.to_thread.run_sync(Publisher(url, timeout=0.3).publish, "tea", "x")
 
 
 async def test_a_wrong_login_is_a_mistake_in_the_configuration(redis: RedisServer) -> None:

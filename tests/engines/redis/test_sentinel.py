@@ -78,7 +78,10 @@ async def test_sentinels_and_the_server_have_accounts_of_their_own(tmp_path: Pat
 
         assert (await message_of(RedisEngine(url), publish))[0] == "x"
         for wrong, why in (
-            (f"redis+sentinel://:s3rver@{host}/{MASTER}", f"sentinel {host}: refuses the login: NOAUTH"),
+            (
+                f"redis+sentinel://:s3rver@{host}/{MASTER}",
+                f"sentinel {host}: refuses the login: it needs a password; add .sentinel_password",
+            ),
             (url.replace("w%40tch", "x"), f"sentinel {host}: refuses the login: WRONGPASS"),
             (url.replace(":s3rver@", ":x@"), r"redis://127.0.0.1:\d+/0: refuses the login: WRONGPASS"),
         ):
@@ -114,6 +117,13 @@ async def test_sentinels_and_the_server_speak_tls(tmp_path: Path) -> None:
 
         assert (await message_of(RedisEngine(url, ssl=context), publish))[0] == "x"
         await fails(url, f"sentinel 127.0.0.1:{sentinel_port}: its certificate")
+        plain, secure = (f"127.0.0.1:{port}" for port in (sentinel.port, sentinel_port))
+        await fails(
+            f"rediss+sentinel://{plain}/{MASTER}", f"sentinel {plain} does not answer.*write redis://"
+        )
+        await fails(
+            f"redis+sentinel://{secure}/{MASTER}", f"sentinel {secure} ends the conn.*write rediss://"
+        )
 
 
 async def fails(url: str, why: str) -> None:

@@ -12,7 +12,18 @@ except ImportError:
         "wsframework.engines.redis needs hiredis; install it with: pip install 'wsframework[redis]'"
     ) from None
 
-__all__ = ["Command", "NOT_YET", "LinkLost", "RedisError", "is_push", "make_reader", "pack", "text_of"]
+__all__ = [
+    "NOT_YET",
+    "Command",
+    "Ended",
+    "LinkLost",
+    "NotRedis",
+    "RedisError",
+    "is_push",
+    "make_reader",
+    "pack",
+    "text_of",
+]
 
 Command = tuple[bytes | str | int, ...]
 
@@ -57,9 +68,15 @@ class RedisError(Exception):
         return words[0] if words else ""
 
 
-class _NotRedis(LinkLost):
+class NotRedis(LinkLost):
+    """What the server sent is not Redis' protocol."""
+
     def __str__(self) -> str:
-        return f"what answers there does not speak Redis' protocol: {super().__str__()}"
+        return f"it does not speak Redis' protocol: {super().__str__()}"
+
+
+class Ended(LinkLost):
+    """The server has ended the connection."""
 
 
 pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
@@ -68,7 +85,7 @@ pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignme
 
 def make_reader() -> hiredis.Reader:
     """Return what decodes replies: errors are `RedisError` objects, and no reply is `NOT_YET`."""
-    return hiredis.Reader(notEnoughData=NOT_YET, replyError=RedisError, protocolError=_NotRedis)
+    return hiredis.Reader(notEnoughData=NOT_YET, replyError=RedisError, protocolError=NotRedis)
 
 
 def is_push(reply: Any) -> bool:

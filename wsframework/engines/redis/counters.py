@@ -39,6 +39,10 @@ class RedisStatistics:
         generation: how many connections it has had.
         queued: messages that Redis has not confirmed.
         queued_bytes: the memory that they take.
+        queued_seconds: how long the oldest of them has waited; 0 if there is none.
+        lag_seconds: how long messages take from `broadcast` or `publish` in this process until Redis has
+            delivered them to it; smoothed like TCP's round-trip time (RFC 6298, section 2), so a change shows
+            after some messages. None before the first message.
         lost: broadcasts that were given up.
         deduplicated: messages that were sent again after a lost connection, and were there already.
         replayed: messages that members got from a history, because the connection had been lost.
@@ -52,6 +56,8 @@ class RedisStatistics:
     generation: int
     queued: int
     queued_bytes: int
+    queued_seconds: float
+    lag_seconds: float | None
     lost: int
     deduplicated: int
     replayed: int

@@ -124,6 +124,7 @@ class RedisEngine(Engine):
         self.commands = Commands(prefix, self._carrier, scripts, outage, self._check)
         self._rooms = Subscriptions(self._names, self._carrier, self._counters, history, self.commands.pushed)
         self._thread: int | None = None
+        self._clock: trio.abc.Clock | None = None
         self._numbers = 0
         self._lost_told = 0
 
@@ -135,12 +136,17 @@ class RedisEngine(Engine):
         return f"<RedisEngine {self.address}, {'up' if self._carrier.link else 'down'}>"
 
     def statistics(self) -> RedisStatistics:
-        """Return the engine's counters."""
+        """Return the engine's counters; also in another thread."""
+        waited = 0.0
+        if self._clock is not None:
+            waited = self._clock.current_time() + self._outage - self._outgoing.oldest_due
         return RedisStatistics(
             up=self._carrier.link is not None,
             generation=self._carrier.generation,
             queued=len(self._outgoing),
             queued_bytes=self._outgoing.bytes,
+            queued_seconds=max(0.0, waited),
+            lag_seconds=None if self._outgoing.early is None else self._outage - self._outgoing.early,
             lost=self._counters.lost,
             deduplicated=self._outgoing.deduplicated,
             replayed=self._counters.replayed,
@@ -167,6 +173,7 @@ class RedisEngine(Engine):
         except LinkLost as error:
             raise ConfigurationError(str(error)) from None
         self._thread = get_ident()
+        self._clock = trio.lowlevel.current_clock()
         try:
             async with trio.open_nursery() as nursery:
                 ending = trio.Event()

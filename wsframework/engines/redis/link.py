@@ -17,7 +17,9 @@ from wsframework.engines.redis.address import RedisAddress
 from wsframework.engines.redis.codec import (
     NOT_YET,
     Command,
+    Ended,
     LinkLost,
+    NotRedis,
     RedisError,
     is_push,
     make_reader,
@@ -112,8 +114,9 @@ class Link:
                     await trio.aclose_forcefully(stream)
                     raise
         except trio.TooSlowError:
-            raise LinkLost(f"{address} does not answer within {timeout:g} s") from None
-        except (OSError, trio.BrokenResourceError) as error:
+            hint = "" if address.tls is None else "; if it does not speak TLS, write redis://"
+            raise LinkLost(f"{address} does not answer within {timeout:g} s{hint}") from None
+        except (OSError, trio.BrokenResourceError, Ended, NotRedis) as error:
             raise unreachable(address, error) from None
 
     async def take(self, steps: Steps[T]) -> T:
@@ -225,9 +228,9 @@ class Link:
         try:
             data = await self._stream.receive_some(_READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkLost(f"the connection was lost: {error.__cause__ or error}") from None
+            raise Ended(f"the connection was lost: {error.__cause__ or error}") from None
         if not data:
-            raise LinkLost("the server closed the connection")
+            raise Ended("the server closed the connection")
         return bytes(data)
 
     async def aclose(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from wsframework.engines.redis.address import RedisAddress
-from wsframework.engines.redis.codec import Command, LinkLost, RedisError, text_of
+from wsframework.engines.redis.codec import Command, Ended, LinkLost, NotRedis, RedisError, text_of
 from wsframework.errors import ConfigurationError
 
 __all__ = ["Steps", "locate", "login", "unreachable", "where"]
@@ -94,8 +94,13 @@ def _check(address: RedisAddress, reply: Any, what: str) -> None:
     if not isinstance(reply, RedisError):
         return
     text = str(reply)
-    if "unknown command" in text:
+    if "unknown command" in text and "HELLO" in text:
         raise ConfigurationError(f"{address} is older than Redis 6.2, which is needed")
+    if "unknown command" in text:
+        raise ConfigurationError(f"{address} lacks a command that rooms need: {text}")
+    if reply.code == "NOAUTH":
+        form = "add ?sentinel_password=…" if address.is_sentinel else "write redis://user:password@host"
+        raise ConfigurationError(f"{address}: {what}: it needs a password; {form}")
     if "DB index" in text:
         raise ConfigurationError(f"{address}: there is no such database")
     passwords = ("invalid password", "without any password", "can't run this command")
@@ -113,7 +118,7 @@ def _check_kind(address: RedisAddress, known: Mapping[str, str]) -> None:
     if known.get("mode") == "cluster":
         raise ConfigurationError(f"{address} is a Redis Cluster, which is not supported yet")
     if known.get("role", "master") != "master":
-        raise LinkLost(f"{address} is a replica")
+        raise LinkLost(f"{address} is a replica, and rooms need the master")
 
 
 def _eviction(memory: Any) -> str | None:
@@ -129,6 +134,15 @@ def unreachable(address: RedisAddress, error: BaseException) -> Exception:
     # Of several addresses that were tried, the first one tells enough.
     while isinstance(cause := error.__cause__, OSError | BaseExceptionGroup):
         error = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
+    if isinstance(error, NotRedis):
+        return LinkLost(f"{address}: {error}")
+    speaks_tls = address.tls is not None
+    if isinstance(error, Ended | ConnectionResetError):
+        hint = "" if speaks_tls else "; if it speaks TLS, write rediss://"
+        return LinkLost(f"{address} ends the connection before the login{hint}")
+    if isinstance(error, TimeoutError):
+        hint = "; if it does not speak TLS, write redis://" if speaks_tls else ""
+        return LinkLost(f"{address} does not answer{hint}")
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConfigurationError(f"{address}: its certificate: {error.verify_message}")
     if isinstance(error, ssl.SSLError):

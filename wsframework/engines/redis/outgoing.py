@@ -34,6 +34,9 @@ PUBLISH = Script.load("publish")
 _IN_FLIGHT = 256
 """Messages that are sent and not answered."""
 
+_SMOOTHING = 1 / 8
+"""The weight of a new sample (RFC 6298, section 2)."""
+
 _OVERHEAD_BYTES = 256
 """What a message takes besides its envelope."""
 
@@ -124,6 +127,7 @@ class Outgoing:
     Attributes:
         deduplicated: messages that were sent again and were there already.
         bytes: the memory that the messages take.
+        early: seconds that are left of a message's time when it is stored, smoothed; None before the first.
     """
 
     def __init__(self, messages: int, bytes: int, wake: Callable[[], None], lost: Callable[[], None]) -> None:
@@ -137,6 +141,7 @@ class Outgoing:
         self._count = 0
         self.deduplicated = 0
         self.bytes = 0
+        self.early: float | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -208,6 +213,8 @@ class Outgoing:
     def stored(self, batch: Batch, epoch: str, known: int, places: list[Any]) -> None:
         """Settle the messages of a batch."""
         self._answered(batch)
+        early = batch.publications[0].due - trio.current_time()
+        self.early = early if self.early is None else self.early + (early - self.early) * _SMOOTHING
         self.deduplicated += known
         for publication, at in zip(batch.publications, range(0, len(places), 2), strict=True):
             self._settle(publication, Place(epoch, int(places[at]), places[at + 1].decode("ascii")))

@@ -11,7 +11,17 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from wsframework.engines.redis.address import RedisAddress, SentinelAddress, parse_address
-from wsframework.engines.redis.codec import NOT_YET, Command, LinkLost, RedisError, is_push, make_reader, pack
+from wsframework.engines.redis.codec import (
+    NOT_YET,
+    Command,
+    Ended,
+    LinkLost,
+    NotRedis,
+    RedisError,
+    is_push,
+    make_reader,
+    pack,
+)
 from wsframework.engines.redis.login import Steps, locate, login, unreachable
 from wsframework.engines.redis.names import Names
 from wsframework.engines.redis.outgoing import PUBLISH, Expiries, publish_command
@@ -119,7 +129,9 @@ class Publisher:
                 # The same number again: if it was stored, it is not stored twice.
                 self.close()
                 if time.monotonic() >= due - 0.05:
-                    raise RoomUnavailable(f"{self.address} did not take it: {error}", unknown=sent) from None
+                    server, why = str(self.address), str(error)
+                    text = why if why.startswith(server) else f"{server} did not take it: {why}"
+                    raise RoomUnavailable(text, unknown=sent) from None
                 time.sleep(0.05)
                 continue
             except BaseException:
@@ -176,9 +188,9 @@ class _Connection:
                 command = steps.send(connection.call(command, due))
         except StopIteration as end:
             return connection, end.value
-        except TimeoutError:
+        except (OSError, Ended, NotRedis) as error:
             connection.close()
-            raise LinkLost(f"{address} does not answer") from None
+            raise unreachable(address, error) from None
         except BaseException:
             connection.close()
             raise
@@ -192,7 +204,7 @@ class _Connection:
                 self._socket.settimeout(_left(due))
                 data = self._socket.recv(_READ_BYTES)
                 if not data:
-                    raise LinkLost("the server closed the connection")
+                    raise Ended("the server closed the connection")
                 self._reader.feed(data)
             if not is_push(reply):
                 return reply
