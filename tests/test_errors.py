@@ -31,7 +31,10 @@ THEIRS = CloseFrame(4000, "bye")
 def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
     assert errors.__doc__ is not None
     lines = re.findall(r"^    (?:(│?\s*)[├└]── )?(\w+)", errors.__doc__, re.MULTILINE)
-    parents = {name: "ConfigurationError" if indent.strip() else "WSFrameworkError" for indent, name in lines}
+    parents, above = {}, ""
+    for indent, name in lines:
+        parents[name] = above if indent.strip() else "WSFrameworkError"
+        above = above if indent.strip() else name
     del parents["WSFrameworkError"]
     classes = {
         name: value

@@ -174,6 +174,8 @@ def test_the_public_names_are_those_of_the_house() -> None:
         *("Room", "Rooms", "Member", "SlowPolicy", "RoomStatistics", "RoomUnavailable"),
         *("Engine", "LocalEngine", "Subscriber", "RoomMessage", "Replay", "Position", "History"),
         *("GapPolicy", "Stamp", "TooManyRooms"),
+        *("Session", "Sessions", "SessionStore", "SessionClaim", "LocalSessionStore"),
+        *("Unavailable", "SessionUnavailable"),
         *("WSFrameworkError", "ConfigurationError", "RouteError", "ListenError", "PluginError"),
         *("ImportStringError", "HandshakeError"),
     }

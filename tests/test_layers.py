@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("connection",),
     ("observer",),
     ("session", "rooms"),
+    ("sessions",),
     ("server", "deciding", "engines"),
     ("hosts",),
     ("app",),

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.fake_transport import LOST
-from tests.sessions import (
+from tests.handling import (
     ELSEWHERE,
     Handler,
     Served,
@@ -22,7 +22,7 @@ from tests.sessions import (
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Timeouts
 from wsframework.connection import Connection
-from wsframework.errors import Close, ConnectionClosed, RoomUnavailable
+from wsframework.errors import Close, ConnectionClosed, RoomUnavailable, SessionUnavailable, Unavailable
 from wsframework.session import Acceptance, Refusal
 
 __all__ = ["logged_level"]  # a fixture
@@ -49,6 +49,8 @@ async def test_a_handler_that_returns_closes_with_1000(
     [
         (Close(4000, "bye"), CloseFrame(4000, "bye")),
         (RoomUnavailable("no engine"), CloseFrame(1013, "try again later")),
+        (SessionUnavailable("no store"), CloseFrame(1013, "try again later")),
+        (Unavailable("no database"), CloseFrame(1013, "try again later")),
     ],
 )
 async def test_an_answer_that_is_raised_again_and_again_keeps_no_connection(

@@ -10,7 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.fake_transport import LOST
-from tests.sessions import Served, crash, events, logged_level, serve, serving, sleeper, until_the_end
+from tests.handling import Served, crash, events, logged_level, serve, serving, sleeper, until_the_end
 from wsframework.closes import CloseFrame
 from wsframework.config import Timeouts
 from wsframework.connection import Connection

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.sessions import BY_PEER, Served, events, logged_level, serving, sleeper, until_the_end
+from tests.handling import BY_PEER, Served, events, logged_level, serving, sleeper, until_the_end
 from wsframework.closes import CloseFrame
 from wsframework.config import Timeouts
 from wsframework.connection import Connection

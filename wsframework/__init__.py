@@ -18,7 +18,9 @@ from wsframework.errors import (
     Reject,
     RoomUnavailable,
     RouteError,
+    SessionUnavailable,
     TooManyRooms,
+    Unavailable,
     WrongThread,
     WSFrameworkError,
 )
@@ -44,6 +46,7 @@ from wsframework.rooms import (
     Subscriber,
 )
 from wsframework.server import Server, ServerStatistics
+from wsframework.sessions import LocalSessionStore, Session, SessionClaim, Sessions, SessionStore
 from wsframework.statistics import ConnectionStatistics
 from wsframework.wire import DeflateParameters
 
@@ -78,8 +81,10 @@ __all__ = [
     "Member",
     "SlowPolicy",
     "RoomStatistics",
+    "Unavailable",
     "RoomUnavailable",
     "TooManyRooms",
+    "SessionUnavailable",
     "History",
     "Position",
     "GapPolicy",
@@ -89,6 +94,11 @@ __all__ = [
     "RoomMessage",
     "Replay",
     "Subscriber",
+    "Session",
+    "Sessions",
+    "SessionStore",
+    "LocalSessionStore",
+    "SessionClaim",
     "Plugin",
     "Observer",
     "ObservedFrame",

@@ -154,6 +154,7 @@ SENT_CODES = (
     SentCode(1012, "the server restarts, or the connection is older than `Limits.connection_age`", "at once"),
     SentCode(1013, "the client is too slow for its room", "later"),
     SentCode(4401, "`Reject(401, close=4401)`: the client is not signed in", "with a fresh token"),
+    SentCode(4409, "another connection has resumed the session", "never"),
 )
 """Every code that the server sends unless a program chooses one, and 4401, which programs choose for this."""
 

@@ -3,7 +3,9 @@
     WSFrameworkError
     ├── ConnectionClosed        (also a trio_websocket.ConnectionClosed)
     ├── WrongThread             our caller: a connection or a room was used in another thread (a RuntimeError)
-    ├── RoomUnavailable         what carries a room cannot take or give a message now
+    ├── Unavailable             what a connection needs cannot do its work now; closes with 1013
+    │   ├── RoomUnavailable     what carries a room cannot take or give a message
+    │   └── SessionUnavailable  what keeps sessions cannot store or return one
     ├── Close                   raised *by* a handler to end its connection with a code of its choice
     │   └── TooManyRooms        a connection would be a member of more rooms than it may
     ├── Reject                  raised *by* a guard or given function to refuse a request
@@ -15,7 +17,7 @@
     │   └── ImportStringError   a `module:app` that names no App
     └── HandshakeError          the peer's opening handshake breaks RFC 6455; carries the HTTP answer
 
-Errors of the first three kinds are about one connection. A `ConfigurationError` is raised where the mistake
+Errors of the first kinds are about one connection. A `ConfigurationError` is raised where the mistake
 is made: at import or start-up, never while serving.
 """
 
@@ -33,7 +35,9 @@ __all__ = [
     "WSFrameworkError",
     "ConnectionClosed",
     "WrongThread",
+    "Unavailable",
     "RoomUnavailable",
+    "SessionUnavailable",
     "Close",
     "TooManyRooms",
     "Reject",
@@ -97,20 +101,34 @@ class WrongThread(WSFrameworkError, RuntimeError):
         self.verb = verb
 
 
-class RoomUnavailable(WSFrameworkError):
-    """What carries a room cannot store, queue or read a message now; the same call may succeed later.
+class Unavailable(WSFrameworkError):
+    """What a connection needs cannot do its work now; the same call may succeed later.
 
     A handler that lets it through ends its connection with 1013, "try again later", and one line in the log.
 
     Args:
         message: what failed, for logs.
-        unknown: True if the message may have been stored and delivered all the same: it was on its way when
-            its engine lost touch. False: it was not.
+        unknown: True if it may have been done all the same: it was on its way when the connection to what
+            does it was lost. False: it was not.
     """
 
     def __init__(self, message: str, *, unknown: bool = False) -> None:
         super().__init__(message)
         self.unknown = unknown
+
+
+class RoomUnavailable(Unavailable):
+    """What carries a room cannot store, queue or read a message now; the same call may succeed later.
+
+    If `unknown`, the message may have been stored and delivered all the same.
+    """
+
+
+class SessionUnavailable(Unavailable):
+    """What keeps sessions cannot store or return one now, or has lost it.
+
+    If `unknown`, the session may have been changed all the same.
+    """
 
 
 class Close(WSFrameworkError):

@@ -43,7 +43,7 @@ from wsframework.crashes import (
     split,
     unwrap_group,
 )
-from wsframework.errors import Close, ConnectionClosed, RoomUnavailable
+from wsframework.errors import Close, ConnectionClosed, RoomUnavailable, SessionUnavailable, Unavailable
 from wsframework.observer import Observer
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Request, Response
@@ -352,7 +352,7 @@ class Session:
             closes = [leaf for leaf in found if is_a(leaf, Close) and _may_be_sent(leaf)]
             # A ConnectionClosed that escapes while this connection is open is about another one: an error.
             ours = [leaf for leaf in found if is_a(leaf, ConnectionClosed) and self._ws.closed is not None]
-            unavailable = [leaf for leaf in found if is_a(leaf, RoomUnavailable)]
+            unavailable = [leaf for leaf in found if is_a(leaf, Unavailable)]
             if len(closes) + len(ours) + len(unavailable) < len(found):
                 frame = CloseFrame(1011, "internal error")
                 self._observer.handler_crashed(self._ws.request, self._acceptance.name, error)
@@ -361,7 +361,7 @@ class Session:
             elif unavailable:
                 frame = CloseFrame(1013, "try again later")
                 # No traceback: it may happen to all connections at once.
-                self._record(logging.WARNING, "room.unavailable", error=unavailable[0])
+                self._record(logging.WARNING, f"{_what(unavailable[0])}.unavailable", error=unavailable[0])
             for answer in (*closes, *unavailable):
                 forget_frames(answer)
         self._ws.endpoint.start_close(frame)
@@ -402,6 +402,13 @@ def _cancel(scope: trio.CancelScope, reason: str) -> None:
         raise
     except BaseException as error:
         record_failure(error)
+
+
+def _what(unavailable: Unavailable) -> str:
+    """Return what is not available, for the name of a log record."""
+    if is_a(unavailable, RoomUnavailable):
+        return "room"
+    return "session" if is_a(unavailable, SessionUnavailable) else "service"
 
 
 def _may_be_sent(close: Close) -> bool:

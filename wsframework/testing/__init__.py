@@ -30,6 +30,7 @@ from wsframework.testing.faults import (
 from wsframework.testing.memory import MemoryStream, memory_pair
 from wsframework.testing.recorder import Frame, FrameRecorder, InvalidFrame, Recorded
 from wsframework.testing.serving import Answer, MemoryServer, connect, connection_pair, request, serve
+from wsframework.testing.session_stores import SessionStoreContract
 
 __all__ = [
     "connect",
@@ -61,4 +62,5 @@ __all__ = [
     "reset_stream",
     "EngineContract",
     "RecordingSubscriber",
+    "SessionStoreContract",
 ]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from wsframework import App, ConfigurationError, LocalSessionStore, Sessions
+from wsframework.testing import connection_pair, serve
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.mark.parametrize("name", ["window", "overlap", "record_bytes", "rooms"])
+async def test_a_number_that_makes_no_sense_is_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Sessions\({name}=0\): it must be more than 0"):
+        Sessions(**{name: 0})  # type: ignore[arg-type]
+
+
+async def test_installing_sessions_runs_their_store() -> None:
+    events: list[str] = []
+
+    class Noting(LocalSessionStore):
+        @asynccontextmanager
+        async def run(self) -> AsyncIterator[None]:
+            events.append("begins")
+            yield
+            events.append("ends")
+
+    app = App()
+    app.install(Sessions(store=Noting()))
+    async with serve(app):
+        assert events == ["begins"]
+    assert events == ["begins", "ends"]
+
+
+async def test_two_programs_share_a_store_and_need_none() -> None:
+    store = LocalSessionStore()
+    async with connection_pair() as (ws, _):
+        async with Sessions(store=store).open(ws, None, user=None) as session:
+            token = session.token
+        async with Sessions(store=store).open(ws, token, user=None) as session:
+            assert session.resumed
+        async with Sessions().open(ws, token, user=None) as session:
+            assert not session.resumed
+
+
+async def test_who_the_user_is_has_to_be_said() -> None:
+    async with connection_pair() as (ws, _):
+        with pytest.raises(TypeError, match="user"):
+            Sessions().open(ws, None)  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="not bytes"):
+            Sessions().open(ws, None, user=b"Ada")  # type: ignore[arg-type]
