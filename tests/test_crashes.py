@@ -10,6 +10,7 @@ from wsframework.crashes import (
     forget_earlier_frames,
     interrupt_in,
     is_a,
+    is_of_the_code,
     leaves,
     need_stack,
     split,
@@ -34,6 +35,18 @@ def test_the_leaves_of_a_group_come_in_order() -> None:
     one, two, three = ValueError(1), ValueError(2), ValueError(3)
     assert list(leaves(one)) == [one]
     assert list(leaves(ExceptionGroup("g", [one, ExceptionGroup("h", [two]), three]))) == [one, two, three]
+
+
+async def test_cancellation_and_keyboard_interrupt_are_no_mistakes_of_the_code_that_raises_them() -> None:
+    assert is_of_the_code(SystemExit())
+    assert is_of_the_code(BaseExceptionGroup("g", [GeneratorExit(), ValueError()]))
+    assert not is_of_the_code(KeyboardInterrupt())
+    assert not is_of_the_code(BaseExceptionGroup("g", [ValueError(), KeyboardInterrupt()]))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(trio.Cancelled) as cancelled:
+            await trio.lowlevel.checkpoint()
+    assert not is_of_the_code(cancelled.value)
 
 
 def test_groups_may_be_nested_deeper_than_the_stack() -> None:

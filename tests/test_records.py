@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import trio
 
-from wsframework.records import JsonFormatter, describe, record
+from wsframework.records import JsonFormatter, describe, interrupts_passed_to, logger, record
 
 
 def fields_of(entry: logging.LogRecord) -> Any:
@@ -296,3 +297,42 @@ def test_a_handler_that_raises_does_not_end_what_it_hears_of(capsys: pytest.Capt
         record(logging.ERROR, "connection.failed", exc_info=Masked())
     finally:
         logger.removeHandler(handler)
+
+
+class Interrupts(logging.Handler):
+    def emit(self, entry: logging.LogRecord) -> None:
+        raise KeyboardInterrupt
+
+
+class Evil:
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    handler = Interrupts()
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("interrupting")
+async def test_a_keyboard_interrupt_of_a_log_handler_goes_to_the_server_that_began_last() -> None:
+    told: list[str] = []
+    with interrupts_passed_to(lambda _: told.append("one")):
+        with interrupts_passed_to(lambda _: told.append("two")):
+            record(logging.ERROR, "an.event")
+        record(logging.ERROR, "an.event")
+        record(logging.ERROR, "an.event", field=Evil())
+        with pytest.raises(KeyboardInterrupt):
+            await trio.to_thread.run_sync(record, logging.ERROR, "of.a.thread")
+    assert told == ["two", "one", "one"]
+    with pytest.raises(KeyboardInterrupt):
+        record(logging.ERROR, "an.event")
+
+
+@pytest.mark.usefixtures("interrupting")
+def test_a_keyboard_interrupt_of_a_log_handler_is_raised_where_there_is_no_trio() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        record(logging.ERROR, "an.event")

@@ -15,6 +15,7 @@ __all__ = [
     "forget_frames",
     "interrupt_in",
     "is_a",
+    "is_of_the_code",
     "leaves",
     "need_stack",
     "split",
@@ -62,6 +63,11 @@ def interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
     if error is None:
         return None
     return next((leaf for leaf in leaves(error) if is_a(leaf, KeyboardInterrupt)), None)
+
+
+def is_of_the_code(error: BaseException) -> bool:
+    """Whether an exception is a mistake of the code that raised it: no KeyboardInterrupt, no cancellation."""
+    return not any(is_a(leaf, KeyboardInterrupt) or is_a(leaf, trio.Cancelled) for leaf in leaves(error))
 
 
 def split(

@@ -19,10 +19,12 @@ import math
 import reprlib
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
+
+import trio
 
 __all__ = [
     "JsonFormatter",
@@ -31,6 +33,7 @@ __all__ = [
     "details_of",
     "escape",
     "escape_json",
+    "interrupts_passed_to",
     "logger",
     "message_of",
     "record",
@@ -72,25 +75,61 @@ def record(level: int, event: str, /, *, exc_info: BaseException | None = None, 
     """
     if not logger.isEnabledFor(level):
         return
-    stack = fields.pop("stack", None)
-    known = {
-        name: cut(value) if type(value) is str else value
-        for name, value in fields.items()
-        if value is not None
-    }
-    text = " ".join([event, *(f"{_quoted(name)}={_quoted(value)}" for name, value in known.items())])
-    extra = {"event": event, "fields": known, "stack": stack}
     try:
-        logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=2)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        # A handler or filter of the program's own, which must not end what it only hears of; SystemExit too.
-        # Not the standard library's traceback, which may fail as the handler did: an exception can be a
-        # user's code too.
-        with suppress(OSError, ValueError):  # stderr is closed, or a pipe without a reader
-            print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
-            print(traceback_of(error), file=sys.__stderr__)
+        stack = fields.pop("stack", None)
+        known = {
+            name: cut(value) if type(value) is str else value
+            for name, value in fields.items()
+            if value is not None
+        }
+        text = " ".join([event, *(f"{_quoted(name)}={_quoted(value)}" for name, value in known.items())])
+        extra = {"event": event, "fields": known, "stack": stack}
+        try:
+            logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=2)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A handler or filter of the program's own, which must not end what it only hears of; SystemExit
+            # too. Not the standard library's traceback, which may fail as the handler did: an exception can
+            # be a user's code too.
+            with suppress(OSError, ValueError):  # stderr is closed, or a pipe without a reader
+                print(f"wsframework: the record {event} could not be logged", file=sys.__stderr__)
+                print(traceback_of(error), file=sys.__stderr__)
+    except KeyboardInterrupt as interrupt:
+        _pass_on(interrupt)
+
+
+@contextmanager
+def interrupts_passed_to(callback: Callable[[KeyboardInterrupt], object]) -> Iterator[None]:
+    """Have a KeyboardInterrupt that a log handler raises passed to a function, in this Trio run.
+
+    It is about the whole program. Raised by `record`, which is called in the middle of everything, it would
+    end what was in progress there: the hub, a timer, the last Close frames.
+
+    Args:
+        callback: of one server. Of several servers in one run, the one that began last is told.
+    """
+    tellers = _tellers.get([])
+    _tellers.set([*tellers, callback])
+    try:
+        yield
+    finally:
+        _tellers.set([teller for teller in _tellers.get() if teller != callback])
+
+
+_tellers: trio.lowlevel.RunVar[list[Callable[[KeyboardInterrupt], object]]] = trio.lowlevel.RunVar(
+    "wsframework.records.tellers"
+)
+
+
+def _pass_on(interrupt: KeyboardInterrupt) -> None:
+    try:
+        tellers = _tellers.get([])
+    except RuntimeError:  # in a thread, or in a program without Trio
+        tellers = []
+    if not tellers:
+        raise interrupt
+    tellers[-1](interrupt)
 
 
 def record_failure(error: BaseException, **fields: Any) -> None:

@@ -278,6 +278,15 @@ class Session:
         if self._ws.endpoint.is_finished:
             self._finish()
 
+    def leave(self) -> None:
+        """Take note that `run` ended before its time, by a Ctrl-C in it; the drain closes the connection."""
+        if self._ended:
+            return
+        self._over = self._ended = True
+        self._ws.endpoint.begin(self)
+        if self._ws.endpoint.is_finished:
+            self._finish()
+
     def connection_closed(self) -> None:
         """Take note that the transport has released its socket."""
         if self._ended:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.promises.rawclient import parse_answer
 from tests.promises.stage import Journal, Stage, new_app, until
 from wsframework import Accept, Connection, Request, Response
 from wsframework.server import Server
@@ -84,3 +85,56 @@ async def test_a_response_that_cannot_be_encoded_is_a_500(
         assert journal.events(least=logging.WARNING) == ["connection.failed"]
         assert journal.fields("http.answered")["status"] == 500
         journal.clear()
+
+
+class Failing(Response):
+    """Raises when an attribute is read for the nth time."""
+
+    def __init__(self, attribute: str, nth: int, kind: type[BaseException]) -> None:
+        super().__init__("failing")
+        vars(self).update(attribute=attribute, left=nth, kind=kind)
+
+    def __getattribute__(self, name: str) -> Any:
+        own = super().__getattribute__("__dict__")
+        if name == own.get("attribute"):
+            own["left"] -= 1
+            if own["left"] == 0:
+                raise own["kind"]
+        return super().__getattribute__(name)
+
+
+class Pair(tuple[str, str]):
+    """A field that fails when the head is made of it."""
+
+    def __iter__(self) -> Any:
+        raise SystemExit("in the middle")
+
+
+@pytest.mark.parametrize("nth", range(1, 6))
+@pytest.mark.parametrize("attribute", ["status", "headers", "body"])
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, GeneratorExit])
+async def test_a_response_that_fails_at_any_time_is_answered_and_lets_go_of_its_connection(
+    stage: Stage, attribute: str, nth: int, kind: type[BaseException]
+) -> None:
+    app = new_app()
+
+    @app.http("/page")
+    async def page(request: Request) -> Response:
+        return Failing(attribute, nth, kind)
+
+    server = await stage.serve(app)
+    client = await stage.dial(server)
+    await client.send(PAGE.encode())
+    assert parse_answer(await client.read_all(), client.end).status in (200, 500)
+    client.vanish()
+    await until(lambda: server.statistics().connections == 0)
+
+
+@pytest.mark.parametrize("request_", [UPGRADE, PAGE], ids=["websocket", "page"])
+async def test_a_field_that_raises_system_exit_while_the_head_is_made_is_a_500(
+    stage: Stage, journal: Journal, request_: str
+) -> None:
+    server = await serve_giving(stage, Added([Pair(("X", "value"))]))
+    assert (await stage.ask(server, request_)).status == 500
+    assert journal.events(least=logging.WARNING) == ["connection.failed"]
+    await until(lambda: server.statistics().connections == 0)

@@ -7,11 +7,15 @@ import logging
 import sys
 from collections.abc import Iterator
 
+import attrs
 import pytest
+import trio
 
-from tests.promises.rawclient import TEXT, close_frame, frame
-from tests.promises.stage import Stage, new_app
+from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame
+from tests.promises.stage import PATIENT, Stage, new_app, until
+from tests.promises.test_hostile_code import serve_apart
 from wsframework import App, Connection, Room
+from wsframework.server.logged import LogObserver
 
 
 @pytest.fixture
@@ -112,3 +116,87 @@ async def test_a_log_handler_that_sends_records_gets_none_for_what_it_sends(
         assert sum("bytes=11" in text for text in texts) == 2
         assert len(texts) < 40
         assert set(texts) <= set(sent)
+
+
+class Interrupting(logging.Filter):
+    """Raises KeyboardInterrupt at every record."""
+
+    def filter(self, entry: logging.LogRecord) -> bool:
+        raise KeyboardInterrupt
+
+
+async def close_code(client: Client) -> int:
+    while (found := await client.next_frame()).opcode != CLOSE:
+        pass
+    await client.send(close_frame())
+    assert await client.read_to_end() == []
+    client.vanish()
+    return found.close_code
+
+
+@pytest.mark.parametrize("act", ["connect", "message", "crash", "stop", "vanish", "probe"])
+async def test_a_log_filter_that_raises_keyboard_interrupt_at_every_record_means_1001_for_everybody(
+    stage: Stage, ours: logging.Logger, act: str
+) -> None:
+    app = crashing_app()
+    app.timeouts = attrs.evolve(PATIENT, drain=15)
+
+    @app.websocket("/late")
+    async def late(ws: Connection) -> None:
+        await ws.receive()
+        raise ValueError("a mistake")
+
+    server, raised = await serve_apart(stage, app)
+    clients = [await stage.connect(server, "/echo") for _ in range(5)]
+    other = await stage.connect(server, "/late")
+    ours.setLevel(logging.DEBUG)
+    interrupting = Interrupting()
+    ours.addFilter(interrupting)
+    try:
+        match act:
+            case "connect":
+                other = await stage.connect(server, "/late")
+            case "message":
+                await clients[0].send(frame(TEXT, "logged"))
+            case "crash":
+                await other.send(frame(TEXT, "go"))
+            case "stop":
+                server.stop()
+            case "vanish":
+                other.reset()
+            case "probe":
+                other = await stage.dial(server)
+                await other.send(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        with trio.fail_after(10):
+            for client in clients:
+                assert await close_code(client) == 1001
+            if act == "connect":
+                assert await close_code(other) == 1001
+            elif act == "crash":
+                assert await close_code(other) == 1011
+    finally:
+        ours.removeFilter(interrupting)
+        stage.close_clients()
+    await until(lambda: raised, 10)
+    assert isinstance(raised[0], KeyboardInterrupt | BaseExceptionGroup)
+
+
+async def test_a_ctrl_c_in_the_servers_code_before_a_handler_starts_delays_no_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def perhaps_interrupted(*_: object) -> None:
+        if interrupting:
+            raise KeyboardInterrupt
+
+    interrupting = False
+    monkeypatch.setattr(LogObserver, "connection_opened", perhaps_interrupted)
+    app = crashing_app()
+    app.timeouts = attrs.evolve(PATIENT, drain=60)
+    server, raised = await serve_apart(stage, app)
+    clients = [await stage.connect(server, "/echo")]
+    interrupting = True
+    clients.append(await stage.connect(server, "/echo"))
+    with trio.fail_after(30):
+        for client in clients:
+            assert await close_code(client) == 1001
+        await until(lambda: raised)

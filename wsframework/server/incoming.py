@@ -73,12 +73,12 @@ class Incoming:
         "_handshaking",
         "_head",
         "_hub",
+        "_moving",
         "_on_head",
         "_reader",
         "_socket",
         "_timer",
         "_tls",
-        "_upgraded",
         "client",
         "dirty",
         "local",
@@ -115,7 +115,7 @@ class Incoming:
         self._admitted = False
         self._head: Head | None = None
         self._early = b""
-        self._upgraded: SocketTransport | None = None
+        self._moving: SocketTransport | None = None
         self._asked = READ
         self._extended = False
         self._timer: Timer | None = None
@@ -357,7 +357,7 @@ class Incoming:
     def _answer(self, response: Response, on_release: Callable[[], None]) -> SocketTransport:
         self._stop_waiting()
         head_only = self._head is not None and self._head.method == "HEAD"
-        transport = self._transport(None, on_release)
+        self._moving = transport = self._transport(None, on_release)
         transport.answer(encode_response(response, head_only=head_only))
         transport.begin(b"")
         return transport
@@ -370,22 +370,22 @@ class Incoming:
         From here on the caller counts the connection: its handler may outlive its socket.
         """
         self._admitted = False
-        self._upgraded = self._transport(codecs, on_release)
-        return self._upgraded
+        self._moving = self._transport(codecs, on_release)
+        return self._moving
 
     def hand_over(self) -> None:
         """Let the transport move the bytes, beginning with those that followed the head."""
-        assert self._upgraded is not None
-        self._upgraded.begin(self._trailing)
+        assert self._moving is not None
+        self._moving.begin(self._trailing)
 
     async def answered(self) -> None:
         """Wait until the answer to the upgrade was offered to the socket.
 
         Cancellation: cannot be cancelled.
         """
-        assert self._upgraded is not None
+        assert self._moving is not None
         # Not a flush of its own: sent one by one between tasks, answers cost a tenth of a connection more.
-        await self._hub.flushed(self._upgraded)
+        await self._hub.flushed(self._moving)
 
     @property
     def _trailing(self) -> bytes:
@@ -423,7 +423,11 @@ class Incoming:
         return self._socket.fileno() < 0
 
     def abort(self, cause: str = "") -> None:
-        """Close the socket without an answer, and stop counting it."""
+        """Close the socket without an answer, or without more of it, and stop counting it."""
+        if self._moving is not None:
+            # The socket is the transport's, and would be closed under it.
+            self._moving.abort(cause)
+            return
         self._close()
         if self._admitted:
             self._admitted = False

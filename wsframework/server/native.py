@@ -32,6 +32,7 @@ from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.crashes import interrupt_in, unwrap_group
 from wsframework.forwarded import Proxies
 from wsframework.observer import Observer
+from wsframework.records import interrupts_passed_to
 from wsframework.server.accepting import Accepted, HubListener, StreamListener
 from wsframework.server.core import Core
 from wsframework.server.crowd import Crowd
@@ -124,7 +125,11 @@ class NativeServer:
         core, lifetime, tasks = self.core, self.core.lifetime, self.requests.tasks
         try:
             async with trio.open_nursery() as watching:
-                with serving_here(), trio.CancelScope(shield=True):
+                with (
+                    serving_here(),
+                    interrupts_passed_to(lifetime.interrupt),
+                    trio.CancelScope(shield=True),
+                ):
                     async with trio.open_nursery() as holding:
                         try:
                             await holding.start(lifetime.run_vital, tasks.run)

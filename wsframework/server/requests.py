@@ -11,7 +11,7 @@ import logging
 import trio
 
 from wsframework.connection import Connection
-from wsframework.crashes import interrupt_in
+from wsframework.crashes import interrupt_in, is_of_the_code
 from wsframework.forwarded import Proxies
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
@@ -99,6 +99,7 @@ class Requests:
 
     async def _serve(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request; answer it, or upgrade and run the handler. It raises nothing."""
+        session: Session | None = None
         try:
             session = await self._open(incoming, head)
             if session is not None:
@@ -112,6 +113,8 @@ class Requests:
                 await session.run()
         except KeyboardInterrupt as interrupt:
             self._core.lifetime.interrupt(interrupt)
+            if session is not None:
+                contained(session.leave)
         except BaseException as error:
             # A bug in the session. Its client must not wait without end.
             assert session is not None  # `_open` has reported its own
@@ -135,7 +138,9 @@ class Requests:
                 )
             except GivenUp:
                 opening = None
-            except Exception as error:
+            except BaseException as error:
+                if not is_of_the_code(error):
+                    raise
                 # Perhaps an `Accept` whose fields were changed, so that no head can be made of them.
                 record_failure(error, remote=incoming.remote)
                 opening = mistake_response()
@@ -168,14 +173,19 @@ class Requests:
             opening = draining_response()
         if isinstance(opening, Response):
             try:
+                status = opening.status  # a user's class may compute it, and fail the next time
                 incoming.answer(opening)
-            except Exception as error:  # of a user's class, and not what it should be
+            except BaseException as error:  # of a user's class, and not what it should be
+                if not is_of_the_code(error):
+                    raise
                 record_failure(error, remote=remote)
                 opening = mistake_response()
+                status = opening.status
                 incoming.answer(opening)
-            core.observer.http_answered(remote, opening.status)
+            core.observer.http_answered(remote, status)
             return None
         transport = incoming.upgrade(opening.codecs, lambda: core.transports.discard(transport))
+        session: Session | None = None
         try:
             ws = Connection(
                 transport,
@@ -199,6 +209,8 @@ class Requests:
             incoming.hand_over()
         except BaseException:
             core.admission.depart(remote)
+            if session is not None:
+                core.sessions.discard(session)
             raise
         return session
 
