@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from types import FrameType
+
 import attrs
 import pytest
 
+import wsframework
 from wsframework.closes import CloseFrame
 from wsframework.config import Deflate
 from wsframework.connection import Connection
@@ -222,3 +227,49 @@ def test_a_busy_and_a_stopping_server_say_when_to_come_back() -> None:
     for response in (crowded_response(), draining_response()):
         assert response.status == 503
         assert int(response.headers["Retry-After"]) > 0
+
+
+def calls_of_a_handshake(app: wsframework.App) -> Counter[str]:
+    """Return the Python functions that run from a head to an accepted handshake."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.startswith("wsframework."):
+            calls[f"{module}.{frame.f_code.co_name}"] += 1
+
+    considered = consider(
+        head(*UPGRADE), app.decide, secure=False, remote=THERE, local=HERE, observer=Observer()
+    )
+    sys.setprofile(count)
+    try:
+        with pytest.raises(StopIteration) as end:
+            considered.send(None)
+    finally:
+        sys.setprofile(None)
+    assert isinstance(end.value.value, Opening)  # it has waited for nothing
+    return calls
+
+
+def test_a_route_without_guards_and_given_functions_calls_nothing_that_those_need() -> None:
+    async def find_user(request: Request) -> str:
+        return "Ada"
+
+    async def talk(ws: Connection, user: str) -> None: ...
+
+    async def page(request: Request, user: str) -> str:
+        return user
+
+    alone, among_others = wsframework.App(), wsframework.App()
+    for app in (alone, among_others):
+        app.websocket("/room")(handler)
+    among_others.websocket("/club", given={"user": find_user})(talk)
+    among_others.http("/room", given={"user": find_user}, guarded=False)(page)
+    calls = calls_of_a_handshake(alone)
+    assert calls == calls_of_a_handshake(among_others)
+    modules = {name.rpartition(".")[0] for name in calls}
+    assert "wsframework.deciding" in modules
+    # No cancel scope, no given function, no cookie, and nothing about proxies.
+    assert modules.isdisjoint(
+        f"wsframework.{name}" for name in ("tasks", "calling", "cookies", "forwarded", "errors")
+    )
