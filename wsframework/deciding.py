@@ -281,6 +281,7 @@ async def _call(function: Callable[..., Awaitable[object]], /, *args: Any, **kwa
     except Exception as error:  # one of these, or a group of nothing else
         answer = unwrap_group(error)
         if not isinstance(answer, Reject | Accept):
+            del answer  # else the exception's own frames refer to it, and keep the request until a collection
             raise
         forget_frames(answer)
         return answer
