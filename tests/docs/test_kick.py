@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import trio
 
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises, until
-from tests.docs.snippets import DOCS
+from tests.docs.snippets import DOCS, files
+from tests.engines.redis.conftest import redis as redis  # the fixture
+from tests.engines.redis.redis_server import RedisServer
 from wsframework import CloseFrame, Request
 from wsframework.testing import request, serve
 
 PAGE = "howto/kick.md"
 ADA, BOB, ADMIN = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob", "the-admin"))
+BANNED = CloseFrame(4403, "you are banned")
 
 
 @exercises(PAGE, "kick.py")
@@ -25,17 +29,52 @@ async def test_a_ban_closes_the_connections_of_one_user(follow: Follow) -> None:
     ):
         for client in (first, second, other):
             await client.ping()
+        await first.send("hello")
+        assert await second.receive() == "hello"
         refused = await server.request("POST", "/users/Ada/ban", ADA)
         assert refused.status == 403
         banned = await server.request("POST", "/users/Ada/ban", ADMIN)
-        assert banned.json() == {"closed": 2}
+        assert banned.json() == {"banned": "Ada"}
         for client in (first, second):
-            assert await client.wait_closed() == CloseFrame(4403, "you are banned")
-        await other.send("hello")
-        assert await other.receive() == "Bob: hello"
-        await until(lambda: "Ada" not in module.users)
+            assert await client.wait_closed() == BANNED
+        await other.ping()
+        await until(lambda: not module.rooms.user("Ada").has_members)
         async with server.connect("/talk", headers=ADA) as again:
-            assert await again.wait_closed() == CloseFrame(4403, "you are banned")
+            assert await again.wait_closed() == BANNED
+
+
+def program(url: str, banned: set[str]) -> dict[str, Any]:
+    """Return the page's program with the lines that it gives for several processes."""
+    found: dict[str, Any] = {}
+    texts = files(DOCS / PAGE)
+    begin = texts["everywhere.py"].replace("redis://localhost", url)
+    imports, rest = texts["kick.py"].split("\n\napp = App()\nrooms = Rooms()\n")
+    assert begin.startswith(imports)
+    text = begin + rest
+    exec(compile(text, PAGE, "exec"), found)
+    found["banned"] = banned
+    return found
+
+
+@exercises(PAGE, "everywhere.py")
+async def test_a_ban_closes_the_connections_to_all_processes(redis: RedisServer) -> None:
+    banned: set[str] = set()
+    one, two = program(redis.url, banned), program(redis.url, banned)
+    async with (
+        serve(one["app"]) as here,
+        serve(two["app"]) as there,
+        here.connect("/talk", headers=ADA) as first,
+        there.connect("/talk", headers=ADA) as second,
+        there.connect("/talk", headers=BOB) as other,
+    ):
+        await until(lambda: len(one["rooms"].user("Ada").present()) == 2)
+        await first.send("hello")
+        assert await second.receive() == "hello"
+        await here.request("POST", "/users/Ada/ban", ADMIN)
+        assert await first.wait_closed() == await second.wait_closed() == BANNED
+        await other.ping()
+        async with there.connect("/talk", headers=ADA) as again:
+            assert await again.wait_closed() == BANNED
 
 
 async def test_a_user_who_is_banned_behind_the_look_up_is_closed_too(follow: Follow) -> None:
@@ -49,22 +88,23 @@ async def test_a_user_who_is_banned_behind_the_look_up_is_closed_too(follow: Fol
     async with serve(module.app) as server:
         module.app.websocket("/late", given={"user": find_and_ban})(module.talk)
         async with server.connect("/late", headers=ADA) as client:
-            assert await client.wait_closed() == CloseFrame(4403, "you are banned")
+            assert await client.wait_closed() == BANNED
 
 
-async def test_another_thread_can_kick_as_the_page_says(follow: Follow) -> None:
+async def test_another_thread_can_disconnect_as_the_page_says(follow: Follow) -> None:
     module = follow(PAGE).load("kick.py")
     (line,) = [line for line in (DOCS / PAGE).read_text().splitlines() if "trio.from_thread.run(" in line]
-    assert '(kick, "Ada", "you are banned", trio_token=server.trio_token)' in line
+    assert '(rooms.disconnect, "Ada", 4403, "you are banned", trio_token=server.trio_token)' in line
     async with serve(module.app) as server, server.connect("/talk", headers=ADA) as client:
         await client.ping()
-        kick = functools.partial(
+        disconnect = functools.partial(
             trio.from_thread.run,
-            module.kick,
+            module.rooms.disconnect,
             "Ada",
+            4403,
             "you are banned",
             trio_token=trio.lowlevel.current_trio_token(),
         )
-        assert await trio.to_thread.run_sync(kick) == 1
+        await trio.to_thread.run_sync(disconnect)
         assert (await client.wait_closed()).code == 4403
     assert (await request(module.app, "POST", "/users/Ada/ban")).status == 403

@@ -26,7 +26,7 @@ async def test_a_user_has_three_connections_and_others_have_their_own(follow: Fo
                 assert await fourth.wait_closed() == FULL
             await first.send("hello")
             assert await first.receive() == "Ada: hello"
-        await until(lambda: "Ada" not in module.users)
+        await until(lambda: not module.rooms.user("Ada").has_members)
         async with server.connect("/talk", headers=ADA) as again:
             await again.send("back")
             assert await again.receive() == "Ada: back"

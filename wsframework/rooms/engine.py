@@ -44,7 +44,8 @@ class RoomMessage:
     """A message as engines carry it: a plain value, not encoded for any connection.
 
     Attributes:
-        opcode: 1 for a Text message, 2 for a Binary one (RFC 6455 §5.2).
+        opcode: 1 for a Text message, 2 for a Binary one (RFC 6455 §5.2). 8 is not for the members: it has
+            every process close their connections, and the payload is that of a Close frame (§5.5.1).
         payload: its bytes; for a text, in UTF-8.
     """
 
@@ -63,7 +64,7 @@ class RoomMessage:
 
     @property
     def data(self) -> str | bytes:
-        """The message as a handler would receive it."""
+        """The message as a handler would receive it; the payload, if it closes the members."""
         return self.payload.decode() if self.opcode == Opcode.TEXT else self.payload
 
 
@@ -109,6 +110,7 @@ class Subscriber(Protocol):
         """Deliver a message to all members except those in `exclude`; return how many it reached.
 
         Raises:
+            ValueError: its opcode is none of 1, 2 and 8, or is 8 without the payload of a Close frame.
             WrongThread: this is not the thread of the members.
         """
 
@@ -155,6 +157,18 @@ class Engine(ABC):
 
         It is not called again for that name before `unsubscribe`, however many `Room`s have the name.
         """
+
+    async def wait_subscribed(self, room: str) -> None:
+        """Wait until all that is published to a subscribed room from now on will be delivered here.
+
+        An engine that subscribes at once need not override it.
+
+        Raises:
+            RoomUnavailable: it does not succeed now.
+
+        Cancellation: nothing is left behind.
+        """
+        await checkpoint()
 
     @abstractmethod
     def unsubscribe(self, room: str) -> None:

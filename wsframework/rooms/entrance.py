@@ -5,6 +5,9 @@ is subscribed but the connection is no member yet. The engine returns what follo
 newest message that was delivered here; in the same step these messages are committed and the connection
 becomes a member, so the next message that is delivered follows them directly.
 
+In the room of a user, joining waits until the engine has subscribed to it: then whoever closes the user's
+connections reaches this one, or the handler sees in its database that it should not go on.
+
 A membership either ends with an `async with` block, or is *bound* to its connection: it ends as soon as the
 connection is closing.
 """
@@ -20,7 +23,7 @@ import trio
 from wsframework.connection import Connection
 from wsframework.errors import ConnectionClosed, WrongThread
 from wsframework.rooms.engine import Engine, History, Position
-from wsframework.rooms.seats import Seat, Seats, Subscription, subscribe, subscription_of
+from wsframework.rooms.seats import Seat, Seats, Subscription, messages_of, subscribe, subscription_of
 
 __all__ = ["Entrance"]
 
@@ -33,38 +36,69 @@ class Entrance:
         name: the name that the engine knows.
         history: how much the room keeps.
         seats: the members.
+        waits: whether joining waits until the engine has subscribed.
+
+    Attributes:
+        own: what the engine delivers to, if this `Room` has members.
     """
 
-    __slots__ = ("_engine", "_history", "_name", "_seats", "_subscription")
+    __slots__ = ("_engine", "_history", "_name", "_seats", "_waits", "own")
 
-    def __init__(self, engine: Engine, name: str, history: History | None, seats: Seats) -> None:
+    def __init__(
+        self, engine: Engine, name: str, history: History | None, seats: Seats, *, waits: bool
+    ) -> None:
         self._engine = engine
         self._name = name
         self._history = history
         self._seats = seats
-        self._subscription: Subscription | None = None
+        self._waits = waits
+        self.own: Subscription | None = None
 
     @property
     def subscription(self) -> Subscription | None:
         """What the engine delivers to for rooms of this name, if one of them has members."""
-        return self._subscription or subscription_of(self._engine, self._name)
+        return self.own or subscription_of(self._engine, self._name)
 
-    # Ctrl-C is held back here: a membership changes as a whole or not at all, and a broadcast reaches all.
-    @trio.lowlevel.enable_ki_protection
-    def enter(self, seat: Seat, data: Any, *, bound: bool) -> None:
+    async def join(self, seat: Seat, data: Any, after: Position | None, *, bound: bool) -> bool | None:
         """Make a connection a member.
 
         Args:
             seat: the member.
             data: what others may know of it.
+            after: the position after which it gets the messages that it has missed.
             bound: whether the membership ends with the connection.
+
+        Returns:
+            Whether messages after the position are lost; None without one.
 
         Raises:
             RuntimeError: the connection is already a member, or is joining.
             TooManyRooms: it is a member of as many rooms as it may be.
             ConnectionClosed: it is closing, and the membership is bound to it.
             WrongThread: this is not the thread of the connection, or of the other members.
+            RoomUnavailable: the engine cannot read the history, or subscribe to a user's room.
+
+        Cancellation: it is not a member; some of the messages may have been sent.
         """
+        if after is not None:
+            return await self._enter_after(seat, data, after, bound=bound)
+        self._enter(seat, data, bound=bound)
+        if self._waits:
+            await self._wait_subscribed(seat, bound)
+        return None
+
+    async def _wait_subscribed(self, seat: Seat, bound: bool) -> None:
+        try:
+            await self._engine.wait_subscribed(self._name)
+            if bound and seat.endpoint.closed is not None:
+                raise ConnectionClosed(seat.endpoint.closed)
+        except BaseException:
+            self.leave(seat)
+            raise
+
+    # Ctrl-C is held back here: a membership changes as a whole or not at all, and a broadcast reaches all.
+    @trio.lowlevel.enable_ki_protection
+    def _enter(self, seat: Seat, data: Any, *, bound: bool) -> None:
         subscription = self._begin(seat)
         try:
             self._admit(seat, subscription, data, bound)
@@ -74,18 +108,7 @@ class Entrance:
             raise
 
     @trio.lowlevel.enable_ki_protection
-    async def enter_after(self, seat: Seat, data: Any, after: Position, *, bound: bool) -> bool:
-        """Make a connection a member that gets the messages after a position first.
-
-        Returns:
-            Whether messages after it are lost.
-
-        Raises:
-            RoomUnavailable: the engine cannot read the history.
-            Exception: as `enter`.
-
-        Cancellation: it is not a member; some of the messages may have been sent.
-        """
+    async def _enter_after(self, seat: Seat, data: Any, after: Position, *, bound: bool) -> bool:
         ws = seat.ws
         subscription = self._begin(seat)
         subscription.joining.add(ws)
@@ -95,7 +118,7 @@ class Entrance:
                 if not replay.more and self._seats.fits(replay):
                     break
                 # The backlog would count the member as slow. What is published meanwhile is read next.
-                for position, message in replay.messages:
+                for position, message in messages_of(replay):
                     await ws.send(self._seats.stamped(message, position))
                 after = replay.position
             self._seats.replay(seat, replay)
@@ -129,7 +152,7 @@ class Entrance:
         ws = seat.ws
         if bound and ws.endpoint.closed is not None:
             raise ConnectionClosed(ws.endpoint.closed)
-        self._subscription = subscription
+        self.own = subscription
         subscription.add(self._seats)
         self._seats.members[ws] = seat
         try:
@@ -148,7 +171,7 @@ class Entrance:
         Raises:
             WrongThread: this is not the connection's thread.
         """
-        ws, subscription = seat.ws, self._subscription
+        ws, subscription = seat.ws, self.own
         if get_ident() != ws.endpoint.thread:
             raise WrongThread("leaving a room")
         if subscription is None or not self.is_member(seat):
@@ -166,7 +189,7 @@ class Entrance:
     def _forget(self, ws: Connection, subscription: Subscription) -> None:
         del self._seats.members[ws]
         if not self._seats.members:
-            self._subscription = None
+            self.own = None
             subscription.remove(self._seats)
             subscription.end_if_unused()
 

@@ -46,7 +46,7 @@ class RoomStatistics:
         broadcasts: messages that this `Room` published since it was made.
         deliveries: copies handed to members' outboxes or backlogs.
         dropped: copies that a slow member did not get, or that were dropped after it had left.
-        closed: connections closed because they were slow, or because messages were lost.
+        closed: connections closed because they were slow, because messages were lost, or by `room.close`.
     """
 
     members: int

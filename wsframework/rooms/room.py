@@ -16,6 +16,8 @@ import trio
 
 from wsframework.connection import Connection
 from wsframework.errors import WrongThread
+from wsframework.rooms.addresses import address_of_room, address_of_user
+from wsframework.rooms.closing import message_that_closes
 from wsframework.rooms.engine import Engine, History, Position, RoomMessage, check_key
 from wsframework.rooms.entrance import Entrance
 from wsframework.rooms.local import LocalEngine
@@ -63,11 +65,7 @@ class Member(Seat):
         self.leave()
 
     async def _enter(self, *, bound: bool) -> None:
-        entrance = self.room._entrance
-        if self._after is None:
-            entrance.enter(self, self._data, bound=bound)
-        else:
-            self.missed = await entrance.enter_after(self, self._data, self._after, bound=bound)
+        self.missed = await self.room._entrance.join(self, self._data, self._after, bound=bound)
 
     def leave(self) -> None:
         """End the membership now; nothing happens if it has ended.
@@ -140,6 +138,10 @@ class Room:
         stamp: puts positions into messages: `stamp(message, position)` returns what is sent instead. It is
             called once for each message that has a position, whatever the number of members, and again for
             each member that gets the message from the history.
+        user: the name is the id of a user. The rooms of users are apart from all others, whatever the names.
+            Joining one waits until the engine has subscribed to it, so that a later `close` reaches the
+            member in every process. `gap` is always `"close"`, because a `close` may be among the messages
+            that are lost.
 
     Attributes:
         name: as given.
@@ -157,6 +159,7 @@ class Room:
         history: History | None = None,
         gap: GapPolicy = "close",
         stamp: Stamp | None = None,
+        user: bool = False,
     ) -> None:
         if not callable(gap) and gap not in ("close", "ignore"):
             raise ValueError(
@@ -167,9 +170,9 @@ class Room:
         # Not `engine or …`: an engine may have a length, and be empty.
         self.engine = LocalEngine() if engine is None else engine
         self.history = history
-        self._seats = Seats(self.slow, stamp, gap)
-        self._address = name
-        self._entrance = Entrance(self.engine, self._address, history, self._seats)
+        self._seats = Seats(self.slow, stamp, "close" if user else gap)
+        self._address = address_of_user(name) if user else address_of_room(name)
+        self._entrance = Entrance(self.engine, self._address, history, self._seats, waits=user)
         self._broadcasts = 0
 
     def __repr__(self) -> str:
@@ -341,10 +344,38 @@ class Room:
         self._broadcasts += 1
         return position
 
+    @trio.lowlevel.enable_ki_protection
+    def close(self, code: int = 1000, reason: str = "") -> int:
+        """Close the connections of all members in all processes, without waiting.
+
+        Members get the messages that were broadcast before, as far as there is room for them in their
+        outboxes. Connections that are joining are closed too, and later ones are not. With an engine that
+        uses a broker it is queued, as a broadcast is.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
+            reason: at most 123 bytes of UTF-8.
+
+        Returns:
+            How many connections of this process were closing when this returned because of it: 0 if the
+            engine uses a broker.
+
+        Raises:
+            ValueError: the code or the reason may not be sent.
+            WrongThread: this is not the members' thread.
+            RoomUnavailable: the engine cannot take it.
+        """
+        message = message_that_closes(code, reason)
+        subscription = self._entrance.subscription
+        if subscription is not None and get_ident() != subscription.thread:
+            raise WrongThread("room.close")
+        return self.engine.broadcast(self._address, message, (), self.history)
+
     def _prepared(
         self, message: str | BytesLike, exclude: Some, verb: str
     ) -> tuple[RoomMessage, Collection[str]]:
-        subscription = self._entrance.subscription
+        entrance = self._entrance
+        subscription = entrance.own or entrance.subscription
         if subscription is not None and get_ident() != subscription.thread:
             raise WrongThread(verb)
         plain = RoomMessage.of(message)
@@ -352,7 +383,7 @@ class Room:
             return plain, ()
         connections = _connections(exclude, "exclude")
         # An iterator may have run the program's code, and members may have joined or left.
-        subscription = self._entrance.subscription
+        subscription = entrance.subscription
         return plain, () if subscription is None else subscription.ids(connections)
 
 

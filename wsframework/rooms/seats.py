@@ -19,7 +19,7 @@ a `Subscription`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from threading import get_ident
 from typing import Any, Literal, TypeAlias
 
@@ -30,12 +30,22 @@ from wsframework.closes import CloseFrame
 from wsframework.connection import Connection
 from wsframework.endpoint import Endpoint
 from wsframework.errors import WrongThread
+from wsframework.rooms.closing import close_frame_in
 from wsframework.rooms.engine import Engine, Position, Replay, RoomMessage
 from wsframework.rooms.policy import SlowPolicy
 from wsframework.transport import EncodedMessage
-from wsframework.wire import encode_message
+from wsframework.wire import BINARY, encode_message
 
-__all__ = ["GapPolicy", "Seat", "Seats", "Stamp", "Subscription", "subscribe", "subscription_of"]
+__all__ = [
+    "GapPolicy",
+    "Seat",
+    "Seats",
+    "Stamp",
+    "Subscription",
+    "messages_of",
+    "subscribe",
+    "subscription_of",
+]
 
 Stamp: TypeAlias = Callable[[str | bytes, Position], str | bytes]
 """Put a position into a message: what it returns is sent instead. It is called once for each message that has
@@ -190,7 +200,7 @@ class Seats:
 
     def replay(self, member: Seat, replay: Replay) -> None:
         """Offer what a member has missed."""
-        for position, message in replay.messages:
+        for position, message in messages_of(replay):
             encoded = _encoded(
                 message if self.stamp is None else RoomMessage.of(self.stamped(message, position))
             )
@@ -214,13 +224,21 @@ class Seats:
             # These seats do not refer to their room: they would keep it alive.
             self.gap(members[0].room, reason)
         elif self.gap == "close":
-            frame, cause = (
-                CloseFrame(1013, "messages of this room were lost"),
-                f"messages of a room were lost: {reason}",
-            )
-            for member in members:
-                self.closed += 1
-                member.endpoint.start_close(frame, cause)
+            frame = CloseFrame(1013, "messages of this room were lost")
+            self.close(frame, f"messages of a room were lost: {reason}")
+
+    def close(self, frame: CloseFrame, cause: str) -> int:
+        """Start to close all members; return how many were not closing yet."""
+        open_ones = [member for member in self.members.values() if member.endpoint.closed is None]
+        for member in open_ones:
+            member.endpoint.start_close(frame, cause)
+        self.closed += len(open_ones)
+        return len(open_ones)
+
+
+def messages_of(replay: Replay) -> Iterator[tuple[Position, RoomMessage]]:
+    """Return what a member that missed it gets: a message that closed the members was not for this one."""
+    return ((position, message) for position, message in replay.messages if message.opcode <= BINARY)
 
 
 def _encoded(message: RoomMessage) -> EncodedMessage:
@@ -252,8 +270,11 @@ class Subscription:
         """Deliver a message to all members, as `Subscriber.deliver` says."""
         if get_ident() != self.thread:
             raise WrongThread("room.broadcast")
+        opcode, payload = message.opcode, message.payload
+        if opcode > BINARY:
+            return self._close(message)
         reached = 0
-        encoded = _encoded(message)
+        encoded = EncodedMessage(opcode, payload, encode_message(opcode, payload))
         failure: BaseException | None = None
         for seats in self.seats:
             if seats.stamp is None or position is None:
@@ -268,6 +289,14 @@ class Subscription:
         if failure is not None:
             raise failure
         return reached
+
+    def _close(self, message: RoomMessage) -> int:
+        frame = close_frame_in(message)
+        cause = "all members of a room were closed"
+        joining = [ws.endpoint for ws in self.joining if ws.endpoint.closed is None]
+        for endpoint in joining:
+            endpoint.start_close(frame, cause)
+        return len(joining) + sum([seats.close(frame, cause) for seats in self.seats])
 
     def deliver_to(
         self, connections: Collection[Connection], message: RoomMessage, exclude: Collection[str]

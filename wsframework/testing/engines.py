@@ -34,10 +34,12 @@ class RecordingSubscriber:
 
     Attributes:
         received: (message, position, ids excluded) of each delivery.
+        opcodes: of each message.
         reasons: of each loss that was reported.
     """
 
     def __init__(self) -> None:
+        self.opcodes: list[int] = []
         self.received: list[tuple[str | bytes, Position | None, Collection[str]]] = []
         self.reasons: list[str] = []
 
@@ -48,6 +50,7 @@ class RecordingSubscriber:
 
     def deliver(self, message: RoomMessage, position: Position | None, exclude: Collection[str]) -> int:
         """Note a delivery."""
+        self.opcodes.append(message.opcode)
         self.received.append((message.data, position, exclude))
         return 1
 
@@ -167,6 +170,41 @@ class EngineContract:
             assert subscribers[0].messages == []
             # What was on its way when it subscribed may come before.
             assert again.messages in (["heard"], ["unheard", "heard"])
+
+    async def test_what_is_published_after_waiting_for_the_subscription_is_delivered(self) -> None:
+        """So a connection that has joined a user's room cannot miss that the user is disconnected."""
+        async with self.engines() as engines:
+            for number in range(20):
+                room, subscriber = f"contract {next(self._numbers)} {id(self)}", RecordingSubscriber()
+                engines[-1].subscribe(room, subscriber)
+                await engines[-1].wait_subscribed(room)
+                await engines[0].publish(room, RoomMessage.of(f"{number}"), (), None, None)
+                await _until(lambda heard=subscriber: heard.messages)  # type: ignore[misc]
+                assert subscriber.messages == [f"{number}"]
+                engines[-1].unsubscribe(room)
+
+    async def test_waiting_for_the_subscription_may_be_cancelled(self) -> None:
+        """Nothing is left behind: the next call waits as well."""
+        async with self._room() as (room, engines, subscribers):
+            report = await cancel_everywhere(lambda: engines[-1].wait_subscribed(room))
+            assert report.points
+            await engines[0].publish(room, RoomMessage.of("x"), (), None, None)
+            await _until(lambda: subscribers[-1].messages == ["x"])
+
+    async def test_a_message_that_closes_the_members_arrives_as_it_is_and_in_its_place(self) -> None:
+        """Everywhere, and the history has it too."""
+        closing = RoomMessage(8, b"\x11\x33enough")
+        async with self._room() as (room, engines, subscribers):
+            before = await engines[0].publish(room, RoomMessage.of("before"), (), _KEPT, None)
+            engines[0].broadcast(room, closing, (), _KEPT)
+            await engines[0].publish(room, closing, (), _KEPT, None)
+            await engines[0].publish(room, RoomMessage.of("after"), (), _KEPT, None)
+            await _until(lambda: all(len(subscriber.received) == 4 for subscriber in subscribers))
+            for subscriber in subscribers:
+                assert subscriber.opcodes == [1, 8, 8, 1]
+                assert subscriber.messages == ["before", closing.payload, closing.payload, "after"]
+            replay = await engines[-1].history(room, before, _KEPT)
+            assert [message for _, message in replay.messages] == [closing, closing, RoomMessage.of("after")]
 
     # Stored messages
 

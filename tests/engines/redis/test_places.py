@@ -42,7 +42,13 @@ def test_a_message_is_read_back(message: str | bytes) -> None:
     assert decode_envelope(encode_envelope(RoomMessage.of(message))).data == message
 
 
-@pytest.mark.parametrize("envelope", [b"", b"x", b"t\xff", b"\x00"])
+def test_a_message_that_closes_the_members_is_kept_as_it_is() -> None:
+    message = RoomMessage(8, b"\x0f\xa0enough")
+    assert encode_envelope(message) == b"c\x0f\xa0enough"
+    assert decode_envelope(encode_envelope(message)) == message
+
+
+@pytest.mark.parametrize("envelope", [b"", b"x", b"t\xff", b"\x00", b"c", b"c\x03\xed", b"c\x03\xe8\xff"])
 def test_what_is_no_message_is_malformed(envelope: bytes) -> None:
     with pytest.raises(Malformed):
         decode_envelope(envelope)

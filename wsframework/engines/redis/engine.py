@@ -297,6 +297,23 @@ class RedisEngine(Engine):
         self._check("room.join")
         self._rooms.add(room, subscriber)
 
+    async def wait_subscribed(self, room: str) -> None:
+        """Wait until Redis has confirmed the subscription.
+
+        Raises:
+            RoomUnavailable: it did not within `outage`.
+
+        Cancellation: nothing is left behind.
+        """
+        with trio.move_on_after(self._outage):
+            while (feed := self._rooms.feed(room)) is not None:
+                await feed.settled()
+                if self._rooms.feed(room) is feed:
+                    await trio.lowlevel.checkpoint()
+                    return
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise RoomUnavailable(f"{self.address} did not subscribe within {self._outage:g} s")
+
     def unsubscribe(self, room: str) -> None:
         """Stop to deliver them."""
         self._rooms.remove(room)

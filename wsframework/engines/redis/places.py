@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from wsframework.rooms import Position, RoomMessage
+from wsframework.rooms.closing import close_frame_in
 from wsframework.wire import Opcode
 
 __all__ = [
@@ -26,8 +27,8 @@ __all__ = [
 _MOST_DIGITS = 15
 """Of an offset: Lua counts exactly up to 2**53."""
 
-_KINDS = {Opcode.TEXT: b"t", Opcode.BINARY: b"b"}
-_OPCODES = {b"t": int(Opcode.TEXT), b"b": int(Opcode.BINARY)}
+_KINDS = {Opcode.TEXT: b"t", Opcode.BINARY: b"b", Opcode.CLOSE: b"c"}
+_OPCODES = {kind: int(opcode) for opcode, kind in _KINDS.items()}
 
 
 class Malformed(ValueError):
@@ -120,12 +121,18 @@ def decode_envelope(envelope: bytes) -> RoomMessage:
     payload = envelope[1:]
     if opcode is None:
         raise Malformed(f"a message of an unknown kind: {envelope[:40]!r}")
+    message = RoomMessage(opcode, payload)
     if opcode == Opcode.TEXT:
         try:
             payload.decode()
         except UnicodeDecodeError:
             raise Malformed("a text that is not UTF-8") from None
-    return RoomMessage(opcode, payload)
+    elif opcode == Opcode.CLOSE:
+        try:
+            close_frame_in(message)
+        except ValueError as error:
+            raise Malformed(f"not a Close frame: {error}") from None
+    return message
 
 
 def decode_messages(head: bytes, body: bytes) -> tuple[str, list[Entry]]:

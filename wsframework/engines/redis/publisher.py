@@ -29,6 +29,8 @@ from wsframework.engines.redis.places import Place, encode_envelope, new_tag
 from wsframework.engines.redis.sentinel import Sentinels
 from wsframework.errors import ConfigurationError, RoomUnavailable
 from wsframework.rooms import History, Position, RoomMessage
+from wsframework.rooms.addresses import address_of_room, address_of_user
+from wsframework.rooms.closing import message_that_closes
 from wsframework.rooms.engine import check_key
 from wsframework.transport import BytesLike
 
@@ -103,9 +105,44 @@ class Publisher:
                 it may have been stored.
             ConfigurationError: the server refuses the login, or is none that can be used.
         """
+        return self._publish(address_of_room(room), RoomMessage.of(message), key)
+
+    def publish_to_user(
+        self, user: str | int, message: str | BytesLike, *, key: str | None = None
+    ) -> Position:
+        """Store a message, which all connections get that have joined `rooms.user(user)`.
+
+        Args:
+            user: the id of the user.
+            message, key: as for `publish`.
+
+        Returns:
+            Its position, when Redis has confirmed it.
+
+        Raises:
+            Exception: as `publish`; `TypeError` also if the id is neither `str` nor `int`.
+        """
+        return self._publish(address_of_user(user), RoomMessage.of(message), key)
+
+    def disconnect(self, user: str | int, code: int = 1000, reason: str = "") -> None:
+        """Close all connections of a user in all processes, as `Rooms.disconnect` does.
+
+        Args:
+            user: the id of the user.
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            TypeError: the id is neither `str` nor `int`.
+            ValueError: the code or the reason may not be sent.
+            RoomUnavailable, ConfigurationError: as `publish`.
+        """
+        self._publish(address_of_user(user), message_that_closes(code, reason), None)
+
+    def _publish(self, address: str, message: RoomMessage, key: str | None) -> Position:
         check_key(key)
-        envelope = encode_envelope(RoomMessage.of(message))
-        room_key = self._names.room(room)
+        envelope = encode_envelope(message)
+        room_key = self._names.room(address)
         name = None if key is None else self._names.publication(room_key, key)
         with self._lock:
             self._number += 1
