@@ -52,6 +52,11 @@ async def with_default(ws: object, room: str, limit: int = 10) -> None: ...
 async def keyword_only(connection: object, *, room: str) -> None: ...
 
 
+class Decorated:
+    @awaitable_decorator
+    async def __call__(self, ws: object, room: str) -> None: ...
+
+
 async def of_a_user(ws: object, user: object, room: str) -> None: ...
 
 
@@ -66,6 +71,9 @@ async def of_a_user(ws: object, user: object, room: str) -> None: ...
         keyword_only,
         functools.partial(of_a_user, user=1),
         functools.partial(functools.partial(Handlers().__call__)),
+        Decorated(),
+        functools.partial(Decorated()),
+        awaitable_decorator(Decorated()),
     ],
 )
 def test_any_async_callable_whose_parameters_fit_can_be_a_handler(handler: Any) -> None:

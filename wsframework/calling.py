@@ -80,7 +80,7 @@ def function_of(target: Callable[..., Any]) -> Any:
     target = inspect.unwrap(target)
     while isinstance(target, functools.partial):
         target = inspect.unwrap(target.func)
-    return target if inspect.isroutine(target) else type(target).__call__
+    return target if inspect.isroutine(target) else inspect.unwrap(type(target).__call__)
 
 
 def _is_async(target: object) -> bool:
