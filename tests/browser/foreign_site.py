@@ -35,6 +35,19 @@ async def logout(request: Request) -> Response:
     return Response.html(PAGE).delete_cookie("session", secure=False).delete_cookie("theme", secure=False)
 
 
+@app.http("/embedded/{what}")
+async def embedded(request: Request, what: str) -> Response:
+    """Set and delete a cookie on pages of other sites."""
+    answer = Response("done")
+    match what:
+        case "login":
+            return answer.set_cookie("embedded", "yes", same_site="none", partitioned=True)
+        case "logout":
+            return answer.delete_cookie("embedded", same_site="none", partitioned=True)
+        case _:
+            return answer.delete_cookie("embedded", partitioned=True)
+
+
 @app.http("/cookies")
 async def cookies(request: Request) -> Response:
     """Tell what arrives."""

@@ -112,6 +112,17 @@ def test_cookies_are_kept_sent_hidden_from_scripts_and_deleted(page: Page, own: 
     assert {cookie["name"] for cookie in page.context.cookies()} == {"name", "a[b]"}
 
 
+def test_a_cookie_of_pages_of_other_sites_is_deleted_there_by_a_field_for_those_only(
+    page: Page, own: str, other: str
+) -> None:
+    page.goto(f"{other}/page")
+    own = own.replace("127.0.0.1", "localhost")  # another site, and one from which a cookie may be Secure
+    request = "url => fetch(url, {mode: 'no-cors', credentials: 'include'}).then(() => null)"
+    for what, names in (("login", ["embedded"]), ("logout-lax", ["embedded"]), ("logout", [])):
+        page.evaluate(request, f"{own}/embedded/{what}")
+        assert [cookie["name"] for cookie in page.context.cookies()] == names
+
+
 WHY_CLOSED = """([url, subprotocols]) => new Promise(resolve => {
     const ws = new WebSocket(url, subprotocols);
     ws.onclose = ({code, reason, wasClean}) => resolve([ws.protocol, code, reason, wasClean]);
