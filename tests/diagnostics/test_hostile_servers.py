@@ -17,6 +17,7 @@ from tests.cli.conftest import Command
 from tests.diagnostics.broken import Talk, drain, raw_server
 from tests.diagnostics.hostile import ATTACKS, EVIL, FINE, dripping, noisy
 from wsframework.cli.output import print_json
+from wsframework.diagnostics.tracing import conversation
 
 SECONDS = 60.0
 """Far more than the waits of one command together (`LIMITS`), on a busy machine."""
@@ -41,6 +42,16 @@ def no_input(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with open(os.devnull) as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
         yield
+
+
+FRAMES = 1_000
+"""Of how many frames a trace tells here at most: what it does with them takes longer than reading them."""
+
+
+@pytest.fixture(autouse=True)
+def fewer_frames(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.function is not test_a_trace_ends_whichever_number_of_frames_it_tells_of:
+        monkeypatch.setattr(conversation, "_MAX_FRAMES", FRAMES)
 
 
 def acts_on_a_terminal(text: str) -> list[str]:
@@ -89,6 +100,10 @@ def test_a_command_ends_in_time_with_a_line_and_without_control_characters(
 ) -> None:
     code = attack(command, how, ATTACKS[name])
     assert code in FINE.get(name, (1,)), code
+
+
+def test_a_trace_ends_whichever_number_of_frames_it_tells_of(command: Command) -> None:
+    assert attack(command, "trace in JSON", ATTACKS["messages without end"]) == 1
 
 
 TLS_ATTACKS: dict[str, Talk] = {

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from wsframework import App, Connection, Limits
+from wsframework import App, Connection, Keepalive, Limits
 from wsframework.server.aging import Aging
 from wsframework.testing import Client, connect, connection_pair, serve
 from wsframework.timers import Timer, Timers
@@ -16,8 +16,8 @@ from wsframework.timers import Timer, Timers
 AGE = 100.0
 
 
-def new_app(age: float | None = AGE) -> App:
-    app = App(limits=Limits(connection_age=age))
+def new_app(age: float | None = AGE, keepalive: Keepalive | None = None) -> App:
+    app = App(limits=Limits(connection_age=age), keepalive=keepalive)
 
     @app.websocket("/")
     async def stay(ws: Connection) -> None:
@@ -70,7 +70,8 @@ async def test_its_handler_is_told_in_time_for_a_last_message(
 
 
 async def test_without_a_limit_connections_last(autojump_clock: trio.testing.MockClock) -> None:
-    async with connect(new_app(None), "/") as client:
+    # Pings would take most of the test's time.
+    async with connect(new_app(None, Keepalive(interval=None)), "/") as client:
         await trio.sleep(80_000)
         await client.send("still there")
         assert await client.receive() == "still there"
