@@ -19,6 +19,11 @@ PATIENCE_SECONDS = 30.0
 """How long a line or an end may take on a busy machine before the test fails."""
 
 
+def url_in(line: str) -> str:
+    """Return the first URL in what a server says, or the whole line if there is none."""
+    return next((word for word in line.split() if "://" in word), line).rstrip(",")
+
+
 class Program:
     """A running process, and the lines it has printed so far."""
 
@@ -83,7 +88,7 @@ class Program:
     @property
     def url(self) -> str:
         """The first URL that `wsframework run` says it listens on."""
-        return next(word for word in self.wait_for("Listening on").split() if "://" in word).rstrip(",")
+        return url_in(self.wait_for("Listening on"))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""

@@ -53,21 +53,18 @@ def test_chat_without_history_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_that_cannot_be_opened_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    with running("-m", "wsframework", "chat", "--port", "0", "--db", "no/chat.db", cwd=tmp_path) as server:
-        assert server.wait() == 2
-    assert server.errors == [
-        "error: cannot open the chat history no/chat.db: No such file or directory",
-    ]
+def test_a_database_that_cannot_be_opened_is_one_line_and_exit_code_2(command: Command) -> None:
+    code, _, errors = command("chat", "--port", "0", "--db", "no/chat.db")
+    assert code == 2
+    assert errors == "error: cannot open the chat history no/chat.db: No such file or directory\n"
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_line_and_exit_code_2(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        with running("-m", "wsframework", "chat", "--port", port, cwd=tmp_path) as server:
-            assert server.wait() == 2
-    assert len(server.errors) == 1
-    assert port in server.errors[0]
+        code, _, errors = command("chat", "--port", port)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert port in errors
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cli.here import run_here
 from tests.cli.process import PATIENCE_SECONDS, ROOT, running
 from tests.diagnostics.broken import (
     Talk,
@@ -67,15 +68,9 @@ def url() -> Iterator[str]:
 
 
 def connect(url: str, *options: str, typed: str = "") -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "wsframework", "connect", url, "--wait", "0.4", *options],
-        input=typed.encode(),
-        capture_output=True,
-        timeout=PATIENCE_SECONDS,
-        cwd=ROOT,
-    )
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    code, out, err = run_here("connect", url, "--wait", "0.4", *options, typed=typed.encode())
+    assert "Traceback" not in err, err
+    return code, out, err
 
 
 def connect_to(talk: Talk, *options: str, typed: str = "") -> tuple[int, str, str]:
@@ -88,7 +83,14 @@ def connect_to(talk: Talk, *options: str, typed: str = "") -> tuple[int, str, st
 
 
 def test_every_line_is_sent_and_every_reply_printed_as_it_is(url: str) -> None:
-    assert connect(url, typed="hi\n\n/ping\ngrüß dich") == (0, "hi\n\n/ping\ngrüß dich\n", "")
+    typed = "hi\n\n/ping\ngrüß dich"
+    assert connect(url, typed=typed) == (0, f"{typed}\n", "")
+    # And in a process of its own.
+    command = [sys.executable, "-m", "wsframework", "connect", url, "--wait", "0.4"]
+    done = subprocess.run(
+        command, input=typed.encode(), capture_output=True, timeout=PATIENCE_SECONDS, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{typed}\n", b"")
 
 
 def test_late_replies_are_waited_for_and_quiet_ends_it(url: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from tests.cli.process import PATIENCE_SECONDS, Program, serving
-from tests.cli.test_supervising import run
+from tests.cli.test_supervising import Run, run
+from tests.cli.test_supervising import parent as parent  # the fixture
 from tests.workers.processes import client, needs_proc
 from wsframework.cli.reloading import folder_of
 
@@ -124,8 +125,8 @@ class Screen:
         (["--reload"], "error: there is no module 'say' in "),
     ],
 )
-def test_wrong_options_are_one_line_and_2(tmp_path: Path, options: list[str], line: str) -> None:
-    code, out, (error,) = run(tmp_path, "say:app", "--port", "0", *options)
+def test_wrong_options_are_one_line_and_2(parent: Run, options: list[str], line: str) -> None:
+    code, out, (error,) = parent("say:app", "--port", "0", *options)
     assert (code, out, error[: len(line)]) == (2, "", line)
 
 
