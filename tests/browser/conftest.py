@@ -38,10 +38,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def server(browser: Browser, tmp_path: Path) -> Iterator[ChatServer]:
-    from tests.browser.stage import ChatServer
+def server(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ChatServer]:
+    """The chat in a thread; with the marker `process`, `wsframework chat` in a process of its own."""
+    from tests.browser.stage import ChatProcess, ChatServer
 
-    server = ChatServer(tmp_path / "chat.db")
+    kind = ChatProcess if request.node.get_closest_marker("process") else ChatServer
+    server = kind(tmp_path / "chat.db")
     server.start()
     yield server
     server.stop()

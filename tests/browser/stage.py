@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import queue
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import trio
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
+
+from wsframework import App
+from wsframework.chat import Chat
 
 PATIENCE_SECONDS = 15.0
 
@@ -49,17 +56,60 @@ def open_browser(path: str) -> Iterator[Browser]:
 
 
 class ChatServer:
-    """`wsframework chat` on one port and one database, whatever happens to its process."""
+    """The chat on one port and one database, in a thread: a process would take longer than most tests."""
 
     def __init__(self, database: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self.database = database
-        self._process: subprocess.Popen[str] | None = None
+        self._running: tuple[threading.Thread, trio.lowlevel.TrioToken, trio.CancelScope] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        assert self._running is None
+        started: queue.SimpleQueue[tuple[trio.lowlevel.TrioToken, trio.CancelScope] | None] = (
+            queue.SimpleQueue()
+        )
+
+        async def serve() -> None:
+            app = App()
+            app.install(Chat(history=self.database))
+            async with trio.open_nursery() as nursery:
+                start = functools.partial(app.serve, allow_hosts=["localhost", "127.0.0.1"])
+                await nursery.start(start, "127.0.0.1", self.port)
+                started.put((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+
+        def run() -> None:
+            try:
+                trio.run(serve)
+            finally:
+                started.put(None)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        token_and_scope = started.get()
+        assert token_and_scope is not None, "the server did not start"
+        self._running = thread, *token_and_scope
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it gracefully; a thread takes no signals."""
+        assert number is signal.SIGTERM
+        if self._running is not None:
+            thread, token, scope = self._running
+            self._running = None
+            token.run_sync_soon(scope.cancel)
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
+
+
+class ChatProcess(ChatServer):
+    """`wsframework chat`, whatever happens to its process."""
+
+    _process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it listens."""
