@@ -8,6 +8,7 @@ The invariants are those of the design:
     I4  an acknowledged message is at every member, or a gap was reported where it would have been
     I5  the messages of each publisher come in its order
     I6  a message that was refused as not stored is nowhere
+    I7  everybody who is present is present at every node, with the newest data
     I8  queues stay within their bounds
 """
 
@@ -70,6 +71,7 @@ class Conversation:
         self.acknowledged: dict[str, tuple[str, Position]] = {}
         self.refused: set[str] = set()
         self.unknown: set[str] = set()
+        self.present: dict[tuple[int, str], int] = {}
         self._numbers = Counter[int]()
         self._talking = True
         self._under_way = 0
@@ -86,7 +88,10 @@ class Conversation:
             while trio.current_time() < end:
                 self._numbers[node] += 1
                 text = f"{node}:{self._numbers[node]}"
-                nursery.start_soon(self._publish, node, self.random.choice(ROOMS), text)
+                room = self.random.choice(ROOMS)
+                nursery.start_soon(self._publish, node, room, text)
+                if self.random.random() < 0.2:
+                    self._enter(node, room)
                 await trio.sleep(self.random.uniform(0, 2 / _RATE))
 
     async def _publish(self, node: int, room: str, text: str) -> None:
@@ -100,6 +105,23 @@ class Conversation:
     def subscribe(self) -> None:
         for (node, room), member in self.members.items():
             self.engines[node].subscribe(room, member)
+            self._enter(node, room)
+
+    def _enter(self, node: int, room: str) -> None:
+        """Let the member of a node be present, or change its data."""
+        data = self.present.get((node, room), 0) + 1
+        self.present[node, room] = data
+        self.engines[node].enter(room, f"{self.engines[node].node}/1", data)
+
+    async def meets(self, seconds: float = 30.0) -> None:
+        """Wait until every node sees everybody (I7)."""
+        for room in ROOMS:
+            truth = {f"{engine.node}/1": self.present[node, room] for node, engine in enumerate(self.engines)}
+            with trio.move_on_after(seconds):
+                while any(engine.present(room) != truth for engine in self.engines):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            for engine in self.engines:
+                assert engine.present(room) == truth, f"I7 room {room}, seed {self.seed}"
 
     async def settled(self, seconds: float = 30.0) -> None:
         """Wait until every node has a message that is published now, and with it all before."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from wsframework.engines.redis.codec import RedisError
 from wsframework.engines.redis.places import Malformed
-from wsframework.engines.redis.presence import Copy, Own
+from wsframework.engines.redis.presence import Copy, Own, Scan
 
 
 class Wakes:
@@ -68,15 +69,52 @@ def test_what_a_lost_connection_may_not_have_said_is_said_again() -> None:
     assert all_changes(own) == [("tea", {"a": b"1", "b": None})]
 
 
+def test_what_redis_has_lost_is_said_again_unless_it_has_left() -> None:
+    wakes = Wakes()
+    own = Own(wakes)
+    own.enter("tea", "a", 1)
+    own.enter("tea", "b", 2)
+    all_changes(own)
+    own.leave("tea", "b")
+    all_changes(own)
+    own.restore("tea", ["a", "b", "another node's"])
+    own.restore("milk", ["a"])
+    assert all_changes(own) == [("tea", {"a": b"1"})]
+    assert wakes.count == 4
+
+
+def test_what_was_refused_is_said_again_later_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    wakes = Wakes()
+    own = Own(wakes)
+    own.enter("tea", "a", 1)
+    all_changes(own)
+    own.refused("tea", ["a"], "OOM command not allowed")
+    own.refused("milk", ["b"], "OOM command not allowed")
+    assert not own.unsaid
+    own.try_again()
+    assert all_changes(own) == [("tea", {"a": b"1"}), ("milk", {"b": None})]
+    own.try_again()
+    assert not own.unsaid
+    assert wakes.count == 2
+    assert caplog.text.count("redis.presence_refused") == 1
+
+
 class Stage:
-    """A copy, and how often it read the whole."""
+    """A copy, the parts of the hash that it asks for, and members that are missing in it."""
 
     def __init__(self) -> None:
-        self.reads = 0
-        self.copy = Copy("tea", self._read)
+        self.asked: list[tuple[bytes, Scan]] = []
+        self.missing: set[str] = set()
+        self.copy = Copy("tea", lambda *part: self.asked.append(part), self.missing.update)
 
-    def _read(self, _: Copy) -> None:
-        self.reads += 1
+    @property
+    def reads(self) -> int:
+        return len(self.asked)
+
+    def reply(self, fields: dict[bytes, bytes], cursor: bytes = b"0") -> None:
+        """Answer what was asked for last."""
+        _, scan = self.asked[-1]
+        scan.replied([cursor, [part for pair in fields.items() for part in pair]])
 
     def change(self, epoch: str, version: int, *changes: tuple[str, str] | str) -> None:
         body = b""
@@ -89,30 +127,88 @@ class Stage:
 def test_a_copy_follows_what_is_published_in_the_order_of_entering() -> None:
     stage = Stage()
     stage.copy.begin()
-    stage.change("e", 7, ("x", "0"))  # the reply has it
-    stage.copy.replied({b"v": b"e 8 3", b"n/2": b'3 "late"', b"n/1": b"1 1"})
-    stage.change("e", 8, ("n/3", "[3]"), "n/1")
-    stage.change("e", 10, ("n/2", '"new"'))
+    stage.change("e", 7, ("x", "0"), "x")  # the reply has it
+    stage.reply({b"v": b"e 9 3", b"n/2": b'3 "late"', b"n/1": b"1 1"})
+    stage.change("e", 9, ("n/3", "[3]"), "n/1")
+    stage.change("e", 11, ("n/2", '"new"'))
     assert list(stage.copy.members.items()) == [("n/2", "new"), ("n/3", [3])]
     assert stage.reads == 1
+    assert stage.missing == set()
+
+
+def test_a_large_room_is_read_in_parts_and_follows_meanwhile() -> None:
+    stage = Stage()
+    stage.copy.begin()
+    stage.reply({b"v": b"e 8 4", b"n/2": b"2 2", b"n/1": b"1 1"}, b"17")
+    assert not stage.copy.is_settled
+    stage.change("e", 8, "n/1", ("n/4", "4"))
+    stage.change("e", 10, ("n/2", "22"))
+    assert [cursor for cursor, _ in stage.asked] == [b"0", b"17"]
+    assert stage.copy.members == {}
+    # A member may come twice, with old data too, or come although it has left.
+    stage.reply({b"n/3": b"3 3", b"n/2": b"2 2", b"n/1": b"1 1"})
+    assert list(stage.copy.members.items()) == [("n/2", 22), ("n/3", 3), ("n/4", 4)]
+    stage.change("e", 11, "n/4")
+    assert list(stage.copy.members) == ["n/2", "n/3"]
+    assert stage.reads == 2
+
+
+def test_a_hash_that_began_anew_while_it_was_read_counts_only() -> None:
+    stage = Stage()
+    stage.copy.begin()
+    stage.reply({b"v": b"e 8 4", b"n/1": b"1 1"}, b"17")
+    stage.change("e", 8, ("n/2", "2"))
+    stage.change("f", 0, ("n/3", "3"))
+    stage.reply({b"v": b"f 1 1", b"n/3": b"1 3"})
+    stage.change("f", 1, ("n/4", "4"))
+    assert list(stage.copy.members) == ["n/3", "n/4"]
+    assert stage.reads == 2
+
+
+def test_parts_of_a_reading_that_was_given_up_are_ignored() -> None:
+    stage = Stage()
+    stage.copy.begin()
+    _, old = stage.asked[0]
+    stage.copy.begin()
+    old.replied([b"0", [b"v", b"e 8 1", b"n/1", b"1 1"]])
+    assert not stage.copy.is_settled
+    stage.reply({b"v": b"e 9 1", b"n/1": b"1 2"})
+    assert stage.copy.members == {"n/1": 2}
+    assert stage.reads == 2
 
 
 def test_a_hole_is_mended_by_reading_everything() -> None:
     stage = Stage()
     stage.copy.begin()
-    stage.copy.replied({b"v": b"e 8 3", b"n/1": b"1 1"})
+    stage.reply({b"v": b"e 8 3", b"n/1": b"1 1"})
     stage.change("e", 9, ("n/2", "2"))
     assert stage.reads == 2
-    stage.copy.replied({b"v": b"e 10 3", b"n/1": b"1 1", b"n/2": b"2 2"})
+    stage.reply({b"v": b"e 10 3", b"n/1": b"1 1", b"n/2": b"2 2"})
     assert stage.copy.members == {"n/1": 1, "n/2": 2}
     stage.change("f", 10, ("n/3", "3"))
     assert stage.reads == 3
 
 
+def test_a_hash_that_was_removed_is_missing_its_members() -> None:
+    """As by a server that evicts keys."""
+    stage = Stage()
+    stage.copy.begin()
+    stage.reply({b"v": b"e 8 3", b"n/1": b"1 1", b"n/2": b"2 2"})
+    stage.change("f", 0, ("n/3", "3"))
+    assert stage.reads == 2
+    stage.reply({b"v": b"f 1 1", b"n/3": b"1 3"})
+    assert stage.missing == {"n/1", "n/2"}
+    # Over a new connection all members are told anyway.
+    stage.missing.clear()
+    stage.copy.begin()
+    stage.reply({})
+    assert stage.missing == set()
+
+
 def test_a_room_that_was_empty_begins_anew() -> None:
     stage = Stage()
     stage.copy.begin()
-    stage.copy.replied({})
+    stage.reply({})
     stage.change("e", 0, ("n/1", "1"))
     stage.change("e", 1, "n/1")
     stage.change("f", 0, ("n/2", "2"))
@@ -120,19 +216,42 @@ def test_a_room_that_was_empty_begins_anew() -> None:
     assert stage.reads == 1
 
 
-@pytest.mark.parametrize("head", [b"", b"e x 1", b"e 0 9", b"\xff 0 1"])
-def test_what_an_engine_did_not_write_is_malformed_and_mended(head: bytes) -> None:
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"", b"E 1 1:a1"),
+        (b"e x 1", b"E 1 1:a1"),
+        (b"e 0 9", b"E 1 1:a1"),
+        (b"\xff 0 1", b"E 1 1:a1"),
+        (b"e 0 1", b"E 1 9:a1"),
+        (b"e 0 1", b"E -1 2:a1"),
+        (b"e 0 1", b"E 1 1:\xff1"),
+        (b"e 0 1", b"E 1 200000:a" + b"[" * 200_000),
+        # Without an end, if a length could go back to where it began.
+        (b"e 0 999999999999", b"L 0 -7:"),
+    ],
+)
+def test_what_an_engine_did_not_write_is_malformed_and_mended(head: bytes, body: bytes) -> None:
     stage = Stage()
     stage.copy.begin()
-    stage.copy.replied({})
+    stage.reply({})
     with pytest.raises(Malformed):
-        stage.copy.changed(head, b"E 1 1:a1")
+        stage.copy.changed(head, body)
     assert stage.reads == 2
+    with pytest.raises(Malformed):
+        stage.copy.changed(head, body)
+    assert stage.reads == 2  # it is being read already
 
 
-def test_a_hash_that_an_engine_did_not_write_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("value", [b"no json", b"x 1", b"1 " + b"[" * 200_000, b"1 \xff"], ids=range(4))
+def test_a_hash_that_an_engine_did_not_write_is_logged(
+    value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     stage = Stage()
     stage.copy.begin()
-    stage.copy.replied({b"n/1": b"no json"})
+    stage.reply({b"n/1": value})
     assert stage.copy.members == {}
     assert "room.malformed" in caplog.text
+    stage.copy.begin()
+    stage.asked[-1][1].replied(RedisError("WRONGTYPE Operation against a key"))
+    assert stage.copy.is_settled

@@ -17,7 +17,7 @@ from tests.docs.following import until
 from tests.engines.redis.judge import Conversation, Member
 from tests.engines.redis.redis_server import RedisServer
 from tests.engines.redis.sentinels import MASTER, Sentinel, Watched, replica_of, watched
-from tests.engines.redis.test_faults import SECONDS, SEED
+from tests.engines.redis.stage import SECONDS, SEED
 from tests.proxies.running import free_port
 from wsframework import ConfigurationError, RoomMessage, RoomUnavailable
 from wsframework.engines.redis import Publisher, RedisEngine
@@ -126,14 +126,14 @@ async def test_sentinels_and_the_server_speak_tls(tmp_path: Path) -> None:
         )
 
 
-async def fails(url: str, why: str) -> None:
+async def fails(url: str, why: str, timeout: float = 2.0) -> None:
     """Expect one sentence of an engine and of a publisher."""
     with pytest.raises(ConfigurationError, match=why) as caught:
-        async with RedisEngine(url, timeout=0.5).run():
+        async with RedisEngine(url, timeout=timeout).run():
             pass
     assert "\n" not in str(caught.value)
     with pytest.raises((ConfigurationError, RoomUnavailable), match=why):
-        await trio.to_thread.run_sync(Publisher(url, timeout=0.3).publish, "tea", "x")
+        await trio.to_thread.run_sync(Publisher(url, timeout=timeout).publish, "tea", "x")
 
 
 async def test_what_is_wrong_is_one_sentence(tmp_path: Path, redis: RedisServer) -> None:
@@ -151,6 +151,7 @@ async def test_what_is_wrong_is_one_sentence(tmp_path: Path, redis: RedisServer)
             f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:1/{MASTER}",
             f"where the master '{MASTER}' is: sentinel 127.0.0.1:{sentinel.port} does not answer.*; sentinel "
             "127.0.0.1:1 cannot be reached: .*Connection refused",
+            timeout=0.5,
         )
     await fails(f"redis+sentinel://127.0.0.1:{redis.port}/{MASTER}", "it is a Redis server and no sentinel")
 

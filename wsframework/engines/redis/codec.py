@@ -35,6 +35,8 @@ _CODES_IN_SCRIPTS = frozenset(
 )
 
 
+_NOTHING_DONE = _CODES_IN_SCRIPTS | {"LOADING", "BUSY", "NOSCRIPT", "NOAUTH", "CLUSTERDOWN"}
+
 _OF_CONNECTION = frozenset(
     {"NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "CLUSTERDOWN"}
 )
@@ -51,12 +53,19 @@ class RedisError(Exception):
         code: its first word, such as OOM or NOPERM.
         is_of_connection: whether another connection may mend it: scripts are loaded, or another server is
             the master. Other errors are about one command, such as a key that holds something else.
+        is_refusal: whether the command has certainly changed nothing. Another error may have come in the
+            middle of a script, which is not rolled back.
     """
 
     @property
     def is_of_connection(self) -> bool:
         """Whether another connection may mend it."""
         return self.code in _OF_CONNECTION
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the command has certainly changed nothing."""
+        return self.code in _NOTHING_DONE
 
     @property
     def code(self) -> str:

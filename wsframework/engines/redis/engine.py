@@ -122,7 +122,9 @@ class RedisEngine(Engine):
             pushed=self._pushed,
         )
         self.commands = Commands(prefix, self._carrier, scripts, outage, self._check)
-        self._rooms = Subscriptions(self._names, self._carrier, self._counters, history, self.commands.pushed)
+        self._rooms = Subscriptions(
+            self._names, self._carrier, self._counters, history, self._own, self.commands.pushed
+        )
         self._thread: int | None = None
         self._clock: trio.abc.Clock | None = None
         self._numbers = 0
@@ -244,7 +246,7 @@ class RedisEngine(Engine):
 
     def _fill(self, link: Link) -> None:
         """Hand messages and changes of presence to a connection."""
-        while link.unanswered < 1024 and (change := self._own.changes()) is not None:
+        while link.has_room and (change := self._own.changes()) is not None:
             self._leases.tell(link, self._rooms.key(change[0]), *change, _PRESENCE)
         for batch in self._outgoing.batches():
             link.ask(batch.command(self._names, self.node, self._expiries), batch)

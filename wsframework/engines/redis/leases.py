@@ -67,15 +67,17 @@ class Leases:
             link.ask(pack((b"SREM", self._rooms, key)), Ignored())
 
     async def extend(self, link: Link) -> None:
-        """Extend the lease, and remove the members of nodes that are gone.
+        """Extend the lease, remove the members of nodes that are gone, and tell again what was refused.
 
         Cancellation: nothing is left behind; another node goes on.
         """
+        self._own.try_again()
         reply = await link.answer(self.command)
         if reply is None:
             return
         had, gone = reply
-        if not had:
+        # A server that evicts keys may have removed the rooms alone.
+        if not had or (self._own.rooms and await link.answer((b"EXISTS", self._rooms)) == 0):
             record(logging.WARNING, "redis.lease_lost")
             self._own.all_again()
             link.wake()
@@ -131,8 +133,7 @@ class _Told:
         if isinstance(reply, RedisError):
             if reply.is_of_connection:
                 raise reply
-            # Out of memory, say. It is told again at the next change or connection.
-            record(logging.ERROR, "redis.presence_refused", room=self._room, error=str(reply))
+            self._own.refused(self._room, self._members, str(reply))
 
     def lost(self) -> None:
         self._own.again(self._room, self._members)

@@ -32,6 +32,10 @@ __all__ = ["Link", "Replied"]
 
 _READ_BYTES = 64 * 1024
 
+_MOST_UNANSWERED = 1024
+_MOST_UNSENT_BYTES = 256 * 1024
+"""Commands that are best sent at once: a pipeline gains nothing by more."""
+
 T = TypeVar("T")
 
 
@@ -178,6 +182,11 @@ class Link:
     def unanswered(self) -> int:
         """How many commands have no reply yet."""
         return len(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what can wait may be sent now."""
+        return len(self._waiting) < _MOST_UNANSWERED and len(self._out) < _MOST_UNSENT_BYTES
 
     @property
     def quiet_since(self) -> float:

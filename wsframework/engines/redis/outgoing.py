@@ -107,7 +107,7 @@ class Batch:
         if isinstance(reply, RedisError):
             if reply.is_of_connection:
                 raise LinkLost(str(reply))
-            self._outgoing.refused(self, f"Redis cannot store it: {reply}")
+            self._outgoing.refused(self, f"Redis cannot store it: {reply}", unknown=not reply.is_refusal)
             return
         self._outgoing.stored(self, reply[0].decode("ascii"), reply[1], reply[2:])
 
@@ -219,11 +219,11 @@ class Outgoing:
         for publication, at in zip(batch.publications, range(0, len(places), 2), strict=True):
             self._settle(publication, Place(epoch, int(places[at]), places[at + 1].decode("ascii")))
 
-    def refused(self, batch: Batch, why: str) -> None:
-        """Settle them: they were not stored."""
+    def refused(self, batch: Batch, why: str, *, unknown: bool) -> None:
+        """Settle them: they were not stored, or it is not known."""
         self._answered(batch)
         for publication in batch.publications:
-            self._settle(publication, RoomUnavailable(why))
+            self._settle(publication, RoomUnavailable(why, unknown=unknown))
 
     def expire(self, now: float, why: str) -> None:
         """Settle the messages whose time is over."""

@@ -3,7 +3,8 @@
 Theory of operation
 -------------------
 A member's data are in the room's hash in Redis. Every change there has the room's next version and is
-published, so the copies of all nodes follow. A copy that misses a version reads the whole hash again.
+published, so the copies of all nodes follow. A copy that misses a version reads the whole hash again, in
+parts: a room may have more members than a reply should. What is published meanwhile is applied to the result.
 
 Each node has a lease, and extends it. When it is over, another node removes the members of that node, so that
 they are gone even if it was killed. A node that finds its lease gone enters all its members again.
@@ -13,14 +14,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wsframework.engines.redis.codec import RedisError
 from wsframework.engines.redis.places import Malformed
 from wsframework.records import record
 
-__all__ = ["Copy", "Own"]
+__all__ = ["Copy", "Own", "Scan"]
 
 _CHANGES_AT_ONCE = 256
 """Members that one call of the script changes."""
@@ -38,6 +39,7 @@ class Own:
         self._rooms: dict[str, dict[str, bytes]] = {}
         # What changed, by room and member; what it changed to is in `_rooms`.
         self._changed: dict[str, dict[str, None]] = {}
+        self._refused: dict[str, dict[str, None]] = {}
 
     @property
     def unsaid(self) -> bool:
@@ -82,6 +84,26 @@ class Own:
         """Tell Redis of these again: it is not known whether it heard."""
         self._changed.setdefault(room, {}).update(dict.fromkeys(members))
 
+    def restore(self, room: str, members: Iterable[str]) -> None:
+        """Tell Redis of these again: it has lost them."""
+        present = self._rooms.get(room, {})
+        if lost := [member for member in members if member in present]:
+            self.again(room, lost)
+            self._wake()
+
+    def refused(self, room: str, members: Iterable[str], why: str) -> None:
+        """Take note that Redis cannot store these now: it has no memory, say."""
+        if not self._refused:
+            record(logging.ERROR, "redis.presence_refused", room=room, error=why)
+        self._refused.setdefault(room, {}).update(dict.fromkeys(members))
+
+    def try_again(self) -> None:
+        """Tell Redis again of those that it could not store."""
+        refused, self._refused = self._refused, {}
+        for room, members in refused.items():
+            self.again(room, members)
+        self.told()
+
     def changes(self) -> tuple[str, dict[str, bytes | None]] | None:
         """Take the changes of one room: the data of each member, or None if it has left."""
         if not self._changed:
@@ -101,13 +123,17 @@ class Copy:
 
     Args:
         room: the room's name.
-        read: asks Redis for the room's hash; its reply goes to the object given.
+        read: asks Redis for a part of the room's hash, from a cursor on; the reply goes to the object given.
+        missing: called with members that a hash does not have any more, though nobody said that they left.
     """
 
-    def __init__(self, room: str, read: Callable[[Copy], None]) -> None:
-        self._room = room
+    def __init__(
+        self, room: str, read: Callable[[bytes, Scan], None], missing: Callable[[Iterable[str]], None]
+    ) -> None:
+        self.room = room
         self._read = read
-        self._reading = True
+        self._missing = missing
+        self._scan: Scan | None = None
         self._version: tuple[str, int] = ("", 0)
         self._data: dict[str, Any] = {}
 
@@ -116,33 +142,31 @@ class Copy:
         """Their data by their ids, in the order in which they entered."""
         return self._data
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether they are known, and nothing is being read."""
+        return self._scan is None
+
     def begin(self) -> None:
-        """Read the members, because there is a new connection, or a hole."""
-        self._reading = True
-        self._read(self)
+        """Read the members, because there is a new connection."""
+        self._begin(lambda _: None)
 
-    def replied(self, reply: Any) -> None:
-        """Take the room's hash."""
-        if isinstance(reply, RedisError) and reply.is_of_connection:
-            raise reply
-        found: list[tuple[int, str, Any]] = []
-        self._version = ("", 0)
-        try:
-            for field, value in reply.items():
-                if field == b"v":
-                    epoch, version, _ = value.decode("ascii").split(" ")
-                    self._version = epoch, int(version)
-                    continue
-                place, _, data = value.partition(b" ")
-                found.append((int(place), field.decode(), json.loads(data)))
-        except (ValueError, AttributeError) as error:
-            record(logging.ERROR, "room.malformed", room=self._room, error=f"presence: {error}")
-        found.sort(key=lambda entry: entry[0])
-        self._data = {member: data for _, member, data in found}
-        self._reading = False
+    def _begin(self, missing: Callable[[Iterable[str]], None]) -> None:
+        self._scan = scan = Scan(self, missing)
+        self._read(b"0", scan)
 
-    def lost(self) -> None:
-        """Wait for the next connection, which begins again."""
+    def read(self, cursor: bytes, scan: Scan) -> None:
+        """Take note that one part was read; read the next one, or use what was read."""
+        if scan is not self._scan:
+            return  # another one has begun
+        if cursor != b"0":
+            self._read(cursor, scan)
+            return
+        before, self._data = self._data, scan.result()
+        self._version = scan.version
+        self._scan = None
+        if missing := before.keys() - self._data.keys():
+            scan.missing(missing)
 
     def changed(self, head: bytes, body: bytes) -> None:
         """Take changes that were published just now.
@@ -154,27 +178,103 @@ class Copy:
         Raises:
             Malformed: a program sent something else on the room's channel.
         """
-        if self._reading:
-            return  # the reply has them
         try:
-            epoch, version, count = head.decode("ascii").split(" ")
-            before = int(version)
-            # A hash that was empty begins a new epoch.
-            if (epoch, before) != self._version and not (before == 0 and not self._data):
-                self.begin()
-                return
-            at = 0
-            for _ in range(int(count)):
-                colon = body.index(b":", at)
-                kind, id_bytes, data_bytes = body[at:colon].split(b" ")
-                middle = colon + 1 + int(id_bytes)
-                at = middle + int(data_bytes)
-                member = body[colon + 1 : middle].decode()
-                if kind == b"E":
-                    self._data[member] = json.loads(body[middle:at])
-                else:
-                    self._data.pop(member, None)
-            self._version = epoch, before + int(count)
-        except ValueError as error:
-            self.begin()
+            epoch, version, changes = _decode_changes(head, body)
+        except (ValueError, RecursionError) as error:
+            if self._scan is None:
+                self._begin(self._missing)
             raise Malformed(f"not a change of presence: {error}") from None
+        if self._scan is not None:
+            self._scan.changed(epoch, version, changes)
+        # A hash that was empty begins a new epoch.
+        elif (epoch, version) != self._version and not (version == 0 and not self._data):
+            self._begin(self._missing)
+        else:
+            _apply(changes, self._data)
+            self._version = epoch, version + len(changes)
+
+
+class Scan:
+    """The hash of a room that is read in parts.
+
+    Args:
+        copy: what it is for.
+        missing: called with members that are not there any more.
+
+    Attributes:
+        version: the newest one that was seen.
+    """
+
+    def __init__(self, copy: Copy, missing: Callable[[Iterable[str]], None]) -> None:
+        self.version: tuple[str, int] = ("", 0)
+        self.missing = missing
+        self._copy = copy
+        self._found: dict[str, tuple[int, Any]] = {}
+        self._changes: list[_Change] = []
+
+    def replied(self, reply: Any) -> None:
+        """Take a part of the hash: the next cursor, and fields and values."""
+        if isinstance(reply, RedisError) and reply.is_of_connection:
+            raise reply
+        cursor = b"0"
+        try:
+            cursor, flat = reply
+            for at in range(0, len(flat), 2):
+                self._take(flat[at], flat[at + 1])
+        except (ValueError, TypeError, RecursionError) as error:
+            record(logging.ERROR, "room.malformed", room=self._copy.room, error=f"presence: {error}")
+        self._copy.read(cursor, self)
+
+    def _take(self, field: bytes, value: bytes) -> None:
+        if field == b"v":
+            epoch, version, _ = value.decode("ascii").split(" ")
+            self.version = epoch, int(version)
+        else:
+            place, _, data = value.partition(b" ")
+            self._found[field.decode()] = int(place), json.loads(data)
+
+    def lost(self) -> None:
+        """Wait for the next connection, which begins again."""
+
+    def changed(self, epoch: str, version: int, changes: Sequence[_Change]) -> None:
+        """Take changes that were published while it is read."""
+        if version == 0:  # the hash is a new one
+            self._found.clear()
+            self._changes.clear()
+        self._changes += changes
+        self.version = epoch, version + len(changes)
+
+    def result(self) -> dict[str, Any]:
+        """Return the members in the order in which they entered."""
+        found = sorted(self._found.items(), key=lambda entry: entry[1][0])
+        members = {member: data for member, (_, data) in found}
+        _apply(self._changes, members)
+        return members
+
+
+_Change = tuple[str, Any] | str
+"""A member and its data, or one that has left."""
+
+
+def _apply(changes: Iterable[_Change], members: dict[str, Any]) -> None:
+    for change in changes:
+        if isinstance(change, str):
+            members.pop(change, None)
+        else:
+            members[change[0]] = change[1]
+
+
+def _decode_changes(head: bytes, body: bytes) -> tuple[str, int, list[_Change]]:
+    epoch, version, count = head.decode("ascii").split(" ")
+    changes: list[_Change] = []
+    at = 0
+    for _ in range(int(count)):
+        colon = body.index(b":", at)
+        kind, id_bytes, data_bytes = body[at:colon].split(b" ")
+        middle = colon + 1 + int(id_bytes)
+        at = middle + int(data_bytes)
+        if not colon < middle <= at <= len(body):
+            raise ValueError("a change is cut")
+        member = body[colon + 1 : middle].decode()
+        changes.append((member, json.loads(body[middle:at])) if kind == b"E" else member)
+    return epoch, int(version), changes

@@ -175,7 +175,8 @@ class Publisher:
                 self.close()  # its replies would be taken for those of later commands
                 raise
             if isinstance(reply, RedisError):
-                raise RoomUnavailable(f"{self.address} cannot store it: {reply}")
+                text = f"{self.address} cannot store it: {reply}"
+                raise RoomUnavailable(text, unknown=not reply.is_refusal)
             return str(Place(reply[0].decode("ascii"), int(reply[2]), reply[3].decode("ascii")))
 
     def _open(self, due: float) -> _Connection:

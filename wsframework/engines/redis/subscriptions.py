@@ -11,13 +11,13 @@ from typing import Any
 import trio
 
 from wsframework.engines.redis.carrier import Carrier, Ignored
-from wsframework.engines.redis.codec import pack
+from wsframework.engines.redis.codec import Command, pack
 from wsframework.engines.redis.counters import Counters
 from wsframework.engines.redis.feed import Feed, Reading
 from wsframework.engines.redis.link import Link, Replied
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.places import Malformed, Page, Place, decode_messages
-from wsframework.engines.redis.presence import Copy
+from wsframework.engines.redis.presence import Copy, Own, Scan
 from wsframework.records import record
 from wsframework.rooms import History, Subscriber
 
@@ -29,9 +29,12 @@ _PAGE_MESSAGES = 500
 _PAGE_BYTES = 256 * 1024
 """One reply's part of a history."""
 
-_PAGES_AT_ONCE = 8
-"""Histories that are asked for and not read. Redis cuts a subscriber for which more than some megabytes wait
-(`client-output-buffer-limit`); after a lost connection the histories of all rooms would be more."""
+_PAGE_MEMBERS = 200
+"""The same of the members present, about."""
+
+_PAGES_AT_ONCE = 16
+"""Parts that are asked for and not read. Redis cuts a subscriber for which more than some megabytes wait
+(`client-output-buffer-limit`); after a lost connection the histories and members of all rooms are more."""
 
 _PAUSE_SECONDS = 0.1
 """How soon a member that comes back asks again while there is no connection."""
@@ -45,6 +48,7 @@ class Subscriptions:
         carrier: has the connection.
         counters: are added to.
         keep: what is kept of a room that has no history of its own.
+        own: the members of this node.
         other: called with the channel and the message of a channel that is no room's.
     """
 
@@ -54,11 +58,13 @@ class Subscriptions:
         carrier: Carrier,
         counters: Counters,
         keep: History | None,
+        own: Own,
         other: Callable[[bytes, bytes], None],
     ) -> None:
         self._names = names
         self._carrier = carrier
         self._counters = counters
+        self._own = own
         self._other = other
         # As long as the script `publish` keeps it.
         self._seconds = 660 if keep is None else max(660, round(2.2 * keep.seconds) + 60)
@@ -87,7 +93,11 @@ class Subscriptions:
         """Subscribe to a room."""
         key = self._keys[room] = self._names.room(room)
         self._feeds[key] = feed = Feed(room, key, subscriber, self._read, self._counters)
-        self._copies[key] = Copy(room, lambda copy: self._read_members(key, copy))
+        self._copies[key] = Copy(
+            room,
+            lambda cursor, scan: self._read_members(key, cursor, scan),
+            lambda missing: self._own.restore(room, missing),
+        )
         if self._carrier.link is not None:
             self._follow(self._carrier.link, feed)
 
@@ -160,43 +170,47 @@ class Subscriptions:
         return reading.page
 
     def _read(self, feed: Feed, offset: int, waiting: Replied) -> None:
-        self._unread.append(_Page(self, feed, offset, waiting))
+        def command() -> Command:
+            feed.touched_at = trio.current_time()
+            keys = (self._names.state(feed.key), self._names.history(feed.key))
+            head = (b"EVALSHA", HISTORY.digest, 2, *keys, secrets.token_hex(8), offset)
+            return (*head, _PAGE_MESSAGES, _PAGE_BYTES, self._seconds)
+
+        self._unread.append(_Page(self, command, waiting))
+        self._read_more()
+
+    def _read_members(self, key: bytes, cursor: bytes, scan: Scan) -> None:
+        command = (b"HSCAN", self._names.members(key), cursor, b"COUNT", _PAGE_MEMBERS)
+        self._unread.append(_Page(self, lambda: command, scan))
         self._read_more()
 
     def _read_more(self) -> None:
-        """Ask for the next histories, if there is a connection; a new one begins with all of them."""
+        """Ask for the next parts, if there is a connection; a new one begins with all of them."""
         link = self._carrier.link
         while link is not None and self._unread and self._reading < _PAGES_AT_ONCE:
             page = self._unread.popleft()
-            feed = page.feed
-            feed.touched_at = trio.current_time()
             self._reading += 1
-            keys = (self._names.state(feed.key), self._names.history(feed.key))
-            command = (b"EVALSHA", HISTORY.digest, 2, *keys, secrets.token_hex(8), page.offset)
-            link.ask(pack((*command, _PAGE_MESSAGES, _PAGE_BYTES, self._seconds)), page)
+            link.ask(pack(page.command()), page)
 
     def page_read(self) -> None:
-        """Take note that a history was read."""
+        """Take note that a part was read."""
         self._reading -= 1
         self._read_more()
 
-    def _read_members(self, key: bytes, copy: Copy) -> None:
-        if self._carrier.link is not None:
-            self._carrier.link.ask(pack((b"HGETALL", self._names.members(key))), copy)
-
 
 class _Page:
-    """A part of a history that is asked for."""
+    """A part of a history, or of the members present, that is to be read."""
 
-    def __init__(self, subscriptions: Subscriptions, feed: Feed, offset: int, waiting: Replied) -> None:
-        self.feed = feed
-        self.offset = offset
-        self.waiting = waiting
+    def __init__(
+        self, subscriptions: Subscriptions, command: Callable[[], Command], waiting: Replied
+    ) -> None:
+        self.command = command
+        self._waiting = waiting
         self._subscriptions = subscriptions
 
     def replied(self, reply: Any) -> None:
-        self.waiting.replied(reply)
+        self._waiting.replied(reply)
         self._subscriptions.page_read()
 
     def lost(self) -> None:
-        self.waiting.lost()
+        self._waiting.lost()

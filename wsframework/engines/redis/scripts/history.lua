@@ -20,8 +20,10 @@ local entries, from = {}, tonumber(ARGV[2])
 if from >= 0 then
   local bytes, most = 0, tonumber(ARGV[4])
   local start, left = ARGV[2] .. '-0', tonumber(ARGV[3])
+  -- What is after the newest one was refused, or is somebody else's.
+  local stop = string.format('%.0f', tonumber(offset)) .. '-0'
   while left > 0 and bytes < most do
-    local page = redis.call('XRANGE', KEYS[2], start, '+', 'COUNT', math.min(left, 50))
+    local page = redis.call('XRANGE', KEYS[2], start, stop, 'COUNT', math.min(left, 50))
     for _, entry in ipairs(page) do
       bytes = bytes + #(entry[2][4] or '')
       -- Two at least: the first one is there already.

@@ -7,7 +7,8 @@
 -- Returns  {epoch, how many were there already, offset, tag, offset, tag, ...}
 --
 -- State: "epoch offset tag bytes count": the newest message's place, and what the history holds.
--- No command that can fail follows one that has changed something: a script is not rolled back.
+-- No command follows one that has changed something if it can fail for want of memory, disk or replicas: a
+-- script is not rolled back. It can still fail in the middle if the user's rights change.
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -59,7 +60,14 @@ for i = 8, #ARGV, 3 do
   else
     offset, tag, number = offset + 1, its_tag, its_number
     if keep > 0 then
-      redis.call('XADD', KEYS[2], text(offset) .. '-0', 't', tag, 'd', envelope)
+      local added = redis.pcall('XADD', KEYS[2], text(offset) .. '-0', 't', tag, 'd', envelope)
+      if type(added) == 'table' and added.err then
+        if not string.find(added.err, 'equal or smaller', 1, true) then return added end
+        -- The history is ahead of the state: somebody else has written to it, or a script could not finish.
+        redis.call('DEL', KEYS[2])
+        bytes, count = 0, 0
+        redis.call('XADD', KEYS[2], text(offset) .. '-0', 't', tag, 'd', envelope)
+      end
       bytes, count = bytes + #envelope, count + 1
     elseif count > 0 then
       -- Of two nodes, one keeps nothing: the history would have a hole.
