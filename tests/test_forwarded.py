@@ -191,6 +191,33 @@ def test_a_unix_socket_between_proxies_is_no_trusted_one_unless_it_is_named() ->
     assert found.remote == PEER
 
 
+@pytest.mark.parametrize(
+    ("lines", "remote", "with_unix"),
+    [
+        (["6.6.6.6", ""], PEER, Address("6.6.6.6")),
+        (["6.6.6.6, "], PEER, Address("6.6.6.6")),
+        (["6.6.6.6", "", "10.0.0.2"], Address("10.0.0.2"), Address("6.6.6.6")),
+        ([",, 203.0.113.9"], CLIENT, CLIENT),
+        ([""], PEER, PEER),
+    ],
+)
+def test_an_empty_element_is_what_haproxy_adds_for_a_peer_on_a_unix_socket(
+    lines: list[str], remote: Address, with_unix: Address
+) -> None:
+    headers = [(FOR, line) for line in lines]
+    strict = proxies(FOR, trusted=("10.0.0.0/8",))
+    assert strict.client_of(PEER, headers, secure=False).remote == remote
+    assert client_of(*headers).remote == with_unix
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_empty_scheme_or_host_that_a_proxy_adds_is_not_its_clients(secure: bool) -> None:
+    forged = "http" if secure else "https"
+    for own in ([(PROTO, f"{forged},"), (HOST, "evil.example,")], [(PROTO, ""), (HOST, "")]):
+        headers = [(FOR, "203.0.113.9"), (PROTO, forged), (HOST, "evil.example"), *own]
+        assert client_of(*headers, secure=secure) == Client(CLIENT, secure, None)
+
+
 @given(st.text(st.characters(max_codepoint=255)), st.integers(0, 3))
 @example("10.0.0.7", 1)
 @example("unix:", 1)

@@ -49,7 +49,8 @@ _AddressT = ipaddress.IPv4Address | ipaddress.IPv6Address
 _HOP = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[^\]]+)?)\]|([0-9.]+))(?::(?:([0-9]{1,5})|_[0-9A-Za-z._\-]+))?")
 
 _UNIX_HOP = "unix:"
-"""What nginx writes, as `$remote_addr`, for a peer on a unix socket of its own."""
+"""What nginx writes, as `$remote_addr`, for a peer on a unix socket of its own. HAProxy writes an empty
+element, as `%[src]`."""
 
 # A value that is no token should be quoted, but "for=[::1]:80" without quotes is common, and has one meaning.
 _PAIR = rf"""({TOKEN})=([^\s",;\\]++|"(?:[^"\\]|\\.)*+")"""
@@ -177,17 +178,20 @@ class Proxies:
 
 
 def _elements(headers: Sequence[tuple[str, str]], name: str) -> list[str]:
-    """Return the elements of a list field in all its lines, from the right, without empty ones."""
-    parts = [part.strip(" \t") for key, value in headers if key == name for part in value.split(",")]
-    return [part for part in reversed(parts) if part]
+    """Return the elements of a list field in all its lines, from the right.
+
+    Empty ones too, though lists of RFC 9110 have none: if that is what a proxy has added, then the element
+    left of it is its client's.
+    """
+    return [part.strip(" \t") for key, value in headers if key == name for part in value.split(",")][::-1]
 
 
 def _read_convention(clients: list[str], schemes: list[str], hosts: list[str]) -> Iterator[_Hop]:
     # Proxies that append write one element each, so those at one place belong together. Others overwrite what
     # was there, or pass on what the outer proxy wrote: then there is one element for all.
-    for place, client in enumerate(clients or [""]):
+    for place, client in enumerate(clients or ["unknown"]):
         yield (
-            client,
+            client or _UNIX_HOP,
             schemes[place] if place < len(schemes) else None,
             hosts[place] if place < len(hosts) else None,
         )

@@ -22,7 +22,7 @@ from tests.proxies.running import (
 )
 from wsframework import App, Connection, Limits
 
-__all__ = ["CLIENT", "INNER", "Front", "Upstream", "behind", "whoami_app"]
+__all__ = ["CLIENT", "INNER", "UPGRADE", "Front", "Upstream", "behind", "haproxy_text", "whoami_app"]
 
 CLIENT = "127.0.0.9"
 """Another address of this machine, so that the client does not look like a proxy."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.proxies.fronts import CLIENT, behind, whoami_app
-from wsframework import App, Limits
+from tests.proxies.fronts import CLIENT, UPGRADE, Upstream, behind, haproxy_text, whoami_app
+from tests.proxies.running import free_port, haproxy, nginx
+from wsframework import App, Limits, Request
 
 CHAINS = [("nginx",), ("haproxy",), ("nginx", "haproxy"), ("haproxy", "nginx"), ("nginx", "nginx")]
 
@@ -58,3 +60,42 @@ async def test_a_proxy_that_is_not_trusted_is_the_client(tmp_path: Path, chain: 
         answer = await front.answer(X_Forwarded_For="6.6.6.6")
         assert str(answer).startswith("127.0.0.1:")
         assert str(answer).endswith(" False chat.example")
+
+
+WRITES = {
+    "nginx-overwrites": "proxy_set_header X-Forwarded-For $remote_addr;",
+    "nginx-appends": "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+    "haproxy-overwrites": "http-request set-header X-Forwarded-For %[src]",
+    "haproxy-appends": "http-request add-header X-Forwarded-For %[src]",
+}
+
+
+@pytest.mark.parametrize("how", WRITES)
+async def test_a_client_on_a_unix_socket_of_the_proxy_cannot_claim_an_address(
+    tmp_path: Path, nursery: trio.Nursery, how: str
+) -> None:
+    # An entry for such a client is skipped if unix is trusted, so there only overwriting helps.
+    app = App(trusted_proxies=["127.0.0.1", *(["unix"] if how.endswith("overwrites") else [])])
+
+    @app.http("/whoami")
+    async def whoami(request: Request) -> str:
+        return request.remote.host
+
+    server = await nursery.start(app.serve, "127.0.0.1", 0)
+    port, path, upstream = free_port(), tmp_path / "front.sock", Upstream(server.port)
+    if how.startswith("nginx"):
+        text = (
+            f"server {{ listen 127.0.0.1:{port}; listen unix:{path};"
+            f"location / {{ proxy_pass http://{upstream.nginx}; {UPGRADE} {WRITES[how]} }} }}\n"
+        )
+        front = nginx(tmp_path, port, text)
+    else:
+        text = haproxy_text(port, path, upstream, tmp_path, outer=False)
+        front = haproxy(tmp_path, port, text.replace("option forwardfor", WRITES[how]))
+    async with front, await trio.open_unix_socket(path) as client:
+        await client.send_all(
+            b"GET /whoami HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n"
+            b"X-Forwarded-For: 6.6.6.6\r\n\r\n"
+        )
+        answer = b"".join([piece async for piece in client])
+    assert answer.endswith(b"127.0.0.1"), answer
