@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.here import run_here
-from tests.cli.process import PATIENCE_SECONDS
-from tests.workers.processes import APP
+from tests.cli.process import PATIENCE_SECONDS, running
+from tests.workers.processes import APP, Crew, needs_proc
 
 
 def run(cwd: Path, *arguments: str) -> tuple[int, str, list[str]]:
@@ -108,3 +111,62 @@ def test_a_wrong_option_is_one_line_and_2(parent: Run, tmp_path: Path, options: 
     code, out, (error,) = parent("echo:app", "--workers", "2", "--port", "0", *options)
     assert (code, error[: len(line)]) == (2, line)
     assert "Listening" not in out
+
+
+def test_a_file_called_like_a_module_of_python_breaks_no_worker(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(APP)
+    (tmp_path / "queue.py").touch()
+    # As the command is installed: its own folder is on the import path, and not the working directory.
+    command = tmp_path / "bin" / "command.py"
+    command.parent.mkdir()
+    command.write_text("from wsframework.cli import main\nmain()\n")
+    arguments = ["run", "echo:app", "--port", "0", "--workers", "1"]
+    with running(str(command), *arguments, cwd=tmp_path) as program:
+        program.wait_for("Listening on")
+        assert program.stop() == 0
+
+
+def test_workers_run_with_the_options_of_the_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(
+        f"{APP}import sys\nprint('options:', sys.flags.optimize, sys.flags.dev_mode, sys._xoptions['mine'])\n"
+    )
+    arguments = ["-OO", "-Xdev", "-Xmine=1", "-m", "wsframework", "run", "echo:app", "--workers", "1"]
+    with running(*arguments, "--port", "0", cwd=tmp_path) as program:
+        program.wait_for("Listening on")
+        program.wait_for("options: 2 True 1")
+        assert program.stop() == 0
+
+
+@needs_proc
+def test_how_a_worker_has_ended_is_known_to_a_parent_that_was_started_with_sigchld_ignored(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "echo.py").write_text(APP)
+    start = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.executable, "
+    arguments = ["run", "echo:app", "--workers", "1", "--port", "0", "--log-format", "json"]
+    command = f"{start}[sys.executable, '-m', 'wsframework', *{arguments}])"
+    with running("-c", command, cwd=tmp_path) as program:
+        found = Crew(program)
+        os.kill(found.wait_for("worker.ready")["pid"], signal.SIGKILL)
+        assert found.wait_for("worker.died")["signal"] == "SIGKILL"
+        found.wait_for("worker.ready", 2)
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "workers"])
+def test_a_server_whose_output_nobody_reads_serves(tmp_path: Path, workers: list[str]) -> None:
+    (tmp_path / "echo.py").write_text("from wsframework import App\napp = App()\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "wsframework", "run", "echo:app", "--port", "0", *workers]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        os.close(writer)
+        assert process.stderr is not None
+        last = "worker.ready" if workers else "server.listening"
+        assert any(last in line for line in process.stderr)
+        time.sleep(0.5)
+        process.terminate()
+        assert "Broken" not in process.stderr.read()
+    assert process.returncode == 0

@@ -45,12 +45,12 @@ class FakeProcess(Process):
 
     def run(self) -> None:
         """Have a running event loop."""
-        self.channel.send("running")
+        self.channel.send("running", {"ends_within": 20.0})
 
     def serve(self) -> None:
         """Be ready."""
         self.run()
-        self.channel.send("ready", {"ends_within": 20.0})
+        self.channel.send("ready")
 
     async def hear(self) -> tuple[str, object]:
         """Return the parent's next message."""

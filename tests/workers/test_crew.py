@@ -83,3 +83,65 @@ async def test_a_worker_whose_event_loop_does_not_run_yet_is_killed_in_place_of_
         nursery.start_soon(worker.follow)
         worker.drain(restarting=False)
         assert process.signals == [signal.SIGKILL]
+
+
+async def test_messages_of_another_version_are_left_out() -> None:
+    worker, process = make_worker()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.follow)
+        process.channel.send("dance", {"with": "wolves"})
+        process.channel.send("failed", "in another form")
+        process.channel.send("running", "soon")
+        process.serve()
+        await worker.settled.wait()
+        assert worker.state == "ready"
+        process.end(0)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "event"),
+    [
+        ([], 0, "worker.ended"),  # SIGTERM has told it before it served
+        (["ready"], 0, "worker.died"),
+        (["ready", "leaving"], 0, "worker.ended"),
+        (["ready", "leaving"], 1, "worker.died"),
+        (["ready"], -9, "worker.died"),
+    ],
+)
+async def test_a_process_that_exits_while_it_serves_has_died_whatever_its_status(
+    said: list[str], status: int, event: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    worker, process = make_worker()
+    for kind in said:
+        process.channel.send(kind)
+    process.end(status)
+    await worker.follow()
+    assert caplog.records[-1].__dict__["event"] == event
+    assert worker.died is (event == "worker.died")
+
+
+async def test_a_worker_that_is_killed_because_it_cannot_drain_yet_has_not_died(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    worker, _ = make_worker()
+    worker.drain(restarting=True)
+    await worker.follow()
+    assert caplog.records[-1].__dict__["event"] == "worker.ended"
+    assert caplog.records[-1].__dict__["fields"]["signal"] == "SIGKILL"
+
+
+async def test_a_worker_that_leaves_by_itself_has_as_long_as_one_that_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    worker, process = make_worker()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.follow)
+        process.serve()
+        await worker.settled.wait()
+        await trio.sleep(100)
+        process.channel.send("leaving")
+        await worker.gone.wait()
+        assert worker.ends_by == trio.current_time() + 20
+        process.end(0)

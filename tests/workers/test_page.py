@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -48,6 +49,18 @@ def test_a_new_page_is_empty(page: Page) -> None:
         read = page.read(slot)
         assert (read.phase, read.heartbeat, read.connections, read.pid) == (Phase.ABSENT, 0, 0, 0)
         assert read.counted == Figures()
+
+
+def test_what_a_program_writes_into_the_page_by_mistake_harms_no_other(page: Page) -> None:
+    with mmap.mmap(page.fd, 0) as memory:
+        memory[64:] = b"\xff" * (len(memory) - 64)
+    assert page.read(0).phase == Phase.ABSENT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no seals")
+def test_no_process_can_make_the_page_smaller_under_the_others(page: Page) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(page.fd, 0)
 
 
 def test_the_parent_reads_what_a_worker_writes(page: Page, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
+from tests.workers.fakes import FakeLaunch, supervising
 from tests.workers.load import Load
 from tests.workers.processes import APP, QUIET, Crew, clients_of_all, crew, needs_proc
+from wsframework.workers.rolling import Roller
 
 pytestmark = needs_proc
 
@@ -56,7 +60,10 @@ def test_a_new_version_that_does_not_start_aborts_the_roll_and_a_later_one_is_ta
                 found.signal(signal.SIGHUP)
                 entry = await trio.to_thread.run_sync(found.wait_for, "roll.aborted")
                 assert entry["error"] == "echo.py:2: OSError: typo"
-                assert "raise OSError('typo')" in entry["stack"]
+                # The traceback is logged once.
+                (died,) = found.logged("worker.died")
+                assert "raise OSError('typo')" in died["stack"]
+                assert "stack" not in entry
                 for one in clients.values():
                     assert await one.ask() == "hi"
 
@@ -66,6 +73,71 @@ def test_a_new_version_that_does_not_start_aborts_the_roll_and_a_later_one_is_ta
         found.signal(signal.SIGHUP)
         found.wait_for("roll.finished", workers=2)
         assert not set(found.pids()) & set(before)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 3.0])
+async def test_a_stop_ends_a_roll_and_no_worker_is_started_any_more(
+    seconds: float, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    launch = FakeLaunch(serving=2)
+    async with supervising(launch, 2) as (supervisor, _):
+        roller = Roller(supervisor)
+        supervisor.start_soon(roller.run)
+        roller.ask()
+        await launch.started(3)
+        await trio.sleep(0.1)
+        launch.processes[2].serve()  # the first old one is told to go, and takes its time
+        await trio.sleep(seconds)
+        supervisor.stop()
+        roller.ask()
+        for process in launch.processes:
+            process.end(0)
+        await trio.sleep(60)
+        assert supervisor.workers == {}
+    assert len(launch.processes) == 3
+    events = [entry.__dict__["event"] for entry in caplog.records]
+    assert "roll.aborted" not in events
+    assert "worker.died" not in events
+
+
+async def test_a_stop_while_a_new_worker_starts_is_no_failure(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch = FakeLaunch(serving=2)
+    async with supervising(launch, 2) as (supervisor, _):
+        roller = Roller(supervisor)
+        supervisor.start_soon(roller.run)
+        roller.ask()
+        await launch.started(3)
+        supervisor.stop()
+        for process in launch.processes[:2]:
+            process.end(0)
+        await trio.sleep(1)
+        assert caplog.records == []
+
+
+async def test_a_new_worker_that_dies_during_the_roll_aborts_it(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch = FakeLaunch(serving=4)
+    async with supervising(launch, 3) as (supervisor, _):
+        roller = Roller(supervisor)
+        supervisor.start_soon(roller.run)
+        roller.ask()
+        await launch.started(4)
+        await trio.sleep(0.1)
+        launch.processes[3].end(1)
+        launch.processes[0].end(0)
+        # Another one takes its place, and the next one of the roll is ready: it goes, and no old one does.
+        await launch.started(6)
+        for process in launch.processes[4:]:
+            process.serve()
+        await trio.sleep(1)
+        old = [supervisor.workers[number].state for number in (2, 3)]
+        assert old == ["ready", "ready"]
+    (aborted,) = [entry for entry in caplog.records if entry.__dict__["event"] == "roll.aborted"]
+    assert aborted.__dict__["fields"]["error"] == "worker 4 died after it was ready: status 1"
 
 
 def test_a_roll_takes_a_renewed_certificate_but_not_a_broken_one(tmp_path: Path) -> None:

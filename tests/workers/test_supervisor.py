@@ -135,6 +135,57 @@ async def test_a_worker_more_and_a_worker_less_but_one_stays(autojump_clock: Clo
         assert supervisor.workers[1].state == "ready"
 
 
+async def test_the_place_of_a_worker_that_has_died_is_given_up_before_that_of_one_that_serves(
+    autojump_clock: Clock,
+) -> None:
+    launch = FakeLaunch(serving=2)
+    async with supervising(launch, 2) as (supervisor, _):
+        launch.processes[0].end(1)
+        await launch.started(3)
+        assert supervisor.remove()
+        await settle()
+        assert [worker.number for worker in supervisor.workers.values()] == [2]
+        assert supervisor.workers[2].state == "ready"
+
+
+async def test_a_worker_that_is_being_added_is_the_first_to_be_removed(autojump_clock: Clock) -> None:
+    launch = FakeLaunch(serving=1)
+    async with supervising(launch, 1) as (supervisor, _):
+        for _ in range(3):
+            supervisor.add()
+        await launch.started(2)
+        removed = [supervisor.remove() for _ in range(4)]
+        assert removed == [True, True, True, False]
+        await trio.sleep(60)
+        assert [worker.number for worker in supervisor.workers.values()] == [1]
+        assert len(launch.processes) == 2
+
+
+async def test_a_start_that_hangs_holds_up_others_for_half_a_minute(autojump_clock: Clock) -> None:
+    launch = FakeLaunch(serving=2)
+    async with supervising(launch, 2) as (supervisor, _):
+        supervisor.add()
+        await launch.started(3)
+        launch.serving = 4
+        launch.processes[0].end(1)
+        start = trio.current_time()
+        await launch.started(4)
+        assert trio.current_time() - start == pytest.approx(30, abs=1)
+        await settle()
+        assert [worker.state for worker in supervisor.workers.values()] == ["ready", "starting", "ready"]
+
+
+async def test_a_worker_that_is_told_to_stop_in_a_lifespan_is_bounded_too(autojump_clock: Clock) -> None:
+    launch = FakeLaunch(serving=1)
+    async with supervising(launch, 1) as (supervisor, _):
+        supervisor.add()
+        await launch.started(2)
+        launch.processes[1].run()
+        await settle()
+        supervisor.stop()
+        assert supervisor.workers[2].ends_by == trio.current_time() + 20
+
+
 @needs_proc
 def test_a_killed_worker_costs_its_own_clients_only_and_is_replaced(tmp_path: Path) -> None:
     with crew(tmp_path) as found:

@@ -15,6 +15,7 @@ from tests.workers.load import Load
 from tests.workers.processes import QUIET, client, clients_of_all, crew, needs_proc
 from wsframework.server.crowd import Figures, Phase
 from wsframework.workers.page import Page
+from wsframework.workers.supervisor import Supervisor
 from wsframework.workers.watching import STUCK_SECONDS, watch_workers
 
 Clock = trio.testing.MockClock
@@ -64,6 +65,46 @@ async def test_a_worker_that_imports_or_ends_its_lifespans_may_take_longer(autoj
         await trio.sleep(100)
         assert launch.processes[0].signals == []
         nursery.cancel_scope.cancel()
+
+
+async def test_a_start_that_hangs_is_ended_after_the_first_round(autojump_clock: Clock) -> None:
+    launch = FakeLaunch(serving=1)
+    async with supervising(launch, 1) as (supervisor, page), trio.open_nursery() as nursery:
+        nursery.start_soon(watch_workers, supervisor, page, STUCK_SECONDS)
+        nursery.start_soon(beat, page, 0, 1000)
+        supervisor.add()
+        await launch.started(2)
+        hanging = launch.processes[1]
+        hanging.run()
+        await trio.sleep(295)
+        assert hanging.signals == []
+        await trio.sleep(8)
+        assert hanging.signals == [signal.SIGABRT, signal.SIGKILL]
+        assert len(supervisor.places) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_program_that_starts_slowly_may_take_some_times_as_long_later(autojump_clock: Clock) -> None:
+    launch, page = FakeLaunch(serving=0), Page.create(8)
+    supervisor, ready = Supervisor(launch, page, lambda: None), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run, 1, ready.set)
+        watcher = trio.CancelScope()
+        nursery.start_soon(watch_within, watcher, supervisor, page)
+        await launch.started(1)
+        await trio.sleep(1000)
+        assert launch.processes[0].signals == []
+        launch.processes[0].serve()
+        await ready.wait()
+        assert supervisor.start_seconds == pytest.approx(5000)
+        watcher.cancel()
+        supervisor.kill()
+    page.close()
+
+
+async def watch_within(scope: trio.CancelScope, supervisor: Supervisor, page: Page) -> None:
+    with scope:
+        await watch_workers(supervisor, page, STUCK_SECONDS)
 
 
 async def test_time_in_which_the_machine_slept_does_not_count(autojump_clock: Clock) -> None:

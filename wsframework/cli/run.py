@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
@@ -203,5 +204,10 @@ def _announce(addresses: tuple[Address, ...], *, secure: bool) -> None:
         f"the unix socket {address}" if address.port is None else f"{scheme}://{address}"
         for address in addresses
     ]
-    # Flushed, because a program that reads it from a pipe waits for this line.
-    print(f"Listening on {', '.join(where)} (Ctrl-C stops)", flush=True)
+    try:
+        # Flushed, because a program that reads it from a pipe waits for this line.
+        print(f"Listening on {', '.join(where)} (Ctrl-C stops)", flush=True)
+    except OSError:
+        # Whoever read it has gone, which is no reason not to serve. What is left in the buffer goes nowhere.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

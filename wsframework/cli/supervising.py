@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import attrs
@@ -16,6 +17,16 @@ from wsframework.workers.parent import Plan, run_parent, usable_cores
 from wsframework.workers.supervisor import StartFailed
 
 __all__ = ["run_workers"]
+
+_FLAGS = {
+    "-B": "dont_write_bytecode",
+    "-E": "ignore_environment",
+    "-I": "isolated",
+    "-P": "safe_path",
+    "-S": "no_site",
+    "-b": "bytes_warning",
+    "-s": "no_user_site",
+}
 
 _NOT_STARTED = 3
 """The exit code when a worker of the first round fails, as gunicorn and uvicorn have it."""
@@ -72,5 +83,16 @@ def _give_up(error: StartFailed) -> NoReturn:
 
 
 def _interpreter_options() -> list[str]:
-    """Return the options of this interpreter that change what a program does."""
-    return [f"-W{option}" for option in sys.warnoptions]
+    """Return the options of this interpreter that change what a program does.
+
+    With -P, a file of the user's that is called queue.py takes the place of Python's module for the user's
+    program only, as in one process: the working directory joins the import path when the App is imported.
+    """
+    options = ["-O"] * sys.flags.optimize
+    options += [option for option, flag in _FLAGS.items() if getattr(sys.flags, flag)]
+    if "-P" not in options and Path(__file__).parents[2] != Path.cwd():
+        options.append("-P")
+    options += [f"-W{option}" for option in sys.warnoptions]
+    named = getattr(sys, "_xoptions", {}).items()  # CPython's, and documented
+    options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in named]
+    return options

@@ -177,19 +177,20 @@ class Admin:
         """Do what a line asks for, and return the answer."""
         try:
             wanted = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             wanted = None
         match wanted:
             case {"do": "show"}:
                 return self._figures()
+            case {"do": "restart" | "add" | "remove"} if self._supervisor.stopping:
+                return {"error": "the server is stopping"}
             case {"do": "restart"}:
                 self._roller.ask()
                 return {"done": f"restarting {len(self._supervisor.places)} workers, one after the other"}
             case {"do": "add"}:
                 self._supervisor.add()
                 return {"done": "starting one more worker"}
-            case {"do": "remove"} if len(self._supervisor.places) > 1:
-                self._supervisor.remove()
+            case {"do": "remove"} if self._supervisor.remove():
                 return {"done": "ending one worker"}
             case {"do": "remove"}:
                 return {"error": "the last worker stays; stop the server instead"}

@@ -1,8 +1,8 @@
 """The channel between the parent and one worker: JSON, one object with one key a line.
 
     worker → parent    {"imported": null}                  it waits to be told to serve, if it was asked to
-                       {"running": null}                   its event loop runs
-                       {"ready": {"ends_within": 18.0}}    it serves
+                       {"running": {"ends_within": 18.0}}  its event loop runs; how long its end may take
+                       {"ready": null}                     it serves
                        {"failed": {"line": "…", "details": "…", "mistake": true}}    it will not
                        {"leaving": null}                   it has begun to stop, told or not
     parent → worker    {"start": {…}}                      what to serve; the first line
@@ -10,7 +10,9 @@
                        {"drain": {"restarting": true}}     stop, gracefully
                        {"stop": "now"}                     cut it short
 
-The end of the channel means that the other process is gone.
+The end of the channel means that the other process is gone. A line that is not a message is left out: code
+of the program may write to any descriptor, and the parent serves the other workers' clients too. So is a
+message of an unknown kind, by those who receive it: the other process may have another version.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ import trio
 __all__ = ["Channel"]
 
 _PIECE_BYTES = 64 * 1024
+
+_LINE_BYTES = 1024 * 1024
+"""No message is so long."""
 
 
 class Channel:
@@ -94,9 +99,24 @@ class Channel:
         self._end.close()
 
     def _next(self) -> tuple[str, object] | None:
-        line, newline, rest = self._buffer.partition(b"\n")
-        if not newline:
-            return None
-        self._buffer = rest
-        ((kind, value),) = json.loads(line).items()
-        return kind, value
+        while True:
+            line, newline, rest = self._buffer.partition(b"\n")
+            if not newline:
+                if len(line) > _LINE_BYTES:
+                    self._buffer.clear()  # its rest is no message either
+                return None
+            self._buffer = rest
+            message = _message(line)
+            if message is not None:
+                return message
+
+
+def _message(line: bytes | bytearray) -> tuple[str, object] | None:
+    try:
+        match json.loads(line):
+            case dict(fields) if len(fields) == 1:
+                ((kind, value),) = fields.items()
+                return kind, value
+    except (ValueError, RecursionError):
+        pass
+    return None

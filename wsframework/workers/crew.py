@@ -54,6 +54,8 @@ class Worker:
         failure: what it said before its end, or how it ended if it has never served.
         running: whether its event loop has begun to run.
         told: whether the parent has told it to stop.
+        left: whether it has said that it stops, told or not.
+        died: whether its process has ended otherwise than it should.
         status: of its process after its end, as `subprocess` gives it.
     """
 
@@ -70,11 +72,14 @@ class Worker:
         self.failure: Failure | None = None
         self.running = False
         self.told = False
+        self.left = False
+        self.died = False
         self.status: int | None = None
         self.ends_by = float("inf")
         self._waits = False
         self._ready_at: float | None = None
         self._ends_within = float("inf")
+        self._cut_off = False
         self._process = process
         self._channel = channel
 
@@ -113,6 +118,7 @@ class Worker:
             self.ends_by = trio.current_time() + self._ends_within
             self._channel.send("drain", {"restarting": restarting})
         if not self.running:
+            self._cut_off = True
             self.send_signal(signal.SIGKILL)
 
     def stop_now(self) -> None:
@@ -141,6 +147,7 @@ class Worker:
             self._channel.close()
         if not self.was_ready and self.failure is None:
             self.failure = Failure(f"worker {self.number} ended before it was ready: {self.described_status}")
+        self.died = self._has_died()
         # In this order: who waits for the first of them may look at the others.
         for event in (self.ended, self.gone, self.imported, self.settled):
             event.set()
@@ -152,38 +159,40 @@ class Worker:
         name = signal_name(self.status or 0)
         return f"status {self.status}" if name is None else f"killed by {name}"
 
+    def _has_died(self) -> bool:
+        if self.status == 0:
+            # A process that exits while it serves has failed. Before that, SIGTERM may have told it to stop.
+            return self.was_ready and not (self.told or self.left)
+        return not (self.told and (signal_name(self.status or 0) is None or self._cut_off))
+
     async def _hear(self, heard_all: trio.Event) -> None:
         async for message in self._channel:
             match message:
                 case "imported", _:
                     self._waits = True
                     self.imported.set()
-                case "running", _:
+                case "running", {"ends_within": int() | float() as seconds}:
                     self.running = True
-                case "ready", {"ends_within": int() | float() as seconds}:
-                    self._ready_at = trio.current_time()
                     self._ends_within = seconds
-                    if self.told:
-                        self.ends_by = trio.current_time() + seconds
+                case "ready", _:
+                    self._ready_at = trio.current_time()
                     took = round(self._ready_at - self.started_at, 3)
                     record(logging.INFO, "worker.ready", worker=self.number, pid=self.pid, seconds=took)
                     self.imported.set()
                     self.settled.set()
                 case "leaving", _:
+                    self.left = True
+                    self.ends_by = min(self.ends_by, trio.current_time() + self._ends_within)
                     self.gone.set()
                 case "failed", {"line": str(line), "details": str(details), "mistake": bool(mistake)}:
                     self.failure = Failure(line, details, mistake)
-                case kind, _:
-                    raise ValueError(f"an unknown message of worker {self.number}: {kind}")
         heard_all.set()
 
     def _log_end(self) -> None:
         name = signal_name(self.status or 0)
         status = self.status if name is None else None
         lived = round(trio.current_time() - self.started_at, 3)
-        # Not an error: it was told to stop, or SIGTERM has told it.
-        expected = self.status == 0 or (self.told and name is None)
-        event, level = ("worker.ended", logging.INFO) if expected else ("worker.died", logging.ERROR)
+        event, level = ("worker.died", logging.ERROR) if self.died else ("worker.ended", logging.INFO)
         failure = self.failure
         record(
             level,

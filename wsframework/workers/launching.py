@@ -34,14 +34,16 @@ class Process:
 
         Cancellation: nothing is left behind, except for a thread where the system has no pidfd.
         """
-        if hasattr(os, "pidfd_open"):
+        try:
             pidfd = os.pidfd_open(self.pid)
-            try:
-                await trio.lowlevel.wait_readable(pidfd)
-            finally:
-                os.close(pidfd)
-            return self._popen.wait()
-        return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
+        except (AttributeError, OSError):
+            # Not there, forbidden as in some containers, or no descriptor is left.
+            return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+        return self._popen.wait()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal; without effect after its end."""

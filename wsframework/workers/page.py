@@ -13,8 +13,10 @@ different moments.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +24,9 @@ from collections.abc import Callable
 import attrs
 
 from wsframework.server.crowd import Figures, Phase
+
+if sys.platform == "linux":
+    import fcntl
 
 __all__ = ["FRESH_SECONDS", "Page", "Slot", "SlotFigures"]
 
@@ -33,6 +38,8 @@ _MARK = int.from_bytes(b"wspage\0\1", "little")
 """Changes with the layout: workers may be newer than the parent that started them."""
 
 _SERVING = int(Phase.SERVING)
+
+_PHASES = {int(phase): phase for phase in Phase}
 
 _WORD = 8
 _HEADER_WORDS = 8
@@ -102,6 +109,7 @@ class Page:
         fd = _file_without_name()
         try:
             os.ftruncate(fd, (_HEADER_WORDS + slots * _SLOT_WORDS) * _WORD)
+            _keep_size(fd)
             integers = _Memory(fd).integers
             integers[0], integers[1] = _MARK, slots
             return cls(fd)
@@ -128,7 +136,7 @@ class Page:
         """Return what a worker has written."""
         integers, doubles, base = self._memory.integers, self._memory.doubles, self._base(slot)
         return SlotFigures(
-            Phase(integers[base + _PHASE]),
+            _PHASES.get(integers[base + _PHASE], Phase.ABSENT),
             doubles[base + _HEARTBEAT],
             integers[base + _CONNECTIONS],
             Figures(
@@ -219,9 +227,16 @@ class Slot:
         return sum(self._connections.tolist()) - self._integers[_CONNECTIONS]
 
 
+def _keep_size(fd: int) -> None:
+    # If one process made it smaller, all of them would get SIGBUS.
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # not a memory file
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+
+
 def _file_without_name() -> int:
     if hasattr(os, "memfd_create"):  # Linux, FreeBSD
-        return os.memfd_create("wsframework-page")
+        return os.memfd_create("wsframework-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     fd, path = tempfile.mkstemp(prefix="wsframework-page-")
     os.unlink(path)
     return fd

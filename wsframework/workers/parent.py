@@ -76,6 +76,8 @@ def run_parent(plan: Plan) -> None:
         ListenError: an address cannot be listened on.
         StartFailed: a worker of the first round has ended before it served.
     """
+    # Who ignores it does not learn how its children have ended, and a program inherits that.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         trio.run(_run, plan)
     except BaseExceptionGroup as group:
@@ -124,9 +126,9 @@ async def _supervise(plan: Plan, listening: Listening, admin: socket.socket | No
         def ready() -> None:
             plan.on_ready(listening.addresses)
             manager.ready(f"{plan.workers} workers {where}")
-            nursery.start_soon(roller.run)
+            supervisor.start_soon(roller.run)
             if plan.watch is not None:
-                nursery.start_soon(plan.watch, roller.ask)
+                supervisor.start_soon(plan.watch, roller.ask)
             fresh = functools.partial(watching.all_fresh, supervisor, page)
             nursery.start_soon(manager.feed_watchdog, fresh)
 

@@ -4,7 +4,8 @@
     drain      the old one stops accepting, lets handshakes finish, and sends Close 1012 to its clients
     end        its process ends; then the next one is replaced
 
-A new worker that does not start ends the restart. The old ones stay, and nobody is disconnected.
+A new worker that does not start ends the restart. The old ones stay, and nobody is disconnected. One that
+dies while others are replaced ends it too.
 
 While a program is developed, the old worker ends when the new one has imported the App, and before it enters
 the lifespans: two of them might need the same file or port.
@@ -19,7 +20,7 @@ from collections.abc import Callable
 import trio
 
 from wsframework.records import record
-from wsframework.workers.crew import Worker
+from wsframework.workers.crew import Failure, Worker
 from wsframework.workers.supervisor import Place, StartFailed, Supervisor
 
 __all__ = ["Roller"]
@@ -74,41 +75,48 @@ class Roller:
     async def _roll(self) -> None:
         supervisor = self._supervisor
         supervisor.next_generation()
-        start, replaced = trio.current_time(), 0
+        start = trio.current_time()
+        replaced: list[Worker] = []
         record(logging.INFO, "roll.started", workers=len(supervisor.places))
         for place in list(supervisor.places):
             try:
-                replaced += await self._replace(place)
+                await self._replace(place, replaced)
             except StartFailed as error:
-                why = error.failure
-                record(
-                    logging.ERROR,
-                    "roll.aborted",
-                    workers=replaced,
-                    error=why.line,
-                    stack=why.details or None,
-                )
+                # Its traceback is in the record of that worker's end.
+                count = len(replaced)
+                record(logging.ERROR, "roll.aborted", workers=count, error=error.failure.line)
                 return
         seconds = round(trio.current_time() - start, 3)
-        record(logging.INFO, "roll.finished", workers=replaced, seconds=seconds)
+        record(logging.INFO, "roll.finished", workers=len(replaced), seconds=seconds)
 
-    async def _replace(self, place: Place) -> bool:
-        """Replace the worker of a place, and wait for its end; return False where that is not needed."""
+    async def _replace(self, place: Place, replaced: list[Worker]) -> None:
+        """Replace the worker of a place where that is needed, and wait for its end.
+
+        Args:
+            replaced: the new workers so far; gets this one too.
+
+        Raises:
+            StartFailed: it does not start, or one of those so far has died.
+        """
         supervisor = self._supervisor
         # A place that is changing gets a worker of the new generation anyway.
         kept = place in supervisor.places
         if not kept or place.changing.locked() or place.worker.generation == supervisor.generation:
-            return False
+            return
         async with place.changing:
             end = None if self._overlap else functools.partial(self._end, place.worker)
             new = await supervisor.start_worker(end)
-            if place not in supervisor.places:
+            dead = next((worker for worker in replaced if worker.died), None)
+            if place not in supervisor.places or dead is not None:
                 new.drain(restarting=True)
-                return False
+                if dead is not None:
+                    why = f"worker {dead.number} died after it was ready: {dead.described_status}"
+                    raise StartFailed(dead.failure or Failure(why))
+                return
             old, place.worker = place.worker, new
+            replaced.append(new)
         old.drain(restarting=True)
         await old.ended.wait()
-        return True
 
     async def _end(self, worker: Worker) -> None:
         worker.drain(restarting=True)

@@ -41,6 +41,12 @@ GOOD_LIFE_SECONDS = 60.0
 """A worker that has served so long is replaced as if it had been the first that died."""
 
 
+_TURN_SECONDS = 30.0
+"""How long others wait for a start that takes long, or hangs, before they start beside it."""
+
+_LONGEST_START_SECONDS, _LONGEST_START_FACTOR = 300.0, 5
+"""How long a start may take: so long, or so many times as long as the slowest one before."""
+
 _SIGNAL_SECONDS = 0.1
 """How much later than a worker the parent may learn of a signal that was sent to both."""
 
@@ -86,20 +92,26 @@ class Supervisor:
         places: for the workers that should serve, in order.
         workers: all whose process has not ended, by their number.
         generation: how many rolling restarts have begun.
+        stopping: whether it has begun to stop.
+        start_seconds: how long a start may take; None in the first round, where a service manager has its own
+            limit, and nobody knows how long this App takes.
     """
 
     def __init__(self, launch: Launch, page: Page, on_stopping: Callable[[], None]) -> None:
         self.places: list[Place] = []
         self.workers: dict[int, Worker] = {}
         self.generation = 0
+        self.stopping = False
+        self.start_seconds: float | None = None
         self._launch = launch
         self._page = page
         self._on_stopping = on_stopping
         self._numbers = itertools.count(1)
         self._starting = trio.Lock()
         self._failed_starts = 0
+        self._slowest_start = 0.0
+        self._adding: list[trio.CancelScope] = []
         self._hurry = trio.Event()
-        self._stopping = False
         self._keeping = trio.CancelScope()
         self._keepers: trio.Nursery | None = None
         self._followers: trio.Nursery | None = None
@@ -128,6 +140,7 @@ class Supervisor:
                             failed = error
                             self._keeping.cancel(reason="a worker does not start")
                         else:
+                            self._limit_starts()
                             on_ready()
                         await trio.sleep_forever()
                 # Without effect unless a worker does not start.
@@ -142,20 +155,32 @@ class Supervisor:
 
     def add(self) -> None:
         """Add a worker. If it does not start, there are as many as before."""
-        if self._keepers is not None and not self._stopping:
-            self._keepers.start_soon(self._add)
+        if self._keepers is not None and not self.stopping:
+            scope = trio.CancelScope()
+            self._adding.append(scope)
+            self._keepers.start_soon(self._add, scope)
 
-    def remove(self) -> None:
-        """Take one worker away, unless it is the only one; its clients get Close 1012."""
-        if len(self.places) > 1 and not self._stopping:
-            place = self.places.pop()
-            place.scope.cancel(reason="this place is given up")
-            place.worker.drain(restarting=True)
+    def remove(self) -> bool:
+        """Take one worker away, and return True, unless it is the only one.
+
+        It is one that is being added, or does not serve; otherwise its clients get Close 1012.
+        """
+        if self.stopping or len(self.places) + len(self._adding) <= 1:
+            return False
+        if self._adding:
+            self._adding.pop().cancel(reason="one worker less is wanted")
+            return True
+        idle = [place for place in self.places if place.worker.state != "ready"]
+        place = (idle or self.places)[-1]
+        self.places.remove(place)
+        place.scope.cancel(reason="this place is given up")
+        place.worker.drain(restarting=True)
+        return True
 
     def stop(self) -> None:
         """Begin to stop: every worker drains, with Close 1001. Has an effect once."""
-        if not self._stopping:
-            self._stopping = True
+        if not self.stopping:
+            self.stopping = True
             self._keeping.cancel(reason="the parent is stopping")
             self._on_stopping()
             for worker in self.workers.values():
@@ -175,6 +200,11 @@ class Supervisor:
 
     # For those who replace a worker
 
+    def start_soon(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Start a task that is cancelled when `stop` is called; once the first worker has been started."""
+        assert self._keepers is not None
+        self._keepers.start_soon(function, *arguments)
+
     def next_generation(self) -> None:
         """Let workers that start from now on count as newer than the others; those that wait start now."""
         self.generation += 1
@@ -193,31 +223,37 @@ class Supervisor:
 
         Cancellation: tells the worker to stop.
         """
-        async with self._starting:
-            await self._pause(self._failed_starts - 1)
-            try:
+        worker: Worker | None = None
+        try:
+            async with self._starting:
+                await self._pause(self._failed_starts - 1)
                 worker = self._start()
-                try:
+                with trio.move_on_after(_TURN_SECONDS):
                     await worker.imported.wait()
-                    if before_serving is not None and not worker.ended.is_set():
-                        await before_serving()
-                    worker.proceed()
-                    await worker.settled.wait()
-                except trio.Cancelled:
-                    worker.drain(restarting=True)
-                    raise
-                if not worker.was_ready and worker.status == -signal.SIGTERM:
-                    # Every process may have got it, and then we are about to stop too.
-                    await trio.sleep(_SIGNAL_SECONDS)
-                if worker.failure is not None and not worker.was_ready:
-                    raise StartFailed(worker.failure)
-            except StartFailed:
-                self._failed_starts += 1
-                raise
-            self._failed_starts = 0
-            return worker
+            await worker.imported.wait()
+            if before_serving is not None and not worker.ended.is_set():
+                await before_serving()
+            worker.proceed()
+            await worker.settled.wait()
+            if not worker.was_ready and worker.status == -signal.SIGTERM:
+                # Every process may have got it, and then we are about to stop too.
+                await trio.sleep(_SIGNAL_SECONDS)
+        except trio.Cancelled:
+            if worker is not None:
+                worker.drain(restarting=True)
+            raise
+        if worker.failure is not None and not worker.was_ready:
+            raise StartFailed(worker.failure)
+        self._failed_starts = 0
+        self._slowest_start = max(self._slowest_start, trio.current_time() - worker.started_at)
+        if self.start_seconds is not None:
+            self._limit_starts()
+        return worker
 
     # Inside
+
+    def _limit_starts(self) -> None:
+        self.start_seconds = max(_LONGEST_START_SECONDS, _LONGEST_START_FACTOR * self._slowest_start)
 
     def _start(self) -> Worker:
         number = next(self._numbers)
@@ -230,6 +266,7 @@ class Supervisor:
         except OSError as error:
             failure = Failure(f"cannot start the process of a worker: {error.strerror or error}")
             record(logging.ERROR, "worker.died", worker=number, error=failure.line)
+            self._failed_starts += 1
             raise StartFailed(failure) from None
         worker = Worker(number, slot, self.generation, process, channel)
         self.workers[number] = worker
@@ -242,11 +279,18 @@ class Supervisor:
         await worker.follow()
         del self.workers[worker.number]
         self._page.clear(worker.slot)
+        # Here, before anyone who waits for the turn to start has had it.
+        if not (worker.was_ready or worker.told):
+            self._failed_starts += 1
 
-    async def _add(self) -> None:
-        # What failed has been logged.
-        with contextlib.suppress(StartFailed):
-            await self._open_place()
+    async def _add(self, scope: trio.CancelScope) -> None:
+        try:
+            # What failed has been logged.
+            with scope, contextlib.suppress(StartFailed):
+                await self._open_place()
+        finally:
+            if scope in self._adding:
+                self._adding.remove(scope)
 
     async def _open_place(self) -> None:
         place = Place(await self.start_worker())

@@ -11,7 +11,7 @@ import trio
 
 from wsframework.records import record
 from wsframework.server.crowd import Phase
-from wsframework.workers.crew import Worker
+from wsframework.workers.crew import Failure, Worker
 from wsframework.workers.page import Page
 from wsframework.workers.supervisor import Supervisor
 
@@ -25,6 +25,8 @@ FRESH_SECONDS = 5.0
 that blocks its event loop for a second or two still works."""
 
 _LOOK_SECONDS = 0.5
+
+_BLOCKED = "its event loop is blocked, or the process is stopped"
 
 _ABORT_SECONDS = 2.0
 """How long a worker may take to write its stacks after SIGABRT; one that is stopped never does."""
@@ -47,7 +49,7 @@ class _Pulse:
 async def watch_workers(supervisor: Supervisor, page: Page, stuck_seconds: float | None) -> None:
     """End workers that hang, until cancelled.
 
-    A worker is watched while its server runs, so its imports and lifespans may take as long as they need.
+    A worker that starts has more time, for its imports and lifespans: `Supervisor.start_seconds`.
 
     Args:
         supervisor: has the workers.
@@ -63,10 +65,15 @@ async def watch_workers(supervisor: Supervisor, page: Page, stuck_seconds: float
             figures = page.read(worker.slot)
             if figures.heartbeat != pulse.heartbeat:
                 pulse.heartbeat, pulse.looks = figures.heartbeat, 0
+            elif worker.state == "starting":
+                pulse.looks += 1
+                if stuck_seconds is not None and supervisor.start_seconds is not None:
+                    limit = supervisor.start_seconds
+                    _judge(worker, pulse.looks, limit, f"it has not started within {limit:.0f} seconds")
             elif Phase.SERVING <= figures.phase <= Phase.DRAINING:
                 pulse.looks += 1
                 if stuck_seconds is not None:
-                    _judge(worker, pulse.looks, stuck_seconds)
+                    _judge(worker, pulse.looks, stuck_seconds, _BLOCKED)
             if trio.current_time() > worker.ends_by:
                 worker.ends_by = float("inf")
                 record(logging.ERROR, "worker.stuck", worker=number, pid=worker.pid, error="it does not end")
@@ -82,18 +89,18 @@ def all_fresh(supervisor: Supervisor, page: Page) -> bool:
     )
 
 
-def _judge(worker: Worker, looks: int, stuck_seconds: float) -> None:
-    if looks == round(stuck_seconds / _LOOK_SECONDS):
-        why = "its event loop is blocked, or the process is stopped"
+def _judge(worker: Worker, looks: int, seconds: float, why: str) -> None:
+    if looks == round(seconds / _LOOK_SECONDS):
+        worker.failure = worker.failure or Failure(why)
         record(
             logging.ERROR,
             "worker.stuck",
             worker=worker.number,
             pid=worker.pid,
-            seconds=stuck_seconds,
+            seconds=seconds,
             error=why,
         )
         # With faulthandler, the worker writes where each of its threads is.
         worker.send_signal(signal.SIGABRT)
-    elif looks == round((stuck_seconds + _ABORT_SECONDS) / _LOOK_SECONDS):
+    elif looks == round((seconds + _ABORT_SECONDS) / _LOOK_SECONDS):
         worker.send_signal(signal.SIGKILL)

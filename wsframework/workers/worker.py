@@ -149,7 +149,7 @@ class _Duties:
         """Tell the parent that this worker serves."""
         self._server = server
         self._listens.set()
-        self._channel.send("ready", {"ends_within": self._ends_within})
+        self._channel.send("ready")
 
     async def run(self, halt: Callable[[bool], None]) -> None:
         """Do all of them, until cancelled.
@@ -158,7 +158,7 @@ class _Duties:
             halt: begins to stop, and is told whether another worker takes this one's place; a second call
                 cuts it short.
         """
-        self._channel.send("running")
+        self._channel.send("running", {"ends_within": self._ends_within})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_when_leaving)
             await self._obey(halt)
@@ -183,8 +183,6 @@ class _Duties:
                 case "stop", _:
                     self._stop(halt, restarting=False)
                     halt(False)
-                case kind, _:
-                    raise ValueError(f"an unknown message of the parent: {kind}")
 
     def _stop(self, halt: Callable[[bool], None], *, restarting: bool) -> None:
         # A service manager may have sent SIGTERM to every process; the second word would cut the drain short.
