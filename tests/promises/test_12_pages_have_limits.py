@@ -81,16 +81,25 @@ async def test_a_client_that_leaves_cancels_what_only_it_would_have_got(
 
 
 @pytest.mark.parametrize("leave", [Client.vanish, Client.reset], ids=["FIN", "RST"])
+@pytest.mark.parametrize("during", ["given", "handler"])
 async def test_a_handler_of_another_method_runs_on_when_its_client_leaves(
-    stage: Stage, leave: Callable[[Client], None]
+    stage: Stage, leave: Callable[[Client], None], during: str
 ) -> None:
-    app = new_app(timeouts=Timeouts(http=60, drain=1))
+    app = new_app(timeouts=Timeouts(http=60, guard=60, drain=1))
     begun, go_on, done = trio.Event(), trio.Event(), trio.Event()
 
-    @app.http("/hook", methods=["POST"])
-    async def hook(request: Request) -> str:
-        begun.set()
-        await go_on.wait()
+    async def wait(where: str) -> None:
+        if where == during:
+            begun.set()
+            await go_on.wait()
+
+    async def find_user(request: Request) -> str:
+        await wait("given")
+        return "Ada"
+
+    @app.http("/hook", methods=["POST"], given={"user": find_user})
+    async def hook(request: Request, user: str) -> str:
+        await wait("handler")
         done.set()
         return "written"
 
