@@ -80,6 +80,35 @@ def test_any_async_callable_whose_parameters_fit_can_be_a_handler(handler: Any) 
     assert check_handler(handler, "/{room}", "ws", ("room",)) is handler
 
 
+def of_one_argument(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(function)
+    async def call(first: object) -> Any:
+        return await function(first, room="tea")
+
+    return call
+
+
+@of_one_argument
+async def in_the_tea_room(first: Any, room: str) -> None: ...
+
+
+def test_a_decorator_that_does_not_pass_the_paths_parameters_on_is_found() -> None:
+    # Its function says that it has the one of what it decorates, but is called itself.
+    why = r"unexpected keyword argument 'room': its decorator returns a function that takes \(first"
+    for decorated in (in_the_tea_room, functools.partial(in_the_tea_room)):
+        with pytest.raises(RouteError, match=why):
+            check_handler(decorated, "/{room}", "ws", ("room",))
+        with pytest.raises(RouteError, match=why):
+            check_steps([decorated], None, "/{room}", ("room",))
+        with pytest.raises(RouteError, match=why):
+            check_steps([], {"user": decorated}, "/{room}", ("room",))
+
+
+def test_a_decorator_whose_signature_is_unknown_is_taken_to_pass_everything_on() -> None:
+    handler: Any = functools.cache(with_default)
+    assert check_handler(handler, "/{room}", "ws", ("room",)) is handler
+
+
 def sync(ws: object, room: str) -> None: ...
 
 

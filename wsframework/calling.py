@@ -144,7 +144,7 @@ def check_handler(
                 f"path {path!r}: the handler {label}{signature} has no parameter {name!r}, but given has"
             )
     try:
-        signature.bind(object(), **dict.fromkeys((*names, *given)))
+        _check_call(handler, (*names, *given))
     except TypeError as error:
         parameters = ", ".join([first, *names, *given])
         raise RouteError(
@@ -152,6 +152,23 @@ def check_handler(
             f"{label}({parameters}): {error}; the path and given fill its parameters"
         ) from None
     return handler
+
+
+def _check_call(function: Handler, names: Collection[str]) -> None:
+    """Check that a function can be called with one argument and those of these names.
+
+    Raises:
+        TypeError: it cannot, or what a decorator has put in its place cannot.
+    """
+    inspect.signature(function).bind(object(), **dict.fromkeys(names))
+    try:
+        called = inspect.signature(function, follow_wrapped=False)
+    except ValueError:
+        return  # of `functools.cache`, for example, which passes on what it gets
+    try:
+        called.bind(object(), **dict.fromkeys(names))
+    except TypeError as error:
+        raise TypeError(f"{error}: its decorator returns a function that takes {called}") from None
 
 
 def _takes(signature: inspect.Signature, name: str) -> bool:
@@ -248,7 +265,7 @@ def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ..
                 f"{label}: {called} asks for {name!r}, which is no parameter of the path; it {there}"
             )
     try:
-        signature.bind(object(), **dict.fromkeys(asked))
+        _check_call(function, asked)
     except TypeError as error:
         raise RouteError(f"{label}: {called} cannot be called with the request: {error}") from None
     return asked
