@@ -149,9 +149,13 @@ async def test_what_is_left_is_given_up_each_by_itself(caplog: pytest.LogCapture
             ended.append(self.name)
             raise ValueError("a mistake of ours")
 
+        def abandon(self) -> None:
+            ended.append(f"{self.name}'s connection")
+            raise ValueError("another mistake of ours")
+
     core.deciding |= {Deciding("one"), Deciding("two")}
     Drain(core, None).end_what_is_left()
-    assert sorted(ended) == ["one", "two"]
+    assert sorted(ended) == ["one", "one's connection", "two", "two's connection"]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), GeneratorExit(), SystemExit(3)])

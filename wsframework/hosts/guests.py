@@ -34,6 +34,7 @@ from wsframework.records import record, record_failure
 from wsframework.request import Address, Request, Response
 from wsframework.server.native import NativeServer
 from wsframework.server.opening import draining_response
+from wsframework.server.streams import StreamIncoming
 from wsframework.session import Acceptance, Decide
 from wsframework.tasks import GivenUp, giving_up
 from wsframework.timers import Timers
@@ -76,6 +77,9 @@ class HandedOver:
     remote: Address
     local: Address
 
+
+_CANCELLED_SECONDS = 1.0
+"""How long a guard or an HTTP handler that was cancelled may take until its connection is closed."""
 
 TakeOver = Callable[[], Awaitable[HandedOver]]
 
@@ -137,6 +141,7 @@ class _Guest:
         self._home = home
         self._draining = False
         self._give_up: Callable[[], None] | None = None
+        self._incoming: StreamIncoming | None = None
         self._ws: Connection | None = None
         self._handler_ended = trio.Event()
 
@@ -160,7 +165,8 @@ class _Guest:
             record(logging.DEBUG, "handshake.lost", error=str(error))
             return
         del take_over
-        await server.requests.over_stream(taken.stream, taken.remote, taken.local, taken.received).serve()
+        self._incoming = server.requests.over_stream(taken.stream, taken.remote, taken.local, taken.received)
+        await self._incoming.serve()
         if self._ws is not None:
             await self._handler_ended.wait()
 
@@ -198,6 +204,9 @@ class _Guest:
     def _end_decision(self) -> None:
         if self._give_up is not None:
             self._give_up()
+        if self._incoming is not None:
+            # What resists its cancellation, or has left its task, does not keep the connection.
+            self._home.timers.after(_CANCELLED_SECONDS, self._incoming.abandon)
 
 
 _current_guest: ContextVar[_Guest] = ContextVar("wsframework_guest")

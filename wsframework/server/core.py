@@ -36,6 +36,9 @@ class _Waiting(Protocol):
 class _Deciding(Protocol):
     on_left: Callable[[], None] | None
 
+    def abandon(self) -> None:
+        """Close the connection, unless the application has decided."""
+
 
 class Core:
     """The shared state of one server.

@@ -77,6 +77,8 @@ class Drain:
         for deciding in list(self._core.deciding):
             if deciding.on_left is not None:
                 contained(deciding.on_left)
+            # Code that resists its cancellation, or has left its task, does not keep the connection.
+            contained(deciding.abandon)
         self._abort_all("the time to drain was over")
 
     async def _drain(self) -> None:

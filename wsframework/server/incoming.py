@@ -346,6 +346,11 @@ class Incoming:
         if self.on_left is not None:
             self.on_left()
 
+    def abandon(self) -> None:
+        """Close the connection, unless the application has decided."""
+        if self._moving is None:
+            self.abort()
+
     # The end
 
     def answer(self, response: Response) -> None:

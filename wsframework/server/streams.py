@@ -136,6 +136,11 @@ class StreamIncoming:
         self._transport = None
         self._decided.set()
 
+    def abandon(self) -> None:
+        """Close the stream, unless the application has decided."""
+        if self._transport is None:
+            self.abort()
+
     # The connection's task
 
     async def serve(self, *, refuse: bool = False) -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+import attrs
+import outcome
 import pytest
 import trio
 import trio_websocket
 
 from tests.contract.lending import eventually
-from tests.hosts.trio_websocket.stage import echo_app, frame, opened, reset, told
-from wsframework import App, ListenError, Request
+from tests.hosts.trio_websocket.stage import TIMEOUTS, ask, echo_app, frame, opened, plainly, reset, told
+from wsframework import App, Connection, ListenError, Request
 from wsframework.hosts.trio_websocket import serve_websocket
 
 
@@ -78,3 +80,41 @@ async def test_probes_leave_no_task() -> None:
             await stream.send_all(data)
             reset(stream)
         await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+
+
+@pytest.mark.parametrize("host", ["ours", "trio-websocket's"])
+@pytest.mark.parametrize("how", ["shields itself", "leaves its task"])
+async def test_a_guard_that_does_not_end_does_not_keep_its_client_when_the_server_stops(
+    host: str, how: str
+) -> None:
+    app = App(timeouts=attrs.evolve(TIMEOUTS, drain=0.5))
+    begun, end = trio.Event(), trio.Event()
+
+    async def guard(request: Request) -> None:
+        begun.set()
+        if how == "shields itself":
+            with trio.CancelScope(shield=True):
+                await end.wait()
+        else:
+            await trio.lowlevel.permanently_detach_coroutine_object(outcome.Value(None))
+
+    @app.websocket("/", guards=[guard])
+    async def handler(ws: Connection) -> None:
+        raise AssertionError("the guard has not decided")
+
+    async def read_to_end(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+        end.set()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, AsyncExitStack() as hosts:
+            if host == "ours":
+                port = (await hosts.enter_async_context(served(app))).port
+            else:
+                port, _ = await hosts.enter_async_context(plainly(app))
+            stream = await ask(port)
+            await begun.wait()
+            nursery.start_soon(read_to_end, stream)
+    await stream.aclose()
