@@ -21,9 +21,11 @@ from tests.clients.conftest import HERE, node
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
 from tests.docs.snippets import DOCS, files
+from tests.engines.redis.conftest import redis as redis  # the fixture
+from tests.engines.redis.redis_server import RedisServer
 from tests.examples.conftest import connect
 from wsframework import SENT_CODES, CloseFrame, Sessions
-from wsframework.testing import serve
+from wsframework.testing import Client, serve
 
 __all__ = ["node"]  # a fixture
 
@@ -136,6 +138,28 @@ async def test_the_python_client_comes_back_with_every_message_and_stops_when_it
     server.stop()
     # trio-websocket leaves a stream open that the server has closed first.
     gc.collect()
+
+
+@exercises(PAGE, "shared.py")
+async def test_a_session_is_resumed_in_another_process(redis: RedisServer) -> None:
+    async def hello(client: Client, **what: Any) -> dict[str, Any]:
+        await client.send(json.dumps(what))
+        found: dict[str, Any] = json.loads(await client.receive())
+        return found
+
+    text = files(DOCS / PAGE)["shared.py"].replace("redis://localhost", redis.url)
+    programs: list[dict[str, Any]] = [{}, {}]
+    for program in programs:
+        exec(compile(text, PAGE, "exec"), program)
+    async with serve(programs[0]["app"]) as one, serve(programs[1]["app"]) as two:
+        async with one.connect("/tea/Ada") as client:
+            welcome = await hello(client)
+            assert not welcome["recovered"]
+            await client.send("hello")
+            message, position = json.loads(await client.receive())
+            assert message == "hello"
+        async with two.connect("/tea/Ada") as client:
+            assert (await hello(client, token=welcome["token"], after=position))["recovered"]
 
 
 async def test_who_is_not_signed_in_gets_no_session(follow: Follow) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsframework.rooms.addresses import address_of_room, address_of_user
+from wsframework.rooms.addresses import address_of_room, address_of_user, name_of_room
 
 
 def test_nearly_every_room_has_its_name_as_its_address() -> None:
@@ -26,6 +26,12 @@ def test_no_room_has_the_address_of_a_user(name: str) -> None:
 def test_addresses_are_as_different_as_names(names: list[str]) -> None:
     addresses = {address_of_room(name) for name in names} | {address_of_user(name) for name in names}
     assert len(addresses) == 2 * len(names)
+
+
+@given(st.text(alphabet="\0user/42", max_size=10))
+def test_the_name_of_a_room_is_read_from_its_address_and_a_user_has_none(name: str) -> None:
+    assert name_of_room(address_of_room(name)) == name
+    assert name_of_room(address_of_user(name)) is None
 
 
 def test_a_number_is_the_user_of_its_digits() -> None:

@@ -77,6 +77,23 @@ async def test_rooms_that_a_message_enters_and_leaves_are_in_the_record_like_tho
         assert session.recovered
 
 
+async def test_the_room_of_a_user_and_one_of_the_same_name_are_two_rooms() -> None:
+    sessions, rooms = Sessions(), Rooms(history=History())
+    async with connection_pair() as (ws, _), sessions.open(ws, None, user=7) as session:
+        async with session.join(rooms.user(7)) as own, session.join(rooms["7"]), session.join(rooms["\0x"]):
+            assert session.rooms == ("7", "\0x")
+            position = own.position
+            await ws.aclose()
+        token = session.token
+    async with connection_pair() as (ws, _), sessions.open(ws, token, user=7) as session:
+        assert session.rooms == ("7", "\0x")
+        for name in session.rooms:
+            await session.enter(rooms[name], after=position)
+        assert not session.recovered
+        await session.enter(rooms.user(7), after=position)
+        assert session.recovered
+
+
 @pytest.mark.parametrize("how", ["disconnect", "exception", "cancelled"])
 async def test_a_membership_that_ends_with_its_connection_stays_in_the_record(how: str) -> None:
     sessions, rooms, token = Sessions(), Rooms(), ""

@@ -52,9 +52,9 @@ def test_what_is_no_token_is_none_and_no_error(anything: Any) -> None:
     assert Token.parse(anything) is None
 
 
-def test_users_of_different_kinds_are_different_users() -> None:
-    assert len({digest_of_user(user) for user in (1, "1", 0, "", None, "None", "null")}) == 7
-    assert digest_of_user("Ada") == digest_of_user("Ada")
+def test_users_are_told_apart_and_none_is_no_user() -> None:
+    assert len({digest_of_user(user) for user in (1, 0, "", "Ada", "ada", None, "None", "null")}) == 8
+    assert digest_of_user(42) == digest_of_user("42")
     assert "Ada" not in digest_of_user("Ada")
 
 

@@ -6,7 +6,7 @@ addresses do are escaped.
 
 from __future__ import annotations
 
-__all__ = ["address_of_room", "address_of_user"]
+__all__ = ["address_of_room", "address_of_user", "name_of_room"]
 
 _MARK = "\0"
 
@@ -25,3 +25,11 @@ def address_of_user(user: str | int) -> str:
     if isinstance(user, bool) or not isinstance(user, str | int):
         raise TypeError(f"the id of a user is str or int, not {type(user).__name__}")
     return f"{_MARK}user/{user}"
+
+
+def name_of_room(address: str) -> str | None:
+    """Return the name of the room with an address; None if it is a user's room."""
+    if not address.startswith(_MARK):
+        return address
+    name = address.removeprefix(_MARK)
+    return name if name.startswith(_MARK) else None

@@ -175,6 +175,11 @@ class Room:
         self._entrance = Entrance(self.engine, self._address, history, self._seats, waits=user)
         self._broadcasts = 0
 
+    @property
+    def address(self) -> str:
+        """What the engine calls the room: its name, unless it is the room of a user."""
+        return self._address
+
     def __repr__(self) -> str:
         return f"<Room {self.name!r}: {len(self._seats.members)} members>"
 

@@ -27,6 +27,7 @@ from wsframework.connection import Connection
 from wsframework.errors import Close, ConnectionClosed, TooManyRooms, WrongThread
 from wsframework.records import record
 from wsframework.rooms import Member, Position, Room
+from wsframework.rooms.addresses import name_of_room
 from wsframework.sessions.record import decode_body, encode_body
 from wsframework.sessions.store import SessionClaim, SessionStore
 from wsframework.sessions.tokens import Token, digest_of_user
@@ -62,6 +63,7 @@ class Session:
         self._shown = Token.parse(token)
         self._user = digest_of_user(user)
         self._data = data
+        # By their addresses.
         self._rooms: tuple[str, ...] = ()
         # Rooms of before that were not joined again.
         self._absent: set[str] = set()
@@ -93,8 +95,12 @@ class Session:
 
     @property
     def rooms(self) -> tuple[str, ...]:
-        """The names of the rooms that were joined with `join` and not left; on a resume, those of before."""
-        return self._rooms
+        """The names of the rooms that were joined with `join` and not left; on a resume, those of before.
+
+        The rooms of users are not listed.
+        """
+        names = map(name_of_room, self._rooms)
+        return tuple(name for name in names if name is not None)
 
     @property
     def recovered(self) -> bool:
@@ -283,7 +289,7 @@ class Session:
         Cancellation:
             Cancelled means not a member; the record may have the room.
         """
-        was_there = await self._add(room.name)
+        was_there = await self._add(room.address)
         member = await room.enter(self.ws, data, after=after)
         self._joined(member, was_there)
         return member
@@ -301,7 +307,7 @@ class Session:
             It has left; the record may still have the room.
         """
         member.leave()
-        await self._remove(member.room.name)
+        await self._remove(member.room.address)
 
     async def _write(self, data: Any, rooms: tuple[str, ...]) -> None:
         claim = self._held()
@@ -333,7 +339,7 @@ class Session:
     def _joined(self, member: Member, was_there: bool) -> None:
         # None: the client has not said what it had.
         complete = not was_there if member.missed is None else not member.missed
-        self._absent.discard(member.room.name)
+        self._absent.discard(member.room.address)
         self._gap = self._gap or not complete
 
 
@@ -346,7 +352,7 @@ class _SessionMember:
         self._join = room.join(session.ws, data, after=after)
 
     async def __aenter__(self) -> Member:
-        was_there = await self._session._add(self._room.name)
+        was_there = await self._session._add(self._room.address)
         member = await self._join.__aenter__()
         self._session._joined(member, was_there)
         return member
@@ -357,4 +363,4 @@ class _SessionMember:
         await self._join.__aexit__(kind, error, trace)
         ws = self._session.ws
         if error is None and ws.closed is None and not ws.draining:
-            await self._session._remove(self._room.name)
+            await self._session._remove(self._room.address)

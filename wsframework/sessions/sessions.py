@@ -79,8 +79,8 @@ class Sessions:
         Args:
             ws: the connection.
             token: what the client sent; anything but the token of a session of this user begins a new one.
-            user: the user's name or number, as guards and given functions have found it; None for sessions
-                of anonymous clients.
+            user: the user's name or number, as guards and given functions have found it; 42 and "42" are the
+                same. None for sessions of anonymous clients.
             data: the data of a new session.
 
         Raises:

@@ -54,6 +54,8 @@ class Token:
 def digest_of_user(user: str | int | None) -> str:
     """Return what a store keeps of the user whose session it is.
 
+    42 and "42" are the same, as in rooms of users.
+
     Raises:
         TypeError: it is something else than a name or a number.
     """
@@ -61,4 +63,4 @@ def digest_of_user(user: str | int | None) -> str:
         raise TypeError(
             f"user is the user's name or number, or None for anonymous sessions, not {type(user).__name__}"
         )
-    return hashlib.sha256(json.dumps(user).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(None if user is None else str(user)).encode()).hexdigest()

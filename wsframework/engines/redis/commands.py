@@ -33,6 +33,7 @@ class Commands:
     Attributes:
         prefix: what the engine's keys begin with. Keys of the program that begin with it too can be named in
             one line of an access control list.
+        outage: seconds for which `call` waits for a connection.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Commands:
         self.prefix = prefix
         self._carrier = carrier
         self._scripts = scripts
-        self._outage = outage
+        self.outage = outage
         self._check = check
         self._begun = trio.Event()
         self._channels: dict[bytes, Heard] = {}
@@ -73,7 +74,7 @@ class Commands:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check("engine.commands")
         if self._carrier.link is None:
-            with trio.move_on_after(self._outage):
+            with trio.move_on_after(self.outage):
                 while self._carrier.link is None:
                     await self._begun.wait()
         call = _Call()
