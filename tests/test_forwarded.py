@@ -91,6 +91,8 @@ def test_more_may_be_trusted_and_other_fields_be_read() -> None:
         ("0.0.0.0/0", "is everyone"),
         ("::/0", "is everyone"),
         ("::ffff:0:0/96", "is everyone"),
+        ("fe80::1%eth0", "has a zone"),
+        ("fe80::1%eth0/128", "has a zone"),
         (b"10.0.0.0/8", "is a text"),
         (None, "is a text"),
     ],

@@ -270,6 +270,12 @@ def _check_fields(fields: list[str]) -> frozenset[str]:
 def _network(entry: object) -> _NetworkT:
     if not isinstance(entry, str):
         raise ConfigurationError(f"a trusted proxy is a text such as '10.0.0.0/8', not {entry!r}")
+    if "%" in entry:
+        # Neither a peer's address nor an entry of a field has one that could be compared.
+        raise ConfigurationError(
+            f"{entry!r} has a zone, but its address would be trusted on every link; if it should be, leave "
+            "the zone out"
+        )
     try:
         # A socket for both families shows IPv4 peers without the prefix.
         address = parse_address(entry)
