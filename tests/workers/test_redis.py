@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -109,9 +110,24 @@ async def conversation(
                 fault()
             await trio.sleep(0.05)
         await until(lambda: all(follower.heard[-1:] == expected[-1:] for follower in followers))
+        await all_are_present(found.url, followers)
         nursery.cancel_scope.cancel()
     assert all(follower.heard == expected for follower in followers)
     return followers
+
+
+async def all_are_present(url: str, followers: list[Follower]) -> None:
+    """Wait until everybody is present, as one more client sees it."""
+    async with connected(url, "/") as ws:
+        own = json.loads(await ws.get_message())["pid"]
+        with trio.fail_after(30):
+            while True:
+                await ws.send_message("who")
+                while not isinstance(message := json.loads(await ws.get_message()), dict):
+                    pass
+                if sorted(message["present"]) == sorted([own, *(each.pids[-1] for each in followers)]):
+                    return
+                await trio.sleep(0.05)
 
 
 @pytest.fixture
@@ -149,6 +165,25 @@ def test_a_killed_worker_costs_no_message_and_its_members_are_gone(
     for follower in followers:
         assert set(follower.codes) <= {1006}
         assert bool(follower.codes) == (follower.pids[0] == victim)
+
+
+def test_a_worker_that_hangs_for_longer_than_its_lease_misses_nothing_and_is_present_again(
+    tmp_path: Path, redis: RedisServer, prefix: str
+) -> None:
+    (tmp_path / "tea.py").write_text(APP)
+    with crew(tmp_path, 2, target="tea:app") as found:
+        victim = found.pids()[0]
+
+        def hang() -> None:
+            os.kill(victim, signal.SIGSTOP)
+            threading.Timer(2.5, os.kill, (victim, signal.SIGCONT)).start()
+
+        with Publisher(redis.url, prefix=prefix) as publisher:
+            followers = trio.run(conversation, found, publisher, hang, "redis.lease_lost")
+        # Its members were gone meanwhile.
+        assert found.logged("redis.node_gone")
+    for follower in followers:
+        assert follower.codes == []
 
 
 async def present_without(url: str, pid: int) -> list[int]:

@@ -38,7 +38,7 @@ from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.outgoing import PUBLISH, Expiries, Outgoing, Publication
 from wsframework.engines.redis.places import Place, encode_envelope, new_tag
 from wsframework.engines.redis.presence import Own
-from wsframework.engines.redis.subscriptions import HISTORY, Subscriptions
+from wsframework.engines.redis.subscriptions import HISTORY, MEMBERS, Subscriptions
 from wsframework.errors import ConfigurationError, RoomUnavailable, WrongThread
 from wsframework.records import record
 from wsframework.rooms import Engine, History, Position, Replay, RoomMessage, Subscriber
@@ -49,7 +49,7 @@ _LOOK_SECONDS = 0.1
 """How often what is due is looked for."""
 
 _PRESENCE, _REAP, _LEASE = (Script.load(name) for name in ("presence", "reap", "lease"))
-_SCRIPTS = (PUBLISH, HISTORY, _PRESENCE, _REAP, _LEASE)
+_SCRIPTS = (PUBLISH, HISTORY, MEMBERS, _PRESENCE, _REAP, _LEASE)
 
 
 class RedisEngine(Engine):

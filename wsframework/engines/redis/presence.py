@@ -209,29 +209,36 @@ class Scan:
         self.version: tuple[str, int] = ("", 0)
         self.missing = missing
         self._copy = copy
+        # Members with a higher place have entered since.
+        self._places: int | None = None
         self._found: dict[str, tuple[int, Any]] = {}
         self._changes: list[_Change] = []
 
     def replied(self, reply: Any) -> None:
-        """Take a part of the hash: the next cursor, and fields and values."""
+        """Take a part of the hash: its version, the next cursor, and fields and values."""
         if isinstance(reply, RedisError) and reply.is_of_connection:
             raise reply
         cursor = b"0"
         try:
-            cursor, flat = reply
+            version, cursor, flat = reply
+            if version:
+                self._take_version(version)
             for at in range(0, len(flat), 2):
-                self._take(flat[at], flat[at + 1])
+                if flat[at] != b"v":
+                    self._take(flat[at], flat[at + 1])
         except (ValueError, TypeError, RecursionError) as error:
             record(logging.ERROR, "room.malformed", room=self._copy.room, error=f"presence: {error}")
         self._copy.read(cursor, self)
 
+    def _take_version(self, text: bytes) -> None:
+        epoch, version, places = text.decode("ascii").split(" ")
+        self.version = epoch, int(version)
+        if self._places is None:
+            self._places = int(places)
+
     def _take(self, field: bytes, value: bytes) -> None:
-        if field == b"v":
-            epoch, version, _ = value.decode("ascii").split(" ")
-            self.version = epoch, int(version)
-        else:
-            place, _, data = value.partition(b" ")
-            self._found[field.decode()] = int(place), json.loads(data)
+        place, _, data = value.partition(b" ")
+        self._found[field.decode()] = int(place), json.loads(data)
 
     def lost(self) -> None:
         """Wait for the next connection, which begins again."""
@@ -241,13 +248,15 @@ class Scan:
         if version == 0:  # the hash is a new one
             self._found.clear()
             self._changes.clear()
+            self._places = 0
         self._changes += changes
         self.version = epoch, version + len(changes)
 
     def result(self) -> dict[str, Any]:
         """Return the members in the order in which they entered."""
-        found = sorted(self._found.items(), key=lambda entry: entry[1][0])
-        members = {member: data for member, (_, data) in found}
+        most = float("inf") if self._places is None else self._places
+        found = sorted((place, member) for member, (place, _) in self._found.items() if place <= most)
+        members = {member: self._found[member][1] for _, member in found}
         _apply(self._changes, members)
         return members
 

@@ -21,9 +21,9 @@ from wsframework.engines.redis.presence import Copy, Own, Scan
 from wsframework.records import record
 from wsframework.rooms import History, Subscriber
 
-__all__ = ["HISTORY", "Subscriptions"]
+__all__ = ["HISTORY", "MEMBERS", "Subscriptions"]
 
-HISTORY = Script.load("history")
+HISTORY, MEMBERS = Script.load("history"), Script.load("members")
 
 _PAGE_MESSAGES = 500
 _PAGE_BYTES = 256 * 1024
@@ -180,7 +180,7 @@ class Subscriptions:
         self._read_more()
 
     def _read_members(self, key: bytes, cursor: bytes, scan: Scan) -> None:
-        command = (b"HSCAN", self._names.members(key), cursor, b"COUNT", _PAGE_MEMBERS)
+        command = (b"EVALSHA", MEMBERS.digest, 1, self._names.members(key), cursor, _PAGE_MEMBERS)
         self._unread.append(_Page(self, lambda: command, scan))
         self._read_more()
 
