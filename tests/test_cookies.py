@@ -177,6 +177,7 @@ def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(wrong: str) -> 
         ({"path": "club"}, "'club' is no path: it begins with"),
         ({"path": "/a; Domain=evil.example"}, "is no path: it begins with"),
         ({"path": "/é"}, "is no path: it begins with"),
+        ({"path": "/club "}, "is no path: it begins with"),
         ({"path": "/a\r\nX: y"}, "is no path: it begins with"),
         ({"domain": ""}, "'' is no domain: ASCII, with no scheme, port or dot at its start"),
         ({"domain": ".club.example"}, "is no domain: ASCII"),

@@ -33,7 +33,7 @@ _FIRST_YEAR = 1601  # browsers pass over an earlier date: the cookie stays for t
 
 _NO_COOKIE_OCTET = re.compile(r"[^!#-+\--:<-\[\]-~]")
 _QUOTED = re.compile(r'"([^"]*)"')
-_PATH = re.compile(r"/[ -:<-~]*+")
+_PATH = re.compile(r"/(?:[ -:<-~]*[!-:<-~])?")  # no space at its end: browsers leave that out
 _TYPES: dict[str, tuple[type, str]] = {
     "max_age": (int, "an int, in seconds"),
     "expires": (datetime, "a datetime"),
@@ -132,7 +132,9 @@ def set_cookie_field(
             raise _wrong(name, f"{domain!r} is no domain: ASCII, with no scheme, port or dot at its start")
         parts.append("Domain=" + domain)
     if not _PATH.fullmatch(path):
-        raise _wrong(name, f'{path!r} is no path: it begins with "/" and is ASCII without ";"')
+        raise _wrong(
+            name, f'{path!r} is no path: it begins with "/" and is ASCII without ";" or a space at its end'
+        )
     parts.append("Path=" + path)
     for what, attribute in (("domain", domain), ("path", path)):
         if attribute is not None and len(attribute) > _MOST_ATTRIBUTE_CHARS:
