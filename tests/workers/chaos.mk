@@ -8,7 +8,7 @@ SECONDS ?= 10
 SEED ?= $(shell date +%s)
 
 chaos: $(VENV)/.dev ## Restart, kill and stop workers, and hurt a Redis, under load for minutes
-	@CHAOS_ROLLS=$(ROLLS) $(BIN)/python -m pytest tests/workers -m chaos -s
+	@CHAOS_ROLLS=$(ROLLS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/workers -m chaos -s
 	@echo 'faults of Redis: SECONDS=$(SECONDS) SEED=$(SEED)'
 	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest \
 		$(addprefix tests/engines/redis/test_,faults.py failover.py sentinel.py accounts.py volume.py) \

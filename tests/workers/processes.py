@@ -213,3 +213,20 @@ async def open_client(nursery: trio.Nursery, stream: trio.SocketStream) -> Clien
     """Upgrade a stream, and hear which process has it."""
     ws = await wrap_client_stream(nursery, stream, "localhost", "/")
     return Client(ws, int(await ws.get_message()))
+
+
+@asynccontextmanager
+async def connected(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
+    """Open a WebSocket, and close its stream afterwards, which trio-websocket may leave open."""
+    port = int(url.rpartition(":")[2])
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(nursery, stream, "localhost", path)
+        nursery.cancel_scope.cancel()
+
+
+def code_of(error: BaseException) -> int:
+    """Return the close code of an exception: 1006 for a connection that was lost."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ConnectionClosed)
+    return 1006 if error.reason is None else int(error.reason.code)

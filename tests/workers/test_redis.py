@@ -6,19 +6,18 @@ import json
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, HandshakeError
 
 from tests.docs.following import until
 from tests.engines.redis.conftest import redis as redis  # the fixture
 from tests.engines.redis.redis_server import RedisServer
-from tests.workers.processes import Crew, crew, needs_proc
+from tests.workers.processes import Crew, code_of, connected, crew, needs_proc
 from wsframework.engines.redis import Publisher
 
 pytestmark = [needs_proc, pytest.mark.slow]
@@ -45,15 +44,6 @@ async def follow(ws):
 CLIENTS = 6
 
 
-@asynccontextmanager
-async def connected(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
-    """Open a WebSocket, and close its stream afterwards, which trio-websocket may leave open."""
-    port = int(url.rpartition(":")[2])
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
-        yield await wrap_client_stream(nursery, stream, "localhost", path)
-        nursery.cancel_scope.cancel()
-
-
 class Follower:
     """A client that comes back with its last position, as the page of a program would."""
 
@@ -72,7 +62,7 @@ class Follower:
                     while True:
                         self._take(json.loads(await ws.get_message()))
             except* ConnectionClosed as closed:
-                self.codes += [_code(error) for error in closed.exceptions]
+                self.codes += [code_of(error) for error in closed.exceptions]
             except* (HandshakeError, OSError):
                 await trio.sleep(0.02)
 
@@ -84,13 +74,6 @@ class Follower:
             case {"missed": bool(missed), "pid": int(pid)}:
                 self.missed.append(missed)
                 self.pids.append(pid)
-
-
-def _code(error: BaseException) -> int:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ConnectionClosed)
-    return 1006 if error.reason is None else int(error.reason.code)
 
 
 async def conversation(
