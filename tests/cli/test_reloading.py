@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,8 @@ from tests.cli.process import PATIENCE_SECONDS, Program, serving
 from tests.cli.test_supervising import Run, run
 from tests.cli.test_supervising import parent as parent  # the fixture
 from tests.workers.processes import client, needs_proc
-from wsframework.cli.reloading import folder_of
+from wsframework.cli.reloading import folder_of, watch_files
+from wsframework.errors import ConfigurationError
 
 pytest.importorskip("watchfiles")
 
@@ -66,6 +70,79 @@ def test_a_change_restarts_the_worker_and_a_mistake_does_not(tmp_path: Path) -> 
     text = "\n".join(program.errors)
     assert 'error="words.py:1: SyntaxError: invalid syntax"' in text
     assert "lifespan" not in text
+
+
+@needs_proc
+def test_a_program_that_is_broken_at_first_or_hangs_later_runs_once_it_is_mended(tmp_path: Path) -> None:
+    module = tmp_path / "say.py"
+    module.write_text("app = \n")
+    app = "from wsframework import App\napp = App()\n@app.http('/')\nasync def f(r): return '{}'\n"
+    with serving("say:app", "--reload", cwd=tmp_path) as program:
+        program.wait_for("reload.waiting", stderr=True)
+        assert 'error="say.py:1: SyntaxError: invalid syntax"' in "\n".join(program.errors)
+        module.write_text(app.format("one"))
+        assert ask(program.url) == b"one"
+        module.write_text("print('hanging')\nwhile True:\n    pass\n")
+        program.wait_for("hanging")
+        assert ask(program.url) == b"one"
+        module.write_text(app.format("two"))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while ask(program.url) != b"two":
+            assert time.monotonic() < deadline
+        assert program.stop() == 0
+    assert "roll.aborted" not in "\n".join(program.errors)
+
+
+def ask(url: str) -> bytes:
+    with urllib.request.urlopen(url.replace("ws:", "http:"), timeout=PATIENCE_SECONDS) as answer:
+        return bytes(answer.read())
+
+
+async def test_what_changes_as_soon_as_files_are_watched_is_noticed(tmp_path: Path) -> None:
+    async with watching(tmp_path) as changed:
+        (tmp_path / "some.py").touch()
+        await changed()
+
+
+async def test_a_folder_that_is_made_anew_is_watched_again(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    async with watching(folder) as changed:
+        folder.rename(tmp_path / "old")
+        await trio.sleep(0.3)
+        folder.mkdir()
+        (folder / "some.py").touch()
+        await changed()
+        await trio.sleep(0.3)
+        (folder / "other.py").touch()
+        await changed()
+
+
+async def test_a_folder_that_cannot_be_watched_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(*folders: Path, **options: object) -> Iterator[set[object]]:
+        yield from ()
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr("watchfiles.watch", watch)
+    with pytest.raises(ConfigurationError, match=r"--reload cannot watch .*: OS file watch limit reached"):
+        await watch_files([tmp_path], lambda: None)
+
+
+@asynccontextmanager
+async def watching(folder: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Watch a folder; the function waits for the next change."""
+    noticed, notice = trio.open_memory_channel[None](100)
+
+    async def changed() -> None:
+        with trio.fail_after(PATIENCE_SECONDS):
+            await notice.receive()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_files, [folder], lambda: noticed.send_nowait(None))
+        yield changed
+        nursery.cancel_scope.cancel()
 
 
 def wait_for_error(program: Program, text: str) -> None:
@@ -122,7 +199,6 @@ class Screen:
         (["--reload", "--workers", "2"], "error: --reload is for development, with one worker"),
         (["--reload-dir", "."], "error: --reload-dir needs --reload"),
         (["--reload", "--reload-dir", "nowhere"], "error: --reload-dir nowhere: there is no such folder"),
-        (["--reload"], "error: there is no module 'say' in "),
     ],
 )
 def test_wrong_options_are_one_line_and_2(parent: Run, options: list[str], line: str) -> None:

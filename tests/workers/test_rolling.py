@@ -17,7 +17,9 @@ import trustme
 from tests.workers.fakes import FakeLaunch, supervising
 from tests.workers.load import Load
 from tests.workers.processes import APP, QUIET, Crew, clients_of_all, crew, needs_proc
+from wsframework.workers.page import Page
 from wsframework.workers.rolling import Roller
+from wsframework.workers.supervisor import Supervisor
 
 pytestmark = needs_proc
 
@@ -138,6 +140,50 @@ async def test_a_new_worker_that_dies_during_the_roll_aborts_it(
         assert old == ["ready", "ready"]
     (aborted,) = [entry for entry in caplog.records if entry.__dict__["event"] == "roll.aborted"]
     assert aborted.__dict__["fields"]["error"] == "worker 4 died after it was ready: status 1"
+
+
+async def test_while_a_program_is_developed_a_change_ends_a_start_that_hangs(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch = FakeLaunch(serving=1)
+    async with supervising(launch, 1) as (supervisor, _):
+        roller = Roller(supervisor, overlap=False)
+        supervisor.start_soon(roller.run)
+        roller.ask()
+        await launch.started(2)
+        launch.serving = 3
+        await trio.sleep(100)
+        roller.ask()
+        await launch.started(3)
+        assert launch.processes[1].signals == [signal.SIGKILL]
+        assert await launch.processes[0].hear() == ("drain", {"restarting": True})
+        launch.processes[0].end(0)
+        await trio.sleep(0.1)
+        assert [worker.state for worker in supervisor.workers.values()] == ["ready"]
+        assert caplog.records == []
+
+
+async def test_while_a_program_is_developed_its_first_start_may_fail(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    launch, page = FakeLaunch(serving=0), Page.create(8)
+    supervisor, ready = Supervisor(launch, page, lambda: None), trio.Event()
+    roller = Roller(supervisor, overlap=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run, 1, ready.set, roller.wait_asked)
+        for number in range(8):
+            await launch.started(number + 1)
+            launch.processes[number].end(2)
+            await trio.sleep(1000)
+            before = trio.current_time()
+            roller.ask()
+        await launch.started(9)
+        # However often it has failed: somebody has mended it, and waits.
+        assert trio.current_time() == before
+        launch.processes[8].serve()
+        await ready.wait()
+        supervisor.kill()
+    page.close()
 
 
 def test_a_roll_takes_a_renewed_certificate_but_not_a_broken_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib.machinery import PathFinder
@@ -21,8 +22,14 @@ _STEP_MILLISECONDS = 50
 
 _LONGEST_MILLISECONDS = 400
 
+_LOOK_MILLISECONDS = 100
+"""How often to look whether the folders are still the same ones."""
 
-def watcher(target: str, more: Sequence[Path]) -> Callable[[Callable[[], None]], Awaitable[None]]:
+_GONE_SECONDS = 0.2
+"""How soon to look again for a folder that is gone."""
+
+
+def watcher(target: str, more: Sequence[Path]) -> Callable[..., Awaitable[None]]:
     """Return what watches the files of a program; see `watch_files`.
 
     Args:
@@ -51,13 +58,37 @@ def folder_of(target: str, directory: Path) -> Path:
     return Path(next(iter(folders))) if folders else directory
 
 
-async def watch_files(folders: Iterable[Path], changed: Callable[[], None]) -> None:
+async def watch_files(
+    folders: Iterable[Path],
+    changed: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Call `changed` when Python files below the folders have changed, until cancelled.
+
+    A folder may be deleted and made again, as when another branch is checked out. `task_status` is told once
+    changes are noticed.
+
+    Raises:
+        ConfigurationError: the folders cannot be watched.
 
     Cancellation: a thread goes on for some milliseconds.
     """
     # It logs every change; ours says what is done about it.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    every = list(folders)
+    await _watch_these(every, changed, task_status.started)
+    while True:
+        # One of them is another folder now, which nobody has watched.
+        await _watch_these(every, changed, changed)
+
+
+async def _watch_these(
+    folders: Sequence[Path], changed: Callable[[], None], begun: Callable[[], None]
+) -> None:
+    """Watch until a folder is gone, or is another one of the same name."""
+    while None in (watched := _identities(folders)):  # noqa: ASYNC110
+        await trio.sleep(_GONE_SECONDS)
     stop = threading.Event()
     changes = watchfiles.watch(
         *folders,
@@ -65,10 +96,37 @@ async def watch_files(folders: Iterable[Path], changed: Callable[[], None]) -> N
         debounce=_LONGEST_MILLISECONDS,
         step=_STEP_MILLISECONDS,
         stop_event=stop,
+        rust_timeout=_LOOK_MILLISECONDS,
+        yield_on_timeout=True,
         raise_interrupt=False,
+        ignore_permission_denied=True,
     )
     try:
-        while await trio.to_thread.run_sync(next, changes, None, abandon_on_cancel=True):
-            changed()
+        while _identities(folders) == watched:
+            found = await trio.to_thread.run_sync(next, changes, None, abandon_on_cancel=True)
+            begun()
+            begun = _nothing
+            if found:
+                changed()
+    except FileNotFoundError:
+        return  # just now
+    except (OSError, RuntimeError) as error:
+        where = ", ".join(map(str, folders))
+        raise ConfigurationError(f"--reload cannot watch {where}: {error}") from None
     finally:
         stop.set()
+
+
+def _identities(folders: Iterable[Path]) -> list[tuple[int, int] | None]:
+    return [(found.st_dev, found.st_ino) if (found := _stat(folder)) else None for folder in folders]
+
+
+def _stat(folder: Path) -> os.stat_result | None:
+    try:
+        return folder.stat()
+    except OSError:
+        return None
+
+
+def _nothing() -> None:
+    """Do nothing."""

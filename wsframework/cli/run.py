@@ -176,9 +176,7 @@ def _reloads(reload: bool, folders: list[Path] | None) -> bool:
     return reload
 
 
-def _watcher(
-    target: str, workers: int | None, more: list[Path] | None
-) -> Callable[[Callable[[], None]], Awaitable[None]]:
+def _watcher(target: str, workers: int | None, more: list[Path] | None) -> Callable[..., Awaitable[None]]:
     if workers not in (None, 1):
         raise ConfigurationError("--reload is for development, with one worker: leave --workers out")
     try:

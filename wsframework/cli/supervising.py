@@ -43,7 +43,7 @@ def run_workers(
     sockets: Sequence[socket.socket],
     announce: Callable[[tuple[Address, ...]], None],
     admin: str | None = None,
-    watch: Callable[[Callable[[], None]], Awaitable[object]] | None = None,
+    watch: Callable[..., Awaitable[object]] | None = None,
 ) -> None:
     """Serve until a signal stops all workers.
 
@@ -58,8 +58,12 @@ def run_workers(
         ConfigurationError: an address cannot be listened on.
         SystemExit: a worker does not start; the reason has been printed.
     """
+    options = _interpreter_options()
+    if watch is not None:
+        # A file that is written twice in a second, with one length, would be taken from the cache (PEP 3147).
+        options.append("-B")
     plan = Plan(
-        command=[sys.executable, *_interpreter_options(), "-m", "wsframework.cli.worker", program.target],
+        command=[sys.executable, *options, "-m", "wsframework.cli.worker", program.target],
         program=attrs.asdict(program),
         workers=workers or usable_cores(),
         host=host,

@@ -52,8 +52,9 @@ class Plan:
         sockets: listening ones, instead of all that; may be empty.
         on_ready: called with the addresses, once every worker serves.
         admin: the path of the admin socket; None for its own place.
-        watch: calls the function that it gets when the program has changed, until cancelled. It is for
-            development: the workers keep the terminal, and may stop for a debugger.
+        watch: calls the function that it gets when the program has changed, until cancelled, and follows
+            Trio's start protocol. It is for development: the workers keep the terminal, may stop for a
+            debugger, and may fail until the program is mended.
     """
 
     command: Sequence[str]
@@ -66,7 +67,7 @@ class Plan:
     sockets: Sequence[socket.socket] = ()
     on_ready: Callable[[tuple[Address, ...]], None]
     admin: str | None = None
-    watch: Callable[[Callable[[], None]], Awaitable[object]] | None = None
+    watch: Callable[..., Awaitable[object]] | None = None
 
 
 def run_parent(plan: Plan) -> None:
@@ -127,12 +128,17 @@ async def _supervise(plan: Plan, listening: Listening, admin: socket.socket | No
             plan.on_ready(listening.addresses)
             manager.ready(f"{plan.workers} workers {where}")
             supervisor.start_soon(roller.run)
-            if plan.watch is not None:
-                supervisor.start_soon(plan.watch, roller.ask)
             fresh = functools.partial(watching.all_fresh, supervisor, page)
             nursery.start_soon(manager.feed_watchdog, fresh)
 
-        await supervisor.run(plan.workers, ready)
+        async def mended() -> None:
+            record(logging.INFO, "reload.waiting", hint="the program starts when its files have changed")
+            await roller.wait_asked()
+
+        if plan.watch is not None:
+            # Before the program is imported: what changes from now on is noticed.
+            await nursery.start(plan.watch, roller.ask)
+        await supervisor.run(plan.workers, ready, mended if developing else None)
         nursery.cancel_scope.cancel(reason="all workers have ended")
 
 

@@ -52,8 +52,22 @@ class Roller:
         self._wanted = trio.Event()
 
     def ask(self) -> None:
-        """Restart all workers; during a restart, once more after it."""
+        """Restart all workers; during a restart, once more after it.
+
+        While a program is developed, a start that is on its way is given up: it may hang.
+        """
         self._wanted.set()
+        if not self._overlap:
+            self._supervisor.give_up_starts()
+
+    async def wait_asked(self) -> None:
+        """Wait until a restart is asked for, in place of `run`: the caller starts a worker.
+
+        Cancellation: what was asked for is left for the next call.
+        """
+        await self._wanted.wait()
+        self._wanted = trio.Event()
+        self._supervisor.next_generation()
 
     async def run(self) -> None:
         """Do what is asked for, until cancelled.
@@ -82,6 +96,8 @@ class Roller:
             try:
                 await self._replace(place, replaced)
             except StartFailed as error:
+                if self._wanted.is_set() and not self._overlap:
+                    return  # given up for the next one, or that mends it
                 # Its traceback is in the record of that worker's end.
                 count = len(replaced)
                 record(logging.ERROR, "roll.aborted", workers=count, error=error.failure.line)

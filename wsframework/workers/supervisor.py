@@ -116,15 +116,22 @@ class Supervisor:
         self._keepers: trio.Nursery | None = None
         self._followers: trio.Nursery | None = None
 
-    async def run(self, count: int, on_ready: Callable[[], None]) -> None:
+    async def run(
+        self,
+        count: int,
+        on_ready: Callable[[], None],
+        before_retry: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         """Start the workers and keep them at work; after `stop`, wait for the end of all.
 
         Args:
             count: how many.
             on_ready: called once all of them serve.
+            before_retry: called when a worker of this first round has ended before it served; then another
+                one is started. None ends all of them.
 
         Raises:
-            StartFailed: a worker of this first round has ended before it served; the others have ended too.
+            StartFailed: a worker of the first round has ended before it served; the others have ended too.
 
         Cancellation: kills the workers.
         """
@@ -135,7 +142,7 @@ class Supervisor:
                     async with trio.open_nursery() as self._keepers:
                         try:
                             for _ in range(count):
-                                await self._open_place()
+                                await self._open_first_place(before_retry)
                         except StartFailed as error:
                             failed = error
                             self._keeping.cancel(reason="a worker does not start")
@@ -211,6 +218,13 @@ class Supervisor:
         self._failed_starts = 0
         self._hurry.set()
         self._hurry = trio.Event()
+
+    def give_up_starts(self) -> None:
+        """Stop the workers that do not serve yet: what they have imported has changed."""
+        for worker in self.workers.values():
+            if worker.state == "starting":
+                worker.failure = Failure("the program has changed meanwhile")
+                worker.drain(restarting=True)
 
     async def start_worker(self, before_serving: Callable[[], Awaitable[object]] | None = None) -> Worker:
         """Start a worker, after those that others have asked for, and wait until it serves.
@@ -292,6 +306,15 @@ class Supervisor:
             if scope in self._adding:
                 self._adding.remove(scope)
 
+    async def _open_first_place(self, before_retry: Callable[[], Awaitable[object]] | None) -> None:
+        while True:
+            try:
+                return await self._open_place()
+            except StartFailed:
+                if before_retry is None:
+                    raise
+                await before_retry()
+
     async def _open_place(self) -> None:
         place = Place(await self.start_worker())
         self.places.append(place)
@@ -311,8 +334,10 @@ class Supervisor:
         """Put a new worker into the place of one that has gone without being told to."""
         if place.worker.served_seconds >= GOOD_LIFE_SECONDS:
             place.deaths = 0
-        place.deaths += 1
-        await self._pause(place.deaths - 1)
+        # One that was told to go has not failed: its successor has, while the program is developed.
+        if not place.worker.told:
+            place.deaths += 1
+            await self._pause(place.deaths - 1)
         while True:
             try:
                 worker = await self.start_worker()
