@@ -297,6 +297,14 @@ def test_a_given_that_cannot_be_called_is_refused_with_the_reason(given: Any, wh
     assert why in str(caught.value)
 
 
+def test_a_function_that_was_called_by_mistake_is_refused_as_the_coroutine_that_it_returned() -> None:
+    called: Any = user_of(Request("/"))
+    for guards, given in (([called], None), ((), {"user": called})):
+        with pytest.raises(RouteError, match=r"\(async def\): <coroutine object user_of at \w+> is none"):
+            check_steps(guards, given, "/{room}", ("room",))
+    called.close()
+
+
 def test_a_given_that_asks_for_a_parameter_of_a_path_without_any_is_refused() -> None:
     with pytest.raises(RouteError, match="asks for 'room', which is no parameter of the path; it has none"):
         check_steps((), {"user": member}, "/", ())

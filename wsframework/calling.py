@@ -67,12 +67,14 @@ def name_of(function: object) -> str:
 
     For a partial and for an object with `__call__` it is that of the function behind: a partial's `repr` has
     its arguments, which may be secrets, and an object's own may raise. What cannot be called is shown as it
-    is.
+    is: for the coroutine of a function that was called by mistake, its name would say the opposite.
     """
+    if not callable(function):
+        return repr(function)
     name = getattr(function, "__qualname__", None)
-    if name is None and callable(function):
+    if name is None:
         name = getattr(function_of(function), "__qualname__", type(function).__qualname__)
-    return repr(function) if name is None else str(name)
+    return str(name)
 
 
 def function_of(target: Callable[..., Any]) -> Any:
