@@ -236,3 +236,24 @@ def test_a_decorator_without_its_path_says_so(write: Write, decorator: str) -> N
         f"bare_decorator.py:3: wsframework.errors.RouteError: @app.{decorator} has no path: "
         f'write @app.{decorator}("/path") above talk'
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ("prog.py:app", "write the module's: prog:app"),
+        ("./prog.py:site", "write the module's: prog:site"),
+        ("{cwd}/shop/web.py", "write the module's: shop.web:app"),
+        ("shop/__init__.py:app", "write the module's: shop:app"),
+        ("/srv/chat/prog.py:app", "go to /srv/chat, and write the module's: prog:app"),
+        ("../prog.py:app", "go to {parent}, and write the module's: prog:app"),
+        ("a-b.py:app", "rename it: 'a-b' cannot be the name of a module"),
+        ("/:app", "write that of a module, such as chat:app"),
+    ],
+)
+def test_the_name_of_a_file_is_answered_with_the_name_of_its_module(
+    target: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = message_for(target.format(cwd=tmp_path))
+    assert message.partition("; ")[2] == advice.format(parent=tmp_path.parent)

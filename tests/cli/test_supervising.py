@@ -73,6 +73,13 @@ def test_an_exception_of_the_module_is_shown_with_the_users_frames_and_2(tmp_pat
     ]
 
 
+def test_the_traceback_of_a_module_is_printed_once(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise OSError('no database')\n")
+    command = [sys.executable, "-m", "wsframework", "run", "broken:app", "--workers", "2", "--port", "0"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert ended.stderr.count("Traceback") == 1
+
+
 def test_a_lifespan_that_fails_is_one_line_and_3(parent: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "from wsframework import App\napp = App()\n"

@@ -318,3 +318,14 @@ async def test_what_is_in_the_queue_at_the_end_is_accepted_only_if_no_other_serv
         for client in clients:
             client.close()
     assert crowd.phases == [Phase.SERVING, Phase.DRAINING, Phase.STOPPED]
+
+
+def test_a_lack_of_descriptors_is_logged_by_the_first_of_several_servers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wsframework.server.admission.room_for_connections", lambda: 3)
+    for least in (None, 0):
+        crowd = OneAndOthers(least=least)
+        SharedAdmission(crowd, Limits(connections=100), Timers(), Observer()).fit_descriptors()
+    (entry,) = caplog.records
+    assert entry.__dict__["event"] == "server.connections_limited"

@@ -189,5 +189,12 @@ def check_is_refused(passed: socket.socket, why: str) -> None:
 
 @pytest.mark.parametrize("name", ["LISTEN_FDS", "LISTEN_PID"])
 def test_a_number_of_sockets_that_is_none_is_named(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} is 'three', and not a number"):
-        take_listeners({"LISTEN_FDS": "1", "LISTEN_PID": "1", name: "three"})
+    for wrong in ("three", "-1", "", "1" * 5000):
+        with pytest.raises(ConfigurationError, match=f"{name} is '{wrong[:80]}', and not a number"):
+            take_listeners({"LISTEN_FDS": "1", "LISTEN_PID": "1", name: wrong})
+
+
+def test_a_number_of_sockets_that_nobody_has_costs_no_memory() -> None:
+    environment = {"LISTEN_FDS": "99999999999", "LISTEN_PID": str(os.getpid())}
+    with pytest.raises(ListenError, match="descriptor 4000 of LISTEN_FDS is not a socket"):
+        take_listeners(environment, 4000)

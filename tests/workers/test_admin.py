@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -110,6 +111,57 @@ def test_two_servers_on_one_path_are_refused_and_a_stale_file_is_replaced(tmp_pa
         dead.bind(path)
     with open_admin_socket(path) as listener:
         assert listener is not None
+
+
+def test_sockets_of_parents_that_were_killed_are_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = admin_folder()
+    folder.mkdir(mode=0o700)
+    with contextlib.ExitStack() as sockets:
+        # A process that is not there may be another container's; one that is there may be about to listen.
+        for name, listens in ((2**22 + 1, False), (2**22 + 2, True), (os.getppid(), False), ("mine", False)):
+            one = sockets.enter_context(socket.socket(socket.AF_UNIX))
+            one.bind(str(folder / f"{name}.sock"))
+            if listens:
+                one.listen()
+        with open_admin_socket(None):
+            left = {file.stem for file in folder.iterdir()}
+    assert left == {str(2**22 + 2), str(os.getppid()), "mine", str(os.getpid())}
+
+
+async def test_a_client_that_is_silent_longest_makes_room_for_one_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsframework.workers.admin._CLIENTS", 2)
+    path = str(tmp_path / "admin.sock")
+    async with supervising(FakeLaunch(), 1) as (supervisor, page), trio.open_nursery() as nursery:
+        with open_admin_socket(path) as listener:
+            assert listener is not None
+            nursery.start_soon(Admin(supervisor, Roller(supervisor), page).serve, listener)
+            async with contextlib.AsyncExitStack() as streams:
+                first, second, third = [
+                    await streams.enter_async_context(await trio.open_unix_socket(path)) for _ in range(3)
+                ]
+                with trio.fail_after(30):
+                    assert await first.receive_some() == b""
+                    for stream in (second, third, second):
+                        await stream.send_all(b"{}\n")
+                        assert "error" in json.loads(await stream.receive_some())
+                    fourth = await streams.enter_async_context(await trio.open_unix_socket(path))
+                    assert await third.receive_some() == b""
+                    await fourth.send_all(b"[" * 4000 + b"\n")
+                    assert "error" in json.loads(await fourth.receive_some())
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_stops_says_so(autojump_clock: trio.testing.MockClock) -> None:
+    async with supervising(FakeLaunch(), 1) as (supervisor, page):
+        admin = Admin(supervisor, Roller(supervisor), page)
+        supervisor.stop()
+        for action in (b"restart", b"add", b"remove"):
+            assert admin.answer(b'{"do": "%b"}' % action) == {"error": "the server is stopping"}
 
 
 def test_a_folder_of_another_user_is_not_used(

@@ -20,7 +20,7 @@ from wsframework.app import App
 from wsframework.errors import ImportStringError
 from wsframework.records import bounded_lines
 
-__all__ = ["Target", "load_app", "own_traceback", "shorten"]
+__all__ = ["Target", "load_app", "own_traceback", "shorten", "split_target"]
 
 Target = Annotated[
     str,
@@ -40,15 +40,7 @@ def load_app(target: str) -> App:
             App. The message is one line, and names the line of the user's module that failed; what it raised
             is the error's cause.
     """
-    module_name, colon, attribute = target.partition(":")
-    names = module_name.split(".")
-    if module_name.endswith(".py") or "/" in module_name:
-        module_name = ".".join(Path(module_name.removesuffix(".py")).parts)
-        raise ImportStringError(
-            f"{target!r} is the name of a file; write the module's: {module_name}:{attribute or 'app'}"
-        )
-    if not (colon and attribute and all(name.isidentifier() for name in [*names, *attribute.split(".")])):
-        raise ImportStringError(f"{target!r} is not of the form module:app, such as 'chat:app'")
+    module_name, attribute = split_target(target)
     module = _import(module_name)
     value: object = module
     for name in attribute.split("."):
@@ -66,6 +58,39 @@ def load_app(target: str) -> App:
     if not hint and isfunction(value) and not iscoroutinefunction(value):
         hint = f"; if it returns one, write 'app = {attribute}()' in {_describe(module)} and name that"
     raise ImportStringError(f"{target!r} is {_kind(value)}, not an App{hint}")
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return the names of the module and of the App in it.
+
+    Raises:
+        ImportStringError: the string is malformed.
+    """
+    module, colon, attribute = target.partition(":")
+    if module.endswith(".py") or "/" in module:
+        raise ImportStringError(f"{target!r} is the name of a file; {_advice(module, attribute or 'app')}")
+    names = [*module.split("."), *attribute.split(".")]
+    if not (colon and attribute and all(name.isidentifier() for name in names)):
+        raise ImportStringError(f"{target!r} is not of the form module:app, such as 'chat:app'")
+    return module, attribute
+
+
+def _advice(file: str, attribute: str) -> str:
+    """Say how a file is named as a module, or what prevents that."""
+    path = Path(os.path.abspath(os.path.expanduser(file.removesuffix(".py"))))
+    folder = Path.cwd()
+    if not path.is_relative_to(folder):
+        folder = path.parent
+    parts = path.relative_to(folder).parts
+    if parts[-1:] == ("__init__",) and len(parts) > 1:
+        parts = parts[:-1]
+    for part in parts:
+        if not part.isidentifier():
+            return f"rename it: {part!r} cannot be the name of a module"
+    if not parts:
+        return "write that of a module, such as chat:app"
+    where = "" if folder == Path.cwd() else f"go to {folder}, and "
+    return f"{where}write the module's: {'.'.join(parts)}:{attribute}"
 
 
 def shorten(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from wsframework.cli.importing import Target, load_app
+from wsframework.cli.importing import Target, load_app, split_target
 from wsframework.cli.inherited import inherited_listeners, loopback_host
 from wsframework.cli.logs import LogFormat, LogLevel, crashes_logged, set_up_logging
 from wsframework.cli.options import (
@@ -121,6 +121,7 @@ def run(
         raise ConfigurationError("--admin needs --workers: it is the socket of a parent")
     watch = _watcher(target, workers, reload_dir) if _reloads(reload, reload_dir) else None
     if workers is not None or watch is not None:
+        split_target(target)  # a mistake that needs no worker to be found
         from wsframework.cli.supervising import run_workers
         from wsframework.cli.worker import Program
 

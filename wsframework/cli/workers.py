@@ -48,6 +48,7 @@ def workers(
         typer.Option(
             metavar="SECONDS",
             min=0.1,
+            max=86400,
             help="Show again after so many seconds, until Ctrl-C. [default: 2 on a terminal; once elsewhere]",
             show_default=False,
         ),
@@ -74,7 +75,7 @@ def workers(
 
 def _show(server: socket.socket, *, as_json: bool, seconds: float | None) -> None:
     console = make_console()
-    live = console.is_terminal and not as_json
+    live = console.is_terminal and not console.is_dumb_terminal and not as_json
     interval = seconds or (2.0 if live else None)
     if live:
         with Live(_table(_ask(server, Action.SHOW)), console=console, auto_refresh=False) as screen:

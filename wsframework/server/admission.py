@@ -84,8 +84,12 @@ class Admission:
         self._giving_back = False
         self._shortages = RatedRecord(timers, logging.ERROR, "server.out_of_resources")
 
-    def fit_descriptors(self) -> None:
-        """Lower the limit of connections to the file descriptors that there are, and log it."""
+    def fit_descriptors(self, *, known: bool = False) -> None:
+        """Lower the limit of connections to the file descriptors that there are, and log it.
+
+        Args:
+            known: whether it has been logged, by another process; then it is for debugging only.
+        """
         wanted, room = self._limits.connections, room_for_connections()
         if room is None or (wanted is not None and wanted <= room):
             return
@@ -93,7 +97,7 @@ class Admission:
         # A default that is slightly too high deserves no warning.
         slight = wanted is not None and room >= 0.9 * wanted
         record(
-            logging.DEBUG if slight else logging.WARNING,
+            logging.DEBUG if slight or known else logging.WARNING,
             "server.connections_limited",
             connections=room,
             wanted="no limit" if wanted is None else wanted,

@@ -70,6 +70,10 @@ class SharedAdmission(Admission):
         super().__init__(limits, timers, observer, proxies)
         self._crowd = crowd
 
+    def fit_descriptors(self, *, known: bool = False) -> None:
+        """Do as one server does, and log it once for all of them."""
+        super().fit_descriptors(known=known or self._crowd.fewest() is not None)
+
     def admit(self, remote: Address) -> bool:
         """Count a new connection; return False if it is over a limit."""
         most = self._limits.connections

@@ -13,6 +13,7 @@ Source: sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3).
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import socket
@@ -31,6 +32,8 @@ _FIRST_DESCRIPTOR = 3
 
 _SEND_SECONDS = 0.2
 """How long the event loop waits while the service manager does not read."""
+
+_MOST_DIGITS = len(str(2**64))
 
 _LOOK_SECONDS = 0.5
 """How soon to look again when all is not well."""
@@ -145,8 +148,8 @@ def take_listeners(
         # A shell between the two, for example, or variables that were inherited by mistake.
         record(logging.WARNING, "sockets.not_ours", LISTEN_PID=pid, pid=os.getpid())
         return []
-    names += [""] * (count - len(names))
-    return [_listener(first + index, names[index]) for index in range(count)]
+    named = itertools.chain(names, itertools.repeat(""))
+    return [_listener(fd, name) for fd, name in zip(range(first, first + count), named, strict=False)]
 
 
 def _listener(fd: int, name: str) -> socket.socket:
@@ -169,6 +172,8 @@ def _take_number(environment: MutableMapping[str, str], name: str) -> int | None
     text = environment.pop(name, None)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigurationError(f"the environment variable {name} is {text!r}, and not a number")
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        raise ConfigurationError(
+            f"the environment variable {name} is {text[:80]!r}, and not a number of 64 bits"
+        )
     return int(text)

@@ -38,9 +38,13 @@ from wsframework.workers.supervisor import Supervisor
 
 __all__ = ["Admin", "admin_folder", "memory_of", "open_admin_socket", "peer_uid"]
 
-_CLIENTS = 8
+_CLIENTS = 64
+"""At the same time. One more takes the place of the one that has been silent longest."""
+
 _REQUEST_BYTES = 4096
 _IDLE_SECONDS = 60.0
+
+_PROBE_SECONDS = 0.1
 
 _RATE_SECONDS = 2.0
 """How often messages are counted: workers sum them as often."""
@@ -72,7 +76,11 @@ def open_admin_socket(path: str | None) -> Iterator[socket.socket | None]:
         ListenError: it cannot listen at this path.
     """
     try:
-        where = str(_own_folder() / f"{os.getpid()}.sock") if path is None else path
+        where = path
+        if where is None:
+            folder = _own_folder()
+            _remove_stale_sockets(folder)
+            where = str(folder / f"{os.getpid()}.sock")
         listener = open_unix_listener(where, 0o600)
     except (OSError, ListenError) as error:
         if path is not None:
@@ -98,6 +106,37 @@ def _own_folder() -> Path:
     return folder
 
 
+def _remove_stale_sockets(folder: Path) -> None:
+    """Remove the sockets of parents that were killed."""
+    for file in folder.glob("*.sock"):
+        # Two signs: one of them may be in another container that shares the folder, or about to listen.
+        if file.stem.isdecimal() and not _is_alive(int(file.stem)) and _refuses(file):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _refuses(file: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(str(file))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 @attrs.define
 class _Rate:
     """How many messages a worker has received and sent, and how many a second lately."""
@@ -121,6 +160,7 @@ class Admin:
         self._roller = roller
         self._page = page
         self._rates: dict[int, _Rate] = {}
+        self._clients: dict[trio.CancelScope, None] = {}
 
     async def serve(self, listener: socket.socket) -> None:
         """Answer until cancelled.
@@ -129,19 +169,22 @@ class Admin:
             listener: the socket; the caller closes it.
         """
         listener.setblocking(False)
-        places = trio.Semaphore(_CLIENTS)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._count)
             while True:
-                await places.acquire()
                 await trio.lowlevel.wait_readable(listener)
                 try:
                     client, _ = listener.accept()
                 except OSError:
-                    places.release()
                     await trio.sleep(0.1)
-                else:
-                    nursery.start_soon(self._talk, client, places)
+                    continue
+                if len(self._clients) >= _CLIENTS:
+                    longest_silent = next(iter(self._clients))
+                    longest_silent.cancel(reason="there are too many clients")
+                    del self._clients[longest_silent]
+                scope = trio.CancelScope()
+                self._clients[scope] = None
+                nursery.start_soon(self._talk, client, scope)
 
     async def _count(self) -> None:
         while True:
@@ -156,11 +199,13 @@ class Admin:
                 self._rates[number] = rate
             await trio.sleep(_RATE_SECONDS)
 
-    async def _talk(self, client: socket.socket, places: trio.Semaphore) -> None:
+    async def _talk(self, client: socket.socket, scope: trio.CancelScope) -> None:
         try:
+            # Entered also when it was cancelled meanwhile, because that closes the socket.
             async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
                 # A client that breaks off, or says nothing, is gone.
-                with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(_IDLE_SECONDS) as idle:
+                with contextlib.suppress(trio.BrokenResourceError), scope:
+                    scope.deadline = trio.current_time() + _IDLE_SECONDS
                     if peer_uid(client) not in (None, 0, os.getuid()):
                         await stream.send_all(_line({"error": "this socket is another user's"}))
                         return
@@ -169,9 +214,11 @@ class Admin:
                         *lines, buffer = (buffer + piece).split(b"\n")
                         for line in lines:
                             await stream.send_all(_line(self.answer(line)))
-                        idle.deadline = trio.current_time() + _IDLE_SECONDS
+                        scope.deadline = trio.current_time() + _IDLE_SECONDS
+                        if scope in self._clients:
+                            self._clients[scope] = self._clients.pop(scope)  # now the last one
         finally:
-            places.release()
+            self._clients.pop(scope, None)
 
     def answer(self, line: bytes) -> dict[str, object]:
         """Do what a line asks for, and return the answer."""

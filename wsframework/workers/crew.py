@@ -51,6 +51,7 @@ class Worker:
         settled: set when it serves or has ended.
         gone: set when it no longer accepts connections.
         ended: set when its process has ended.
+        reported: whether the parent ends with its failure, and prints that; then its log has no traceback.
         failure: what it said before its end, or how it ended if it has never served.
         running: whether its event loop has begun to run.
         told: whether the parent has told it to stop.
@@ -69,6 +70,7 @@ class Worker:
         self.settled = trio.Event()
         self.gone = trio.Event()
         self.ended = trio.Event()
+        self.reported = False
         self.failure: Failure | None = None
         self.running = False
         self.told = False
@@ -203,5 +205,5 @@ class Worker:
             signal=name,
             seconds=lived,
             error=None if failure is None else failure.line,
-            stack=None if failure is None else failure.details or None,
+            stack=None if failure is None or self.reported else failure.details or None,
         )

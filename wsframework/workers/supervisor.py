@@ -110,6 +110,7 @@ class Supervisor:
         self._starting = trio.Lock()
         self._failed_starts = 0
         self._slowest_start = 0.0
+        self._gives_up = False
         self._adding: list[trio.CancelScope] = []
         self._hurry = trio.Event()
         self._keeping = trio.CancelScope()
@@ -136,6 +137,7 @@ class Supervisor:
         Cancellation: kills the workers.
         """
         failed: StartFailed | None = None
+        self._gives_up = before_retry is None
         try:
             async with trio.open_nursery() as self._followers:
                 with self._keeping:
@@ -283,6 +285,7 @@ class Supervisor:
             self._failed_starts += 1
             raise StartFailed(failure) from None
         worker = Worker(number, slot, self.generation, process, channel)
+        worker.reported = self._gives_up and self.start_seconds is None
         self.workers[number] = worker
         record(logging.INFO, "worker.started", worker=number, pid=worker.pid)
         assert self._followers is not None
