@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
-import weakref
 from typing import Any
 
 import pytest
@@ -119,38 +117,6 @@ async def test_a_guard_that_fails_lets_nobody_in_and_says_what_it_raised(result:
     assert response.where == "guard"
     assert response.name.endswith("broken")
     assert why in str(response.exception)
-
-
-@pytest.mark.parametrize("kind", ["guard", "given", "page"])
-@pytest.mark.parametrize("grouped", [False, True])
-async def test_what_a_crash_holds_is_free_without_a_collection(kind: str, grouped: bool) -> None:
-    async def crash(request: Request) -> Any:
-        error = LookupError("the database is down")
-        try:
-            raise ExceptionGroup("of its nursery", [error]) if grouped else error
-        finally:
-            del error
-
-    app = App()
-    if kind == "page":
-        app.http("/ws")(crash)
-    elif kind == "guard":
-        app.http("/ws", guards=[crash])(public_page)
-    else:
-
-        @app.http("/ws", given={"user": crash})
-        async def page(request: Request, user: str) -> str:
-            return user
-
-    request = plain()
-    gone = weakref.ref(request)
-    gc.disable()
-    try:
-        assert (await answered(app, request)).status == 500
-        del request
-        assert gone() is None
-    finally:
-        gc.enable()
 
 
 class Unspeakable:

@@ -132,6 +132,16 @@ class CrashResponse(Response):
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "exception", exception)
 
+    def take_exception(self) -> BaseException:
+        """Return the exception, once: this answer does not refer to it any longer.
+
+        Its frames, and since Python 3.12 those that called them, refer to this answer. The request and its
+        socket would live until a garbage collection.
+        """
+        exception = self.exception
+        object.__delattr__(self, "exception")
+        return exception
+
 
 Decide = Callable[[Request], Awaitable[Acceptance | Response]]
 """What a host asks for every request: upgrade, or this HTTP answer. It raises nothing but cancellation and

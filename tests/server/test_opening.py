@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections import Counter
 from types import FrameType
+from typing import Any
 
 import attrs
 import pytest
@@ -273,3 +276,39 @@ def test_a_route_without_guards_and_given_functions_calls_nothing_that_those_nee
     assert modules.isdisjoint(
         f"wsframework.{name}" for name in ("tasks", "calling", "cookies", "forwarded", "errors")
     )
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["guard", "given", "page"])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_what_a_crash_holds_is_free_without_a_collection(kind: str, grouped: bool) -> None:
+    held: list[weakref.ref[object]] = []
+
+    async def crash(request: Request) -> Any:
+        error = Crash()
+        held.append(weakref.ref(error))
+        held.append(weakref.ref(request))
+        try:
+            raise ExceptionGroup("of its nursery", [error]) if grouped else error
+        finally:
+            del error
+
+    async def page(request: Request, user: str = "") -> str:
+        return user
+
+    app = wsframework.App()
+    guards, given = [crash] if kind == "guard" else [], {"user": crash} if kind == "given" else {}
+    app.http("/room", guards=guards, given=given)(crash if kind == "page" else page)
+    gc.disable()
+    try:
+        answer = await consider(
+            head(*PLAIN), app.decide, secure=False, remote=THERE, local=HERE, observer=Observer()
+        )
+        assert isinstance(answer, Response)
+        assert answer.status == 500
+        assert [reference() for reference in held] == [None, None]
+    finally:
+        gc.enable()

@@ -117,7 +117,7 @@ async def consider(
     if isinstance(decision, Response):
         if isinstance(decision, CrashResponse):
             crashed = observer.guard_crashed if decision.where == "guard" else observer.handler_crashed
-            crashed(request, decision.name, decision.exception)
+            crashed(request, decision.name, decision.take_exception())
         if upgrade is not None:
             observer.handshake_refused(remote, decision.status, "", request)
         return decision
