@@ -14,7 +14,9 @@ from tests.server.serving import QUICK, echo_app
 from wsframework.config import Limits
 from wsframework.request import Address
 from wsframework.server.core import Core
+from wsframework.server.http import Head
 from wsframework.server.requests import Requests
+from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide
 from wsframework.wire import build_request
 
@@ -143,3 +145,18 @@ async def test_a_stream_whose_task_is_cancelled_before_the_decision_leaves_nothi
         assert not core.deciding
         assert core.admission.open == 0
         await ours.aclose()
+
+
+async def test_a_stream_that_is_lost_before_anybody_decides_about_its_request_is_gone() -> None:
+    heads: list[Head] = []
+    ours, theirs = trio.testing.memory_stream_pair()
+    incoming = StreamIncoming(theirs, REMOTE, LOCAL, new_core(), lambda _, head: heads.append(head))
+    async with ours, trio.open_nursery() as nursery:
+        nursery.start_soon(incoming.serve)
+        await ours.send_all(UPGRADE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert heads
+        assert not incoming.gone
+        nursery.cancel_scope.cancel()
+    # Whoever decides now has nobody to answer.
+    assert incoming.gone
