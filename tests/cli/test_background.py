@@ -238,6 +238,8 @@ def test_a_program_ends_though_its_stderr_is_not_read() -> None:
 
 
 FORK = """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads; since Python 3.12
     log.info("before")
     {fill}
     child = os.fork()
@@ -248,7 +250,6 @@ FORK = """
 """
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_logs_and_repeats_nothing() -> None:
     process = run_program(FORK.format(fill=""), stdout=subprocess.PIPE)
     out, errors = process.communicate(timeout=60)
