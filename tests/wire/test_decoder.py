@@ -53,13 +53,19 @@ def test_what_the_peer_sends_is_handed_over_however_it_is_cut(data: bytes, event
 
 START = masked(TEXT, b"a", fin=False)
 
+RESERVED = (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+"""Opcodes without a meaning (RFC 6455 §5.2)."""
+
 VIOLATIONS = [
     ("RSV1 without compression", raw_frame(0xC1, b"\x00"), 1002),
     ("RSV2", raw_frame(0xA1, b"\x00"), 1002),
     ("RSV3", raw_frame(0x91, b"\x00"), 1002),
     ("RSV1 on a ping", raw_frame(0xC9, b"\x00"), 1002),
-    *((f"reserved opcode {opcode}", raw_frame(0x80 | opcode, b"\x00"), 1002) for opcode in [3, 4, 5, 6, 7]),
-    *((f"reserved opcode {opcode}", raw_frame(0x80 | opcode, b"\x00"), 1002) for opcode in range(11, 16)),
+    *((f"reserved opcode {opcode}", raw_frame(0x80 | opcode, b"\x00"), 1002) for opcode in RESERVED),
+    *(
+        (f"a whole frame of reserved opcode {opcode}", bytes([0x80 | opcode]) + masked(TEXT, b"x")[1:], 1002)
+        for opcode in RESERVED
+    ),
     ("a fragmented ping", raw_frame(0x09, b"\x00"), 1002),
     ("a fragmented close", raw_frame(0x08, b"\x00"), 1002),
     ("a ping of 126 bytes", raw_frame(0x89, b"\x7e\x00\x7e", b"x" * 126), 1002),
