@@ -327,7 +327,7 @@ def echo() -> App:
 
 async def exchange(port: int) -> None:
     url = f"ws://127.0.0.1:{port}/echo"
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio_websocket.open_websocket_url(url, subprotocols=["echo"]) as client:
             await client.send_message("hello")
             assert await client.get_message() == "hello"
@@ -351,7 +351,7 @@ async def test_serve_starts_like_any_trio_server_and_lives_within_its_lifespans(
     assert log == ENTERED
     await exchange(server.port)
     server.stop()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await over.wait()
     assert log == ENTERED + LEFT
 
@@ -412,7 +412,7 @@ async def test_a_refusal_with_any_header_value_does_not_stop_trio_websockets_ser
     key = "dGhlIHNhbXBsZSBub25jZQ=="
     async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
         await stream.send_all(build_request("localhost", "/echo?refuse=1", key, subprotocols=["echo"]))
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             answer = b"".join([data async for data in stream])
     assert answer.split()[1] == status
     assert line in answer.lower()

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sy
 from wsframework import App
 from wsframework.chat import Chat
 
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
 
 # Debian calls it chromium; the rest is for other systems.
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -117,7 +117,7 @@ def test_what_people_type_is_never_markup(new_window: NewWindow) -> None:
 
 def test_nothing_but_the_pages_own_script_can_run(new_window: NewWindow, server: ChatServer) -> None:
     ada = new_window("Ada")
-    with urllib.request.urlopen(server.url, timeout=10) as response:
+    with urllib.request.urlopen(server.url, timeout=30) as response:
         policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy

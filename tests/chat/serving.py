@@ -126,5 +126,5 @@ async def chatting(*, limits: Limits | None = None, **options: Any) -> AsyncIter
     app = App(limits=limits)
     app.install(chat)
     async with serving(app) as server:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             yield server, chat

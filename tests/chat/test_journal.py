@@ -29,7 +29,7 @@ class Slow(HistoryStore):
 
     def append(self, drafts: list[Draft]) -> list[tuple[Message, bool]]:  # type: ignore[override]
         self.batches.append([draft.text for draft in drafts])
-        assert self.may_commit.acquire(timeout=5)
+        assert self.may_commit.acquire(timeout=30)
         if self.broken:
             raise HistoryError("the disk is full")
         return super().append(drafts)

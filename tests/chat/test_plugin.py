@@ -222,7 +222,7 @@ async def test_the_chat_works_on_the_trio_websocket_host_too(tmp_path: Path) -> 
         serve = functools.partial(trio_websocket.serve_websocket, app, "127.0.0.1", 0, None)
         server = await nursery.start(serve)
         url = f"ws://127.0.0.1:{server.port}/ws/chat"
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio_websocket.open_websocket_url(url, subprotocols=["superchat"]) as ws:
                 await speak(ws, type="hello", version=1, name="Ada")
                 await speak(ws, type="join", room="lobby")

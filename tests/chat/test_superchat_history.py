@@ -160,7 +160,7 @@ async def test_nothing_is_told_before_it_is_stored(monkeypatch: pytest.MonkeyPat
         append = store.append
 
         def wait(drafts: list[Draft]) -> list[tuple[Message, bool]]:
-            assert gate.wait(5)
+            assert gate.wait(30)
             return append(drafts)
 
         monkeypatch.setattr(store, "append", wait)

@@ -123,7 +123,7 @@ def test_the_end_waits_for_a_second_and_no_longer(pipe: Pipe) -> None:
     pipe.handler.flush()
     pipe.handler.close()
     pipe.logger.error("after the end")
-    assert 0.9 < time.monotonic() - start < 5
+    assert 0.9 < time.monotonic() - start < 25
 
 
 def test_what_is_logged_after_the_end_is_written_at_once(pipe: Pipe) -> None:

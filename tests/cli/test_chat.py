@@ -36,7 +36,7 @@ def test_chat_serves_its_page_and_keeps_what_was_said(tmp_path: Path) -> None:
     for before in ([], ["hello"]):
         with running("-m", "wsframework", "chat", "--port", "0", cwd=tmp_path) as server:
             url = server.wait_for("http://").strip()
-            with urllib.request.urlopen(url, timeout=10) as response:
+            with urllib.request.urlopen(url, timeout=30) as response:
                 assert response.status == 200
                 assert "<title>Chat</title>" in response.read().decode()
             assert trio.run(say, url, "hello") == before

@@ -84,7 +84,7 @@ def test_clients_learn_why_they_leave(write: Write, tmp_path: Path, options: lis
                 ws = await wrap_client_stream(nursery, stream, "localhost", "/")
                 if not options:
                     server.process.terminate()
-                with pytest.raises(ConnectionClosed) as closed, trio.fail_after(10):
+                with pytest.raises(ConnectionClosed) as closed, trio.fail_after(30):
                     await ws.get_message()
             assert closed.value.reason is not None
             return int(closed.value.reason.code)

@@ -27,7 +27,7 @@ from wsframework.testing.background import open_background
 
 __all__ = ["HOSTS", "TIMEOUTS", "Host", "Served", "new_app"]
 
-DEADLINE_SECONDS = 5.0
+DEADLINE_SECONDS = 30.0
 """Real seconds that a client waits for one thing."""
 
 TIMEOUTS = Timeouts(handshake=2.0, close=0.5, disconnect_grace=0.2, last_words=0.3, drain=0.6)

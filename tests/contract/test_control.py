@@ -93,7 +93,7 @@ async def test_a_quiet_peer_that_is_gone_is_noticed(host: Host) -> None:
     app = App(timeouts=TIMEOUTS, keepalive=Keepalive(interval=0.1, timeout=0.1))
     async with lend(host, app) as (ws, client):
         client.vanish()
-        with trio.move_on_after(1.0) as limit:
+        with trio.move_on_after(30) as limit:
             await ws.wait_closed()
         assert not limit.cancelled_caught
         assert ws.closed is not None

@@ -22,7 +22,7 @@ from wsframework.diagnostics.target import Opening, parse_target
 from wsframework.diagnostics.tracing.tracer import Plan, trace
 from wsframework.wire import accept_key
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has TCP_INFO")
 

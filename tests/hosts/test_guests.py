@@ -39,7 +39,7 @@ def make_app() -> App:
 
 
 async def test_a_new_host_serves_an_app_and_drains_when_it_is_cancelled() -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as outer, trio.open_nursery() as hosting:
             listeners = await hosting.start(host, make_app())
             port = listeners[0].socket.getsockname()[1]
@@ -63,5 +63,5 @@ async def test_a_client_that_left_before_it_was_taken_over_ends_its_call_quietly
     async def take_over() -> HandedOver:
         raise ConnectionResetError("the client has left")
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await serve_guest(make_app(), take_over)

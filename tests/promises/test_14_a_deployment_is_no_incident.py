@@ -61,7 +61,7 @@ async def test_rolling_restarts_on_a_shared_listener_lose_no_handshake() -> None
         nonlocal answered
         started = trio.current_time()
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 stream = await trio.open_tcp_stream("127.0.0.1", port)
                 async with stream:
                     await stream.send_all(upgrade_request())
@@ -140,8 +140,11 @@ async def test_handshakes_that_are_under_way_when_accepting_ends_are_finished(st
         client.vanish()
 
 
-async def test_nobody_waits_for_handshakes_when_there_are_none(stage: Stage) -> None:
-    app = new_app(timeouts=Timeouts(drain=30, close=30))
+async def test_nobody_waits_for_handshakes_when_there_are_none(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "SETTLE_SECONDS", 60.0)
+    app = new_app(timeouts=Timeouts(drain=120, close=120))
 
     @app.websocket("/")
     async def handler(ws: Connection) -> None:

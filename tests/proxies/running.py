@@ -73,7 +73,7 @@ async def proxy(command: list[str], port: int, folder: Path) -> AsyncIterator[No
             yield
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
 
 
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")

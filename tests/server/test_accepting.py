@@ -32,7 +32,7 @@ class Stand:
 @asynccontextmanager
 async def accepting() -> AsyncIterator[Stand]:
     stand = Stand()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stand.timers.run)
             nursery.start_soon(stand.streams.run)

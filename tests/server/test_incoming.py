@@ -142,7 +142,7 @@ async def test_what_came_in_time_and_waits_in_the_kernel_counts(desk: Desk) -> N
 async def begun(desk: Desk) -> tuple[stdlib_socket.socket, Incoming]:
     """Return a client whose bytes are in the kernel before the hub runs again."""
     desk.core.timeouts = Timeouts(handshake=10)
-    client = stdlib_socket.create_connection(desk.address, timeout=5)
+    client = stdlib_socket.create_connection(desk.address, timeout=30)
     await until(lambda: desk.waiting)
     (incoming,) = desk.waiting
     return client, incoming

@@ -208,7 +208,7 @@ def test_a_terminal_that_is_gone_ends_no_server_that_was_told_to_outlive_it() ->
     with running(program) as (process, port):
         process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
             client.sendall(UPGRADE)
             assert client.recv(12) == b"HTTP/1.1 101"
 

@@ -271,7 +271,7 @@ async def serving(
         transport=transport,
         crowd=crowd,
     )
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[Server]) -> None:

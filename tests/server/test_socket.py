@@ -131,7 +131,7 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hub.run)
         nursery.start_soon(timers.run)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             yield make
         nursery.cancel_scope.cancel()
     hub.close()

@@ -286,7 +286,7 @@ async def test_a_tls_reader_that_begins_late_gets_everything(
             else:
                 return
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.do_handshake)
             nursery.start_soon(shake_hands)

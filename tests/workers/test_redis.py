@@ -173,7 +173,7 @@ async def present_without(url: str, pid: int) -> list[int]:
     """Return who is present, once a process is not."""
     async with connected(url, "/") as ws:
         await ws.get_message()
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while True:
                 await ws.send_message("who")
                 present: list[int] = json.loads(await ws.get_message())["present"]

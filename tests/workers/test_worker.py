@@ -24,8 +24,8 @@ def test_workers_end_when_their_parent_is_killed_even_with_a_blocked_event_loop(
                 return await clients[idle].code()
 
         assert trio.run(block) == 1001
-        took = wait_until(lambda: not any(map(is_alive, (blocked, idle))), "workers are left", 10)
-        assert took < 3
+        took = wait_until(lambda: not any(map(is_alive, (blocked, idle))), "workers are left")
+        assert took < 25, "the blocked one has waited for its minute"
         # A process of several threads looks ended a moment before the last of them has closed its files.
         wait_until(lambda: can_listen(int(found.url.rpartition(":")[2])), "the port is taken", 1)
 
