@@ -20,8 +20,8 @@ class SessionClaim:
 
     Args:
         id: the session's id.
-        user: digest of the user whose session it is.
-        secret: digest of the secret that resumes it from now on.
+        user: digest of the user whose session it is, a text of letters, digits and hyphens.
+        secret: the same of the secret that resumes it from now on.
         window: seconds for which the record stays after the claim was released.
         overlap: seconds for which the former secret stays valid, unless the new one is confirmed before.
         body: what the record holds; of a session that is resumed, the store sets it.

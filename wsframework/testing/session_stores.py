@@ -80,7 +80,7 @@ class SessionStoreContract:
             await stores[0].create(claim)
             expected, secret = claim.body, claim.secret
             for turn in range(2 * len(stores) + 2):
-                store, newer = stores[turn % len(stores)], f"secret {turn}"
+                store, newer = stores[turn % len(stores)], f"secret-{turn}"
                 claim = self._claim(claim.id, newer)
                 assert await store.resume(claim, secret)
                 assert (claim.body, claim.generation) == (expected, turn + 2)
@@ -137,7 +137,7 @@ class SessionStoreContract:
         async with self.stores() as stores:
             first = self._claim()
             await stores[0].create(first)
-            claims = [self._claim(first.id, f"secret {number}") for number in range(8)]
+            claims = [self._claim(first.id, f"secret-{number}") for number in range(8)]
 
             async def resume(number: int) -> None:
                 assert await stores[number % len(stores)].resume(claims[number], "one")

@@ -84,7 +84,7 @@ async def test_redis_gets_no_token_and_no_name_of_a_user(redis: RedisServer) -> 
         connection_pair() as (ws, _),
         Sessions(store=store).open(ws, None, user="ada@example.org") as session,
     ):
-        stored = await redis.command("HGETALL", f"ws:{{s/{session.id}}}")
+        stored = await redis.command("GET", f"ws:{{s/{session.id}}}")
         assert session.token.split(".")[1].encode() not in stored
         assert b"ada" not in stored
         assert b'"rooms":[]' in stored
@@ -322,25 +322,33 @@ async def test_a_flushed_server_has_lost_the_sessions_and_says_so(
 async def test_what_a_failover_has_lost_is_stored_again(redis: RedisServer) -> None:
     """A replica that was behind has an older state of the session, perhaps of before it was taken."""
     async with running(redis.url) as store:
-        old, saved, taken = Told(), Told(), Told()
-        saved.secret = taken.secret = "two"
+        old, holder, taken = Told(), Told(), Told()
+        holder.id = taken.id = old.id
+        holder.secret = taken.secret = "two"
+
+        async def lose(now: str, expected: str) -> None:
+            await redis.command("SET", old.key, now)
+            await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            with trio.fail_after(10):
+                while not re.match(expected, await state()):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+
+        async def state() -> str:
+            return (await redis.command("GET", old.key)).decode().partition("\r\n")[2].removesuffix("\r\n")
+
         await store.create(old)
-        saved.id = old.id
-        assert await store.resume(saved, "one")
-        await store.save(saved, b"1")
-        # The newest save is lost.
-        await redis.command("HSET", saved.key, "v", "0", "b", "0")
-        await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await until_answer(redis, b"$1\r\n1\r\n", "HGET", saved.key, "b")
-        # The takeover is lost.
-        await redis.command("HSET", saved.key, "g", "1", "o", old.tag, "s", "one", "v", "0", "b", "0")
-        await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await until_answer(redis, b"$1\r\n2\r\n", "HGET", saved.key, "g")
-        assert saved.told == 0
+        created = await state()
+        assert await store.resume(holder, "one")
+        resumed = await state()
+        # It is lost that the session was taken, then its newest save, then both.
+        await lose(created, r"2 0 .*\n0$")
+        await store.save(holder, b"1")
+        await lose(resumed, r"2 1 .*\n1$")
+        await lose(created, r"2 1 .*\n1$")
         # And again, noticed by a write.
-        await redis.command("HSET", saved.key, "g", "1", "o", old.tag, "s", "one", "v", "0", "b", "0")
-        await store.confirm(saved)
-        taken.id = old.id
+        await redis.command("SET", old.key, created)
+        await store.confirm(holder)
+        assert holder.told == 0
         assert await store.resume(taken, "two")
         assert (taken.body, taken.generation) == (b"1", 3)
 
@@ -351,8 +359,13 @@ async def test_a_key_that_holds_something_else_hurts_its_session_only(redis: Red
         await store.create(claim)
         await store.create(other)
         await redis.command("SET", claim.key, "something else")
-        with pytest.raises(SessionUnavailable, match="WRONGTYPE"):
+        with pytest.raises(SessionUnavailable, match="the key holds no session"):
             await store.save(claim, b"1")
+        assert not await store.resume(Told(other.id), "x")
+        await redis.command("DEL", claim.key)
+        await redis.command("HSET", claim.key, "something", "else")
+        with pytest.raises(SessionUnavailable, match="WRONGTYPE"):
+            await store.resume(Told(claim.id), "one")
         await trio.sleep(2.5)
         await store.save(other, b"1")
 

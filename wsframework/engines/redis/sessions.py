@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-A session is a hash in Redis, and each step is one run of a script. The script compares generations: that
+A session is a string in Redis, and each step is one run of a script. The script compares generations: that
 refuses what a claim writes whose session another one has taken. It publishes the tag of the claim that was
 taken on the channel of its node. The node has noted the tag before it asked for the claim, so it knows the
 tag whatever comes first, the message or the answer.
@@ -81,8 +81,9 @@ class RedisSessionStore(SessionStore):
     def __init__(self, engine: RedisEngine) -> None:
         self._commands = engine.commands
         self._commands.load(_SESSION, _TOUCH)
-        self._channel = f"{self._commands.prefix}:sessions:{engine.node}"
-        self._commands.listen(self._channel, self._heard)
+        self._node = engine.node
+        self._channels = f"{self._commands.prefix}:sessions:"
+        self._commands.listen(self._channels + self._node, self._heard)
         self._claims: dict[str, _Held] = {}
         self._runs = False
 
@@ -159,7 +160,7 @@ class RedisSessionStore(SessionStore):
 
         Cancellation: a record that was made is removed.
         """
-        details = (claim.user, claim.secret, self._channel, claim.version, claim.body)
+        details = (claim.user, claim.secret, self._node, claim.version, claim.body)
         try:
             with self._noted(claim):
                 if (await self._step("create", claim, *details))[0] != _DONE:
@@ -177,9 +178,9 @@ class RedisSessionStore(SessionStore):
 
         Cancellation: it may have been taken.
         """
-        details = (claim.user, secret, claim.secret, self._channel, round(1000 * claim.overlap))
+        details = (claim.user, secret, claim.secret, self._node, round(1000 * claim.overlap))
         with self._noted(claim):
-            answer = await self._step("resume", claim, *details)
+            answer = await self._step("resume", claim, *details, self._channels)
         if answer[0] != _DONE:
             self._claims.pop(claim.tag, None)
             return False
@@ -206,7 +207,7 @@ class RedisSessionStore(SessionStore):
 
     async def _store(self, held: _Held, version: int, body: bytes) -> None:
         claim = held.claim
-        details = (claim.user, claim.secret, self._channel, version, body)
+        details = (claim.user, claim.secret, self._node, version, body)
         answer = await self._step("save", claim, *details)
         held.touched_at = trio.current_time()
         self._judge(claim, answer[0])
