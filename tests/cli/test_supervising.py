@@ -178,3 +178,24 @@ def test_a_server_whose_output_nobody_reads_serves(tmp_path: Path, workers: list
         process.terminate()
         assert "Broken" not in process.stderr.read()
     assert process.returncode == 0
+
+
+def test_workers_serve_where_the_standard_streams_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(f"{APP}open('imported', 'w').close()\n")
+    path = str(tmp_path / "socket")
+    command = f"exec {sys.executable} -m wsframework run echo:app --workers 1 --unix {path} <&- >&- 2>&-"
+    with subprocess.Popen(["sh", "-c", command], cwd=tmp_path, start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not (tmp_path / "imported").exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(PATIENCE_SECONDS)
+                asking.connect(path)
+                asking.sendall(b"GET /environment HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert asking.recv(12) == b"HTTP/1.1 200"
+        finally:
+            process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == 0

@@ -53,6 +53,14 @@ async def test_the_first_room_in_one_of_several_workers_is_warned_of_once(
     assert "run one worker" in warning
 
 
+async def test_one_worker_warns_for_all_of_them(page: Page, caplog: pytest.LogCaptureFixture) -> None:
+    for slot, other in ((0, 1), (1, 0)):
+        warn_of_local_rooms(Page.attach(page.fd, slot))
+        serve(page, other)
+        await join_and_leave(Rooms(), "a")
+    assert len(warnings(caplog)) == 1
+
+
 async def test_a_process_alone_is_not_warned(page: Page, caplog: pytest.LogCaptureFixture) -> None:
     serve(page, 1)
     await join_and_leave(Rooms(), "a")

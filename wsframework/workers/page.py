@@ -5,7 +5,7 @@ loop, and cleared by the parent when that worker has ended. There are no locks: 
 multiple of 8, which the processor reads and writes as a whole. Two fields that are read together may be of
 different moments.
 
-    header    64 bytes: the layout's mark, the number of slots
+    header    64 bytes: the layout's mark, the number of slots, whether workers have warned of local rooms
     slot      128 bytes, so that two workers never write to one cache line; integers, or doubles where noted:
               phase, heartbeat (CLOCK_MONOTONIC in seconds, double), connections, websockets, accepted,
               refused, messages received, messages sent, loop lag (seconds, double), pid
@@ -44,6 +44,9 @@ _PHASES = {int(phase): phase for phase in Phase}
 _WORD = 8
 _HEADER_WORDS = 8
 _SLOT_WORDS = 16
+
+_WARNED = 2
+"""A word of the header."""
 
 _PHASE, _HEARTBEAT, _CONNECTIONS, _WEBSOCKETS, _ACCEPTED = range(5)
 _REFUSED, _RECEIVED, _SENT, _LAG, _PID = range(5, 10)
@@ -177,6 +180,7 @@ class Slot:
         self._slot = slot
         self._clock = clock
         base = _HEADER_WORDS + slot * _SLOT_WORDS
+        self._header = memory.integers[:_HEADER_WORDS]
         self._integers = memory.integers[base : base + _SLOT_WORDS]
         self._doubles = memory.doubles[base : base + _SLOT_WORDS]
         self._phases = memory.integers[_HEADER_WORDS + _PHASE :: _SLOT_WORDS]
@@ -215,6 +219,12 @@ class Slot:
                 if least is None or connections < least:
                     least = connections
         return least
+
+    def is_first_to_warn(self) -> bool:
+        """Whether no worker has called this before: what concerns all of them is logged once."""
+        first = not self._header[_WARNED]
+        self._header[_WARNED] = 1
+        return first
 
     def is_alone(self) -> bool:
         """Whether no other worker serves, be it busy or full."""

@@ -12,7 +12,7 @@ __all__ = ["warn_of_local_rooms"]
 
 
 def warn_of_local_rooms(slot: Slot) -> None:
-    """Log one warning when a room of a `LocalEngine` is used while other workers serve.
+    """Log one warning, in the first of all workers that uses a room of a `LocalEngine` while others serve.
 
     Args:
         slot: this worker's, which knows the others.
@@ -22,6 +22,8 @@ def warn_of_local_rooms(slot: Slot) -> None:
         if slot.is_alone():
             return  # for now: this may be the first of several
         call_for_local_rooms(None)
+        if not slot.is_first_to_warn():
+            return
         record(
             logging.WARNING,
             "rooms.one_process",
