@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +15,19 @@ from tests.chat.stores import DAY, Clock, pass_days, say, texts
 from wsframework import ConfigurationError
 from wsframework.chat.history import HistoryStore
 from wsframework.chat.messages import Draft, HistoryError, Retention
+
+FIRST_VERSION = """
+    CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, room TEXT NOT NULL, name TEXT NOT NULL,
+                           text TEXT NOT NULL, time INTEGER NOT NULL, key TEXT);
+    CREATE INDEX messages_of_room ON messages (room, id);
+    CREATE UNIQUE INDEX keys_of_room ON messages (room, key) WHERE key IS NOT NULL;
+    CREATE TABLE floors (room TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE log (id TEXT NOT NULL, floor INTEGER NOT NULL);
+    INSERT INTO log VALUES ('k3Jz0', 0);
+    INSERT INTO messages (room, name, text, time, key) VALUES ('lobby', 'Ada', 'old', 1, 'k1');
+    PRAGMA application_id = 0x77736368;
+    PRAGMA user_version = 1;
+"""
 
 
 def prune_all(store: HistoryStore) -> None:
@@ -26,55 +41,66 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_everything_is_there_again_when_the_file_is_opened_again(tmp_path: Path, clock: Clock) -> None:
-    store = HistoryStore(tmp_path / "chat.db", clock=clock)
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chat.db"
+
+
+@pytest.fixture
+def store(path: Path, clock: Clock) -> Iterator[HistoryStore]:
+    """A history that is open; a test may close it and open it again."""
+    with opened(HistoryStore(path, clock=clock)) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def opened(store: HistoryStore) -> Iterator[HistoryStore]:
     store.open()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def editing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Change a database that nothing has open."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        yield connection
+
+
+def test_everything_is_there_again_when_the_file_is_opened_again(store: HistoryStore, path: Path) -> None:
     said = say(store, "one", "two")
     store.close()
-    again = HistoryStore(tmp_path / "chat.db", Retention(messages=1), clock=clock)
-    again.open()
-    assert again.log == store.log
-    assert again.last_id == 2
-    assert again.newest("lobby", upto=9).messages == (said[1],)  # opening forgets what is too much
-    assert not again.after("lobby", 0, upto=2).complete
-    again.close()
+    with opened(HistoryStore(path, Retention(messages=1), clock=Clock())) as again:
+        assert again.log == store.log
+        assert again.last_id == 2
+        assert again.newest("lobby", upto=9).messages == (said[1],)  # opening forgets what is too much
+        assert not again.after("lobby", 0, upto=2).complete
 
 
-def test_last_id_outlives_the_messages(tmp_path: Path, clock: Clock) -> None:
-    store = HistoryStore(tmp_path / "chat.db", clock=clock)
-    store.open()
+def test_last_id_outlives_the_messages(store: HistoryStore, clock: Clock) -> None:
     say(store, "one", "two")
     pass_days(store, clock, 31)
     store.close()
     store.open()
     assert (store.last_id, store.newest("lobby", upto=9).messages) == (2, ())
-    store.close()
 
 
-def test_a_new_database_is_a_new_log(tmp_path: Path) -> None:
-    logs = set()
-    for name in ("a.db", "b.db"):
-        store = HistoryStore(tmp_path / name)
-        store.open()
-        logs.add(store.log)
-        store.close()
-    assert len(logs) == 2
+def test_a_new_database_is_a_new_log(store: HistoryStore, tmp_path: Path) -> None:
+    with opened(HistoryStore(tmp_path / "b.db")) as other:
+        assert store.log != other.log
 
 
-def test_a_history_in_use_by_another_server_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    store = HistoryStore(path)
-    store.open()
+def test_a_history_in_use_by_another_server_is_refused(store: HistoryStore, path: Path) -> None:
     with pytest.raises(ConfigurationError, match="in use by another server"):
         HistoryStore(path).open()
     store.close()
-    again = HistoryStore(path)
-    again.open()
-    again.close()
+    with opened(HistoryStore(path)):
+        pass
 
 
-def test_a_history_whose_server_was_killed_is_free_and_whole(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
+def test_a_history_whose_server_was_killed_is_free_and_whole(path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from wsframework.chat.history import HistoryStore\n"
@@ -85,10 +111,8 @@ def test_a_history_whose_server_was_killed_is_free_and_whole(tmp_path: Path) -> 
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], timeout=30).returncode == -9
-    store = HistoryStore(path)
-    store.open()
-    assert texts(store.newest("lobby", upto=1).messages) == ["last words"]
-    store.close()
+    with opened(HistoryStore(path)) as store:
+        assert texts(store.newest("lobby", upto=1).messages) == ["last words"]
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -101,53 +125,30 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE messages (id INTEGER)")
-    connection.commit()
-    connection.close()
+    with editing(path) as connection:
+        connection.execute("CREATE TABLE messages (id INTEGER)")
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match="a database of another program"):
         HistoryStore(path).open()
     assert path.read_bytes() == before
 
 
-def test_a_history_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    store = HistoryStore(path)
-    store.open()
+def test_a_history_of_a_later_version_is_refused(store: HistoryStore, path: Path) -> None:
     store.close()
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 4")
-    connection.close()
+    with editing(path) as connection:
+        connection.execute("PRAGMA user_version = 4")
     with pytest.raises(ConfigurationError, match="a chat history of version 4"):
         store.open()
 
 
-def test_a_history_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    connection = sqlite3.connect(path)
-    connection.executescript(
-        """
-        CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, room TEXT NOT NULL, name TEXT NOT NULL,
-                               text TEXT NOT NULL, time INTEGER NOT NULL, key TEXT);
-        CREATE INDEX messages_of_room ON messages (room, id);
-        CREATE UNIQUE INDEX keys_of_room ON messages (room, key) WHERE key IS NOT NULL;
-        CREATE TABLE floors (room TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE log (id TEXT NOT NULL, floor INTEGER NOT NULL);
-        INSERT INTO log VALUES ('k3Jz0', 0);
-        INSERT INTO messages (room, name, text, time, key) VALUES ('lobby', 'Ada', 'old', 1, 'k1');
-        PRAGMA application_id = 0x77736368;
-        PRAGMA user_version = 1;
-        """
-    )
-    connection.close()
+def test_a_history_of_the_first_version_is_taken_over(path: Path) -> None:
+    with editing(path) as connection:
+        connection.executescript(FIRST_VERSION)
     for _ in range(2):
-        store = HistoryStore(path, Retention(days=None))
-        store.open()
-        assert (store.log, store.newest("lobby", upto=9).messages[0].text) == ("k3Jz0", "old")
-        ((message, _),) = store.append([Draft("lobby", "Bob", "new", key="k1", sender="bob")])
-        assert (message.id, message.text) == (2, "new")
-        store.close()
+        with opened(HistoryStore(path, Retention(days=None))) as store:
+            assert (store.log, store.newest("lobby", upto=9).messages[0].text) == ("k3Jz0", "old")
+            ((message, _),) = store.append([Draft("lobby", "Bob", "new", key="k1", sender="bob")])
+            assert (message.id, message.text) == (2, "new")
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -155,9 +156,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
         HistoryStore(tmp_path / "nowhere" / "chat.db").open()
 
 
-def test_commits_wait_for_the_disk_and_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
-    store = HistoryStore(tmp_path / "chat.db")
-    store.open()
+def test_commits_wait_for_the_disk_and_readers_do_not_wait_for_the_writer(store: HistoryStore) -> None:
     assert store._writer is not None
     assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -165,7 +164,6 @@ def test_commits_wait_for_the_disk_and_readers_do_not_wait_for_the_writer(tmp_pa
     with store._writing():
         # The test itself holds the writer's lock and an open transaction.
         assert texts(store.newest("lobby", upto=9).messages) == ["before"]
-    store.close()
 
 
 # One process
@@ -183,22 +181,18 @@ def test_a_symbolic_link_leads_to_the_same_lock(tmp_path: Path, kind: str) -> No
     else:
         link.symlink_to(path)
     first, second = (HistoryStore(link), store) if kind == "dangling" else (store, HistoryStore(link))
-    first.open()
-    with pytest.raises(ConfigurationError, match="in use by another server"):
-        second.open()
-    say(first, "one")
-    first.close()
-    second.open()
-    assert texts(second.newest("lobby", upto=1).messages) == ["one"]
-    second.close()
+    with opened(first):
+        with pytest.raises(ConfigurationError, match="in use by another server"):
+            second.open()
+        say(first, "one")
+    with opened(second):
+        assert texts(second.newest("lobby", upto=1).messages) == ["one"]
     assert not list(tmp_path.glob("link-*"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems lock the name only")
-def test_a_history_that_was_renamed_is_still_in_use(tmp_path: Path) -> None:
-    path, renamed = tmp_path / "chat.db", tmp_path / "renamed.db"
-    store = HistoryStore(path)
-    store.open()
+def test_a_history_that_was_renamed_is_still_in_use(store: HistoryStore, path: Path) -> None:
+    renamed = path.with_name("renamed.db")
     path.rename(renamed)
     opening = (
         "import sys; from wsframework.chat.history import HistoryStore; HistoryStore(sys.argv[1]).open()"
@@ -211,27 +205,23 @@ def test_a_history_that_was_renamed_is_still_in_use(tmp_path: Path) -> None:
     store.close()
     store.open()
     assert texts(store.newest("lobby", upto=1).messages) == ["one"]
-    store.close()
 
 
-def test_a_file_with_two_names_is_refused(tmp_path: Path) -> None:
-    store = HistoryStore(tmp_path / "chat.db")
-    store.open()
+def test_a_file_with_two_names_is_refused(store: HistoryStore, path: Path) -> None:
     store.close()
-    os.link(tmp_path / "chat.db", tmp_path / "other.db")
-    for name in ("chat.db", "other.db"):
+    other = path.with_name("other.db")
+    os.link(path, other)
+    for name in (path, other):
         with pytest.raises(ConfigurationError, match="has more than one name"):
-            HistoryStore(tmp_path / name).open()
+            HistoryStore(name).open()
 
 
 # The clock
 
 
 def test_a_clock_that_is_a_year_ahead_deletes_nothing(
-    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+    store: HistoryStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = HistoryStore(tmp_path / "chat.db", clock=clock)
-    store.open()
     say(store, "one")
     pass_days(store, clock, 20)
     say(store, "two")
@@ -254,28 +244,23 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing(
     pass_days(store, clock, 20)
     prune_all(store)
     assert store.newest("lobby", upto=9).messages == ()
-    store.close()
 
 
 def test_a_clock_that_jumps_while_the_history_is_open_deletes_nothing(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = HistoryStore(None, clock=clock)
-    store.open()
-    say(store, "one")
-    for jump in (365, -700, 4000):
-        clock.now += jump * DAY
-        say(store, "more")
-        assert not store.prune()
-    assert len(caplog.records) == 3
-    store.close()
+    with opened(HistoryStore(None, clock=clock)) as store:
+        say(store, "one")
+        for jump in (365, -700, 4000):
+            clock.now += jump * DAY
+            say(store, "more")
+            assert not store.prune()
+        assert len(caplog.records) == 3
 
 
 def test_a_week_without_a_server_counts(
-    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+    store: HistoryStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = HistoryStore(tmp_path / "chat.db", clock=clock)
-    store.open()
     say(store, "one")
     for _ in range(5):
         store.close()
@@ -283,17 +268,14 @@ def test_a_week_without_a_server_counts(
         store.open()
     assert store.newest("lobby", upto=9).messages == ()
     assert not caplog.records
-    store.close()
 
 
 def test_an_older_history_with_a_message_from_the_future_is_kept_and_forgotten(
-    tmp_path: Path, clock: Clock
+    store: HistoryStore, path: Path, clock: Clock
 ) -> None:
-    store = HistoryStore(tmp_path / "chat.db", clock=clock)
-    store.open()
     say(store, "one", "from the future")
     store.close()
-    with sqlite3.connect(tmp_path / "chat.db") as connection:
+    with editing(path) as connection:
         connection.executescript(
             f"""
             UPDATE messages SET time = {int((clock.now + 365 * DAY) * 1000)} WHERE id = 2;
@@ -303,42 +285,34 @@ def test_an_older_history_with_a_message_from_the_future_is_kept_and_forgotten(
             PRAGMA user_version = 2;
             """
         )
-    connection.close()
     store.open()
     assert len(store.newest("lobby", upto=9).messages) == 2
     pass_days(store, clock, 31)
     prune_all(store)
     assert store.newest("lobby", upto=9).messages == ()
-    store.close()
 
 
 # Damage and leaks
 
 
 def test_a_history_without_an_identity_gets_a_new_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: HistoryStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = HistoryStore(tmp_path / "chat.db")
-    store.open()
     say(store, "one")
     log = store.log
     store.close()
-    with sqlite3.connect(tmp_path / "chat.db") as connection:
+    with editing(path) as connection:
         connection.execute("DELETE FROM log")
-    connection.close()
     store.open()
     assert store.log not in ("", log)
     assert "had lost its identity" in caplog.text
     assert texts(store.newest("lobby", upto=9).messages) == ["one"]
     assert store.after("lobby", 0, upto=1).complete
-    store.close()
 
 
-def test_a_write_ahead_log_that_grew_under_a_reader_shrinks_again(tmp_path: Path) -> None:
-    store = HistoryStore(tmp_path / "chat.db")
-    store.open()
-    wal = tmp_path / "chat.db-wal"
-    reader = sqlite3.connect(tmp_path / "chat.db", isolation_level=None)
+def test_a_write_ahead_log_that_grew_under_a_reader_shrinks_again(store: HistoryStore, path: Path) -> None:
+    wal = path.with_name("chat.db-wal")
+    reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM messages").fetchone()
     for _ in range(40):
@@ -349,7 +323,6 @@ def test_a_write_ahead_log_that_grew_under_a_reader_shrinks_again(tmp_path: Path
     for _ in range(3):
         say(store, *["x" * 4000] * 300)
     assert wal.stat().st_size <= 6 * 1024 * 1024
-    store.close()
 
 
 class _Connection(sqlite3.Connection):
@@ -364,38 +337,31 @@ class _Connection(sqlite3.Connection):
         super().close()
 
 
-@pytest.mark.parametrize(
-    "mistake", [None, "other program", "later version", "no tables", "no database", "full"]
-)
+MISTAKES: dict[str | None, str] = {
+    "other program": "PRAGMA application_id = 1",
+    "later version": "PRAGMA user_version = 99",
+    "no tables": "DROP TABLE messages; DROP TABLE floors",
+    "full": "CREATE TRIGGER full BEFORE DELETE ON messages BEGIN SELECT RAISE(ABORT, 'full'); END",
+}
+
+
+@pytest.mark.parametrize("mistake", [None, *MISTAKES, "no database"])
 def test_connections_are_closed_on_every_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str | None
+    path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str | None
 ) -> None:
-    path = tmp_path / "chat.db"
     store = HistoryStore(path, Retention(messages=1))
-    store.open()
-    say(store, "one", "two")
-    store.close()
-    connection = sqlite3.connect(path)
-    if mistake == "other program":
-        connection.execute("PRAGMA application_id = 1")
-    elif mistake == "later version":
-        connection.execute("PRAGMA user_version = 99")
-    elif mistake == "no tables":
-        connection.executescript("DROP TABLE messages; DROP TABLE floors")
-    elif mistake == "full":
-        connection.execute(
-            "CREATE TRIGGER full BEFORE DELETE ON messages BEGIN SELECT RAISE(ABORT, 'full'); END"
-        )
-    connection.commit()
-    connection.close()
+    with opened(store):
+        say(store, "one", "two")
+    with editing(path) as connection:
+        connection.executescript(MISTAKES.get(mistake, ""))
     if mistake == "no database":
         path.write_bytes(b"x" * 10_000)
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **o: connect(*a, factory=_Connection, **o))
     _Connection.open_ones.clear()
     if mistake is None:
-        store.open()
-        store.close()
+        with opened(store):
+            pass
     else:
         with pytest.raises((ConfigurationError, HistoryError)):
             store.open()
@@ -404,5 +370,5 @@ def test_connections_are_closed_on_every_path(
         store.newest("lobby", upto=1)
     monkeypatch.undo()
     if mistake is None:
-        store.open()  # and the lock is free
-        store.close()
+        with opened(store):
+            pass  # and the lock is free
