@@ -54,7 +54,7 @@ async def running(
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait, in real time whatever Trio's clock says, because threads are at work."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         await trio.to_thread.run_sync(time.sleep, 0.002)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -11,7 +11,7 @@ from tests.contract.hosts import Host, Served, new_app
 from wsframework import App, Connection
 from wsframework.testing import Client
 
-__all__ = ["eventually", "lend", "lending"]
+__all__ = ["lend", "lending"]
 
 
 @asynccontextmanager
@@ -48,12 +48,3 @@ async def lending(host: Host, app: App | None = None) -> AsyncIterator[Lender]:
 
     async with host.serve(app) as served:
         yield Lender(served, take)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds: for what no event tells."""
-    for _ in range(5000):
-        if condition():
-            return
-        await trio.sleep(0.001)
-    raise AssertionError("it never came to hold")

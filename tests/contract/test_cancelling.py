@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from tests.contract.hosts import Host, new_app
-from tests.contract.lending import eventually, lend, lending
+from tests.contract.lending import lend, lending
+from tests.waiting import until
 from wsframework import App, CloseFrame, Connection, Limits, Timeouts
 from wsframework.testing import Client, cancel_everywhere
 
@@ -87,7 +88,7 @@ async def test_send_that_waits_for_room_may_be_cancelled_anywhere(host: Host) ->
                 nursery.cancel_scope.cancel()
 
         async def release_once_somebody_waits(ws: Connection, client: Client) -> None:
-            await eventually(lambda: ws.statistics().waiting_senders > 0)
+            await until(lambda: ws.statistics().waiting_senders > 0)
             client.gate.release()
 
         async def send(setting: tuple[Connection, Client, list[str]]) -> None:

@@ -7,9 +7,9 @@ import trio
 
 from tests.contract.differences import Difference
 from tests.contract.hosts import TIMEOUTS, Host, new_app
-from tests.contract.lending import eventually
 from tests.contract.test_crashes import ask
 from tests.contract.test_opening import handshake, refused
+from tests.waiting import until
 from wsframework import Accept, App, Connection, Reject, Request, Timeouts
 
 
@@ -84,9 +84,9 @@ async def test_a_client_that_leaves_while_it_is_looked_up_has_no_handler(host: H
     async with host.serve(app) as served:
         stream = await served.open_stream()
         await stream.send_all(handshake(served, "/"))
-        await eventually(lambda: log == ["asked"])
+        await until(lambda: log == ["asked"])
         await trio.aclose_forcefully(stream)
-        await eventually(lambda: log != ["asked"])
+        await until(lambda: log != ["asked"])
         await trio.sleep(TIMEOUTS.disconnect_grace)
         assert log == ["asked", "done"]
 

@@ -10,9 +10,9 @@ import trio
 
 from tests.contract.differences import Difference
 from tests.contract.hosts import TIMEOUTS, Host, Served, new_app
-from tests.contract.lending import eventually
 from tests.contract.test_crashes import ask
 from tests.contract.test_opening import handshake, refused
+from tests.waiting import until
 from wsframework import App, CloseFrame, Connection, Limits, Observer, Reject, Request
 
 
@@ -138,5 +138,5 @@ async def test_many_refused_clients_leave_nothing_behind(host: Host) -> None:
                 await client.wait_closed()
         count = getattr(served.server, "statistics", None)
         if count is not None and not host.name.startswith("trio"):
-            await eventually(lambda: count().connections == 0)
+            await until(lambda: count().connections == 0)
     assert log == []

@@ -15,7 +15,8 @@ import trio_websocket
 
 from tests.contract.differences import Difference
 from tests.contract.hosts import Host, Served, new_app
-from tests.contract.lending import eventually, lending
+from tests.contract.lending import lending
+from tests.waiting import until
 from wsframework import App, Connection, Limits, Timeouts
 from wsframework.wire import Opcode, encode_frame
 
@@ -300,7 +301,7 @@ async def test_cancelled_pings_leave_no_task(host: Host) -> None:
         for _ in range(20):
             with trio.move_on_after(0.001):
                 await ws.ping()
-        await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks)
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks)
         client.gate.release()
 
 

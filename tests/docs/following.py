@@ -86,10 +86,3 @@ async def close_of(
                 reason = closed.reason
     assert reason is not None
     return int(reason.code), reason.reason or ""
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that another task does."""
-    with trio.fail_after(30):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.01)

@@ -8,9 +8,10 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from tests.docs.conftest import Follow
-from tests.docs.following import close_of, exercises, until
+from tests.docs.following import close_of, exercises
 from tests.docs.snippets import DOCS
 from tests.examples.conftest import connect
+from tests.waiting import until
 from wsframework.closes import is_valid_close_code
 
 PAGE = DOCS / "close-codes.md"

@@ -13,9 +13,10 @@ from tests.cli.process import running, serving
 from tests.clients.conftest import HERE as CLIENTS
 from tests.clients.conftest import node
 from tests.docs.conftest import Follow
-from tests.docs.following import exercises, until
+from tests.docs.following import exercises
 from tests.docs.snippets import DOCS, ROOT, commands, files, outputs, snippets
 from tests.examples.conftest import connect
+from tests.waiting import until
 
 __all__ = ["node"]
 

@@ -6,10 +6,11 @@ from typing import Any
 import trio
 
 from tests.docs.conftest import Follow
-from tests.docs.following import exercises, until
+from tests.docs.following import exercises
 from tests.docs.snippets import DOCS, files
 from tests.engines.redis.conftest import redis as redis  # the fixture
 from tests.engines.redis.redis_server import RedisServer
+from tests.waiting import until
 from wsframework import CloseFrame, Request
 from wsframework.testing import request, serve
 

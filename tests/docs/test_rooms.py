@@ -6,8 +6,9 @@ import trio
 import trio.testing
 
 from tests.docs.conftest import Follow
-from tests.docs.following import exercises, until
+from tests.docs.following import exercises
 from tests.docs.snippets import DOCS
+from tests.waiting import until
 from wsframework import SlowPolicy
 from wsframework.testing import serve
 

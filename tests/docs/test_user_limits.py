@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from tests.docs.conftest import Follow
-from tests.docs.following import exercises, until
+from tests.docs.following import exercises
+from tests.waiting import until
 from wsframework import CloseFrame
 from wsframework.testing import serve
 

@@ -170,16 +170,6 @@ async def staging(transport: TransportChoice) -> AsyncIterator[Stage]:
         nursery.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], object], seconds: float = 60.0, *, what: str = "") -> float:
-    """Wait for a condition and return the seconds it took; how long it may take is not what is tested."""
-    start = trio.current_time()
-    while not condition():
-        if trio.current_time() - start > seconds:
-            raise AssertionError(f"not within {seconds} s: {what or condition}")
-        await trio.sleep(0.005)
-    return trio.current_time() - start
-
-
 async def watchdog(seconds: float = TEST_SECONDS) -> None:
     await trio.sleep(seconds)
     raise AssertionError(f"the test takes more than {seconds} s: something hangs")

@@ -19,7 +19,8 @@ import trio.lowlevel
 
 from tests.promises.crashing import Own, app_that_does, end
 from tests.promises.rawclient import Client, upgrade_request
-from tests.promises.stage import Journal, Stage, new_app, tasks_alive, until
+from tests.promises.stage import Journal, Stage, new_app, tasks_alive
+from tests.waiting import until
 from wsframework import App, Connection, Timeouts
 from wsframework.server import Server
 

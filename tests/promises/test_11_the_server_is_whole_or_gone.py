@@ -10,7 +10,8 @@ import trio
 import trio.lowlevel
 
 from tests.promises.crashing import Own, app_that_does, end
-from tests.promises.stage import Journal, Stage, serve_by, until
+from tests.promises.stage import Journal, Stage, serve_by
+from tests.waiting import until
 from wsframework import App, Keepalive, Timeouts
 from wsframework.server import Server
 from wsframework.server.accepting import Acceptor, HubListener, StreamListener

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from tests.promises.rawclient import Client, parse_answer, upgrade_request
-from tests.promises.stage import Journal, Stage, new_app, until
+from tests.promises.stage import Journal, Stage, new_app
+from tests.waiting import until
 from wsframework import Connection, Request, Timeouts
 
 

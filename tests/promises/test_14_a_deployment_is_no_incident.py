@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from tests.promises.rawclient import Client, close_frame, upgrade_request
-from tests.promises.stage import Stage, new_app, until
+from tests.promises.stage import Stage, new_app
+from tests.waiting import until
 from wsframework import Connection, Timeouts
 from wsframework.server import draining
 

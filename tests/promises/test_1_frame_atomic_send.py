@@ -7,7 +7,8 @@ from collections import Counter
 import trio
 
 from tests.promises.rawclient import CLOSE, TEXT, Client, End, Frame, close_frame
-from tests.promises.stage import QUICK, Stage, new_app, until
+from tests.promises.stage import QUICK, Stage, new_app
+from tests.waiting import until
 from wsframework import Connection, Limits
 
 LARGE = 8 * 1024 * 1024

@@ -6,7 +6,8 @@ import trio
 import trio.testing
 
 from tests.promises.rawclient import TEXT, frame
-from tests.promises.stage import Stage, new_app, until
+from tests.promises.stage import Stage, new_app
+from tests.waiting import until
 from wsframework import Connection, ConnectionClosed
 
 

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from tests.promises.rawclient import CLOSE, PING, TEXT, Client, End, Frame, close_frame, frame
-from tests.promises.stage import PATIENT, QUICK, Stage, new_app, until
+from tests.promises.stage import PATIENT, QUICK, Stage, new_app
+from tests.waiting import until
 from wsframework import App, Close, Closed, CloseFrame, Connection, ConnectionClosed, Limits, Timeouts
 
 FLOOD = [str(number) + "f" * 30_000 for number in range(100)]
@@ -198,7 +199,7 @@ async def test_a_client_that_never_closes_its_side_is_let_go_of_by_the_close_tim
     await client.send(close_frame(1000))
     assert await client.read_to_end() != []
     assert client.end is End.FIN
-    await until(lambda: not server.statistics().connections, QUICK.close + 25)
+    await until(lambda: not server.statistics().connections)
 
 
 async def test_a_message_and_a_close_in_one_segment_bring_the_echo_before_the_answer(stage: Stage) -> None:
@@ -311,7 +312,7 @@ async def test_tcp_of_an_oversized_message_and_a_mute_peer_is_gone_within_the_cl
     server = await stage.serve(app)
     client = await stage.connect(server)
     await client.send(frame(TEXT, "x" * 1001))
-    took = await until(lambda: not server.statistics().connections, QUICK.close + 25)
+    took = await until(lambda: not server.statistics().connections)
     assert took > QUICK.close * 0.5, "it waits for the peer's FIN as long as it may"
     assert [frame.close_code for frame in await client.read_to_end()] == [1009]
     assert ended[0] is not None

@@ -9,7 +9,8 @@ import trio
 import trio_websocket
 
 from tests.promises.rawclient import End, close_frame
-from tests.promises.stage import Journal, Stage, new_app, until
+from tests.promises.stage import Journal, Stage, new_app
+from tests.waiting import until
 from wsframework import App, Close, Connection, ConnectionClosed, Request
 
 

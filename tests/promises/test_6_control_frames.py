@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from tests.promises.rawclient import BINARY, CLOSE, PING, PONG, TEXT, Client, End, close_frame, frame
-from tests.promises.stage import Stage, new_app, until
+from tests.promises.stage import Stage, new_app
+from tests.waiting import until
 from wsframework import (
     App,
     Closed,

@@ -22,7 +22,8 @@ from tests.promises.rawclient import (
     parse_answer,
     upgrade_request,
 )
-from tests.promises.stage import PATIENT, Stage, new_app, until
+from tests.promises.stage import PATIENT, Stage, new_app
+from tests.waiting import until
 from wsframework import Connection, ConnectionClosed, Request, Response, Timeouts
 
 

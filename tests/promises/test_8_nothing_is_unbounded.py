@@ -24,7 +24,8 @@ from tests.promises.rawclient import (
     parse_answer,
     upgrade_request,
 )
-from tests.promises.stage import PATIENT, QUICK, SILENT, Journal, Stage, new_app, until
+from tests.promises.stage import PATIENT, QUICK, SILENT, Journal, Stage, new_app
+from tests.waiting import until
 from wsframework import App, Connection, Deflate, JsonFormatter, Limits, Request, Timeouts
 from wsframework.cli.logs import TextFormatter
 

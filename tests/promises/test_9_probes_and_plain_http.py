@@ -21,7 +21,8 @@ from tests.promises.rawclient import (
     parse_answer,
     upgrade_request,
 )
-from tests.promises.stage import PATIENT, QUICK, Journal, Stage, new_app, tasks_alive, tasks_at_rest, until
+from tests.promises.stage import PATIENT, QUICK, Journal, Stage, new_app, tasks_alive, tasks_at_rest
+from tests.waiting import until
 from wsframework import App, Connection, Reject, Request, Response
 
 

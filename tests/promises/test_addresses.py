@@ -26,16 +26,8 @@ from tests.promises.rawclient import (
     parse_answer,
     upgrade_request,
 )
-from tests.promises.stage import (
-    PATIENT,
-    QUICK,
-    Journal,
-    Stage,
-    new_app,
-    tasks_alive,
-    tasks_at_rest,
-    until,
-)
+from tests.promises.stage import PATIENT, QUICK, Journal, Stage, new_app, tasks_alive, tasks_at_rest
+from tests.waiting import until
 from wsframework import App, Connection, Limits, ListenError, Request, Timeouts
 
 
@@ -309,7 +301,7 @@ async def test_a_tls_client_that_says_nothing_is_cut_at_the_handshake_deadline(
     assert isinstance(shaken.stream, trio.SSLStream)
     await shaken.stream.do_handshake()  # TLS is up, and then no request
     await until(lambda: server.statistics().connections == 3)
-    await until(lambda: not server.statistics().connections, QUICK.handshake + 25)
+    await until(lambda: not server.statistics().connections)
     for client in (silent, half):
         assert await client.read_all() == b""
 

@@ -34,7 +34,8 @@ from tests.promises.rawclient import (
     frame,
     upgrade_request,
 )
-from tests.promises.stage import PATIENT, SILENT, Stage, new_app, until
+from tests.promises.stage import PATIENT, SILENT, Stage, new_app
+from tests.waiting import until
 from wsframework import App, Connection, Deflate, Keepalive, Limits, Request, Timeouts
 from wsframework.server import Server
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.promises.rawclient import parse_answer
-from tests.promises.stage import Journal, Stage, new_app, until
+from tests.promises.stage import Journal, Stage, new_app
+from tests.waiting import until
 from wsframework import Accept, Connection, Request, Response
 from wsframework.server import Server
 

@@ -16,7 +16,8 @@ import trio
 import trio.testing
 
 from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame, upgrade_request
-from tests.promises.stage import PATIENT, Stage, new_app, serve_by, until
+from tests.promises.stage import PATIENT, Stage, new_app, serve_by
+from tests.waiting import until
 from wsframework import Address, App, Close, Connection, ObservedFrame, Observer, Request
 from wsframework.crashes import interrupt_in
 from wsframework.server import Server

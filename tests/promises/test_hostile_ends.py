@@ -12,7 +12,8 @@ import trio
 import trustme
 
 from tests.promises.rawclient import TEXT, close_frame, frame, upgrade_request
-from tests.promises.stage import SILENT, Stage, new_app, until
+from tests.promises.stage import SILENT, Stage, new_app
+from tests.waiting import until
 from wsframework import App, Closed, CloseFrame, Connection, Limits, Request, Timeouts
 from wsframework.server import Server
 from wsframework.server.listeners import open_tcp_listeners

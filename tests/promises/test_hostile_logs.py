@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame
-from tests.promises.stage import PATIENT, Stage, new_app, until
+from tests.promises.stage import PATIENT, Stage, new_app
 from tests.promises.test_hostile_code import serve_apart
+from tests.waiting import until
 from wsframework import App, Connection, Room
 from wsframework.server.logged import LogObserver
 

@@ -20,7 +20,8 @@ from tests.promises.rawclient import (
     frame,
     upgrade_request,
 )
-from tests.promises.stage import QUICK, SILENT, Stage, tasks_alive, tasks_at_rest, until
+from tests.promises.stage import QUICK, SILENT, Stage, tasks_alive, tasks_at_rest
+from tests.waiting import until
 from wsframework import Accept, App, Close, Connection, Deflate, Limits, Reject, Request
 from wsframework.server import Server
 

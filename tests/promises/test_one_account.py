@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from tests.fake_transport import LOST, FakeTransport, connect
-from tests.promises.stage import Stage, new_app, until
+from tests.promises.stage import Stage, new_app
+from tests.waiting import until
 from wsframework import (
     CloseFrame,
     Connection,

@@ -27,7 +27,8 @@ from tests.promises.rawclient import (
     frame,
     upgrade_request,
 )
-from tests.promises.stage import Stage, tasks_alive, tasks_at_rest, until
+from tests.promises.stage import Stage, tasks_alive, tasks_at_rest
+from tests.waiting import until
 from wsframework import (
     App,
     Close,

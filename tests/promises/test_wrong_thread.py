@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.promises.stage import Journal, Stage, new_app, until
+from tests.promises.stage import Journal, Stage, new_app
+from tests.waiting import until
 from wsframework import Connection, Room, WrongThread
 
 

@@ -61,11 +61,3 @@ async def serving(
 
             yield await nursery.start(run)
             nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for a condition; how long it may take is not what is tested."""
-    deadline = trio.current_time() + seconds
-    while not condition():
-        assert trio.current_time() < deadline, f"not within {seconds} s"
-        await trio.sleep(0.005)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.server.desk import Poor
-from tests.server.serving import until
+from tests.waiting import until
 from wsframework.config import Limits, Timeouts
 from wsframework.server.accepting import Accepted, StreamListener
 from wsframework.server.core import Core

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.server.desk import REQUEST, Desk, receive_all
-from tests.server.serving import until
+from tests.waiting import until
 from wsframework.config import Timeouts
 from wsframework.request import Address, Response
 from wsframework.server.incoming import Incoming

@@ -14,7 +14,8 @@ import trio
 import trio.testing
 
 from tests.server.desk import REQUEST, Desk, receive_all
-from tests.server.serving import echo_app, serving, until
+from tests.server.serving import echo_app, serving
+from tests.waiting import until
 from wsframework.config import Limits
 from wsframework.server import Server
 from wsframework.server.core import Core

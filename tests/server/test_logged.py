@@ -11,7 +11,8 @@ import pytest
 import trustme
 
 from tests.promises.rawclient import PING, PONG, TEXT, close_frame, frame
-from tests.promises.stage import Journal, Stage, staging, until
+from tests.promises.stage import Journal, Stage, staging
+from tests.waiting import until
 from wsframework import App, Connection, Deflate, Keepalive, Request, Room, Timeouts
 from wsframework.records import JsonFormatter
 

@@ -13,7 +13,8 @@ import trio
 import trio.testing
 import trio_websocket
 
-from tests.server.serving import QUICK, echo_app, serving, until
+from tests.server.serving import QUICK, echo_app, serving
+from tests.waiting import until
 from tests.wire.encoding import encode_text
 from wsframework import App, ListenError, Timeouts
 from wsframework.config import Keepalive, Limits

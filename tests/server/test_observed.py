@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 from tests.promises.rawclient import PING, PONG, TEXT, frame
-from tests.promises.stage import Stage, staging, until
+from tests.promises.stage import Stage, staging
+from tests.waiting import until
 from wsframework import App, Connection, Deflate, Keepalive, ObservedFrame, Observer, Request, Timeouts
 from wsframework.observer import TransportStep
 from wsframework.server.observed import socket_transport, stream_transport

@@ -12,8 +12,9 @@ import attrs
 import pytest
 import trio
 
-from tests.server.serving import QUICK, serving, until
+from tests.server.serving import QUICK, serving
 from tests.test_proxy_protocol import TLS, block, ipv4
+from tests.waiting import until
 from wsframework import App, Connection, Limits, Observer, Request, Server
 from wsframework.errors import ConfigurationError
 from wsframework.request import Address

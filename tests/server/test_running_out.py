@@ -16,7 +16,8 @@ import trio
 import trio.testing
 
 from tests.server.desk import REQUEST, Desk, Poor, receive_all
-from tests.server.serving import echo_app, serving, until
+from tests.server.serving import echo_app, serving
+from tests.waiting import until
 
 
 async def test_it_accepts_a_crowd(desk: Desk) -> None:

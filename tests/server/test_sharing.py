@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.serving import echo_app, until
+from tests.server.serving import echo_app
+from tests.waiting import until
 from wsframework import App
 from wsframework.config import Limits
 from wsframework.observer import Observer

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from tests.server.serving import echo_app, until
+from tests.server.serving import echo_app
+from tests.waiting import until
 from wsframework import App, Timeouts
 from wsframework.errors import ListenError
 from wsframework.server import Server

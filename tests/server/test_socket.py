@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.hostile.raw import compress
-from tests.server.serving import until
+from tests.waiting import until
 from tests.wire.encoding import encode_text
 from wsframework import Timeouts
 from wsframework.closes import Closed, CloseFrame

@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.serving import serving, until
+from tests.server.serving import serving
+from tests.waiting import until
 from tests.wire.encoding import encode_text
 from wsframework import App, Keepalive, Timeouts
 from wsframework import Connection as Ws

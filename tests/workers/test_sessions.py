@@ -14,9 +14,9 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 
-from tests.docs.following import until
 from tests.engines.redis.conftest import redis as redis  # the fixture
 from tests.engines.redis.redis_server import RedisServer
+from tests.waiting import until
 from tests.workers.processes import Crew, code_of, connected, crew, needs_proc
 from wsframework.engines.redis import Publisher
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from tests.docs.following import until
 from tests.engines.redis.redis_server import Proxy, RedisServer
+from tests.waiting import until
 from wsframework import ConfigurationError, RoomUnavailable
 from wsframework.engines.redis import Commands, RedisEngine, RedisError, Script
 from wsframework.testing import cancel_everywhere

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.docs.following import until
 from tests.docs.snippets import DOCS, files
 from tests.engines.redis.judge import Member
 from tests.engines.redis.redis_server import Proxy, RedisServer
+from tests.waiting import until
 from wsframework import App, ConfigurationError, Connection, History, RoomMessage, Rooms, RoomUnavailable
 from wsframework.engines.redis import RedisEngine
 from wsframework.testing import Client, cancel_everywhere, serve

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.docs.following import until
 from tests.engines.redis.redis_server import Proxy, RedisServer
 from tests.fake_transport import FakeTransport
 from tests.fake_transport import connect as fake_connect
 from tests.rooms.stage import full
+from tests.waiting import until
 from wsframework import CloseFrame, Rooms, RoomUnavailable
 from wsframework.engines.redis import Publisher, RedisEngine
 from wsframework.testing import cancel_everywhere

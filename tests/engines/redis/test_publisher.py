@@ -9,9 +9,9 @@ import pytest
 import trio
 import trustme
 
-from tests.docs.following import until
 from tests.engines.redis.judge import Member
 from tests.engines.redis.redis_server import Proxy, RedisServer
+from tests.waiting import until
 from wsframework import ConfigurationError, RoomMessage, RoomUnavailable
 from wsframework.engines.redis import Publisher, RedisEngine
 from wsframework.rooms import Position

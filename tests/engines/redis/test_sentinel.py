@@ -13,12 +13,12 @@ import pytest
 import trio
 import trustme
 
-from tests.docs.following import until
 from tests.engines.redis.judge import Conversation, Member
 from tests.engines.redis.redis_server import RedisServer
 from tests.engines.redis.sentinels import MASTER, Sentinel, Watched, replica_of, watched
 from tests.engines.redis.stage import SECONDS, SEED
 from tests.proxies.running import free_port
+from tests.waiting import until
 from wsframework import ConfigurationError, RoomMessage, RoomUnavailable
 from wsframework.engines.redis import Publisher, RedisEngine
 from wsframework.engines.redis.address import SentinelAddress, parse_address

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.docs.following import until
 from tests.docs.snippets import DOCS, files
 from tests.engines.redis.redis_server import Proxy, RedisServer
+from tests.waiting import until
 from wsframework import ConfigurationError, SessionClaim, Sessions, SessionStore, SessionUnavailable
 from wsframework.engines.redis import RedisEngine, RedisSessionStore
 from wsframework.testing import SessionStoreContract, cancel_everywhere, connection_pair

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.docs.following import until
 from tests.engines.redis.judge import ROOMS, Member
 from tests.engines.redis.redis_server import RedisServer
 from tests.engines.redis.stage import SECONDS, Stage
+from tests.waiting import until
 from wsframework import History, RoomMessage
 from wsframework.engines.redis import RedisEngine
 from wsframework.rooms import Position

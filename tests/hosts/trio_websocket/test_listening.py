@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio_websocket
 
-from tests.contract.lending import eventually
 from tests.hosts.trio_websocket.stage import TIMEOUTS, ask, echo_app, frame, opened, plainly, reset, told
+from tests.waiting import until
 from wsframework import App, Connection, ListenError, Request
 from wsframework.hosts.trio_websocket import serve_websocket
 
@@ -79,7 +79,7 @@ async def test_probes_leave_no_task() -> None:
             stream = await trio.open_tcp_stream("127.0.0.1", server.port)
             await stream.send_all(data)
             reset(stream)
-        await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
 
 
 @pytest.mark.parametrize("host", ["ours", "trio-websocket's"])

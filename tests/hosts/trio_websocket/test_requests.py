@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio_websocket
 
-from tests.contract.lending import eventually
 from tests.hosts.trio_websocket.stage import TIMEOUTS, ask, echo_app, frame, opened, plainly, reset, told
+from tests.waiting import until
 from wsframework import App, Connection, Request
 from wsframework.crashes import unwrap_group
 from wsframework.wire import Opcode, encode_close, encode_frame
@@ -89,7 +89,7 @@ async def test_connections_that_are_over_leave_no_task() -> None:
         for _ in range(5):
             async with opened(port) as stream:
                 await check_echo(stream)
-        await eventually(lambda: tasks_living() <= before)
+        await until(lambda: tasks_living() <= before)
 
 
 async def test_a_client_that_has_left_before_the_app_is_asked_is_no_error(
