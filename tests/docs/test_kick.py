@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import trio
+import trio.testing
 
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
@@ -42,6 +43,26 @@ async def test_a_ban_closes_the_connections_of_one_user(follow: Follow) -> None:
         await until(lambda: not module.rooms.user("Ada").has_members)
         async with server.connect("/talk", headers=ADA) as again:
             assert await again.wait_closed() == BANNED
+
+
+@exercises(PAGE, "online.py")
+async def test_a_user_with_several_tabs_is_online_once(
+    follow: Follow, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = follow(PAGE).load("online.py").app
+    async with serve(app) as server, server.connect("/online/ada") as ada:
+        assert await ada.receive() == '["ada"]'
+        async with server.connect("/online/bob") as bob:
+            assert await ada.receive() == '["ada", "bob"]'
+            async with server.connect("/online/bob") as tab:
+                await tab.send("from the other tab")
+                received = [await bob.receive(), await bob.receive()]
+                while received[-1] != "from the other tab":
+                    received.append(await bob.receive())
+            async with server.connect("/online/ada"):
+                await trio.sleep(10)
+        await trio.sleep(1)
+        assert await ada.receive() == '["ada"]'
 
 
 def program(url: str, banned: set[str]) -> dict[str, Any]:

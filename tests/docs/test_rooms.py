@@ -70,6 +70,22 @@ async def test_everybody_is_told_who_is_there(follow: Follow, autojump_clock: tr
         assert await ada.receive() == "here are: ada"
 
 
+@exercises(PAGE, "watch.py")
+async def test_changes_of_who_is_present_are_told(
+    follow: Follow, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = follow(PAGE).load("watch.py").app
+    async with serve(app) as server, server.connect("/rooms/tea/ada") as ada:
+        assert json.loads(str(await ada.receive())) == {"entered": {"ada": {"name": "ada"}}, "left": []}
+        async with server.connect("/rooms/tea/bob"), server.connect("/rooms/tea/bob"):
+            assert json.loads(str(await ada.receive())) == {"entered": {"bob": {"name": "bob"}}, "left": []}
+            await trio.sleep(10)
+        begun = trio.current_time()
+        await trio.sleep(1)
+        assert json.loads(str(await ada.receive())) == {"entered": {}, "left": ["bob"]}
+        assert 4.9 < trio.current_time() - begun < 6
+
+
 @exercises(PAGE, "progress.py")
 async def test_a_thread_reports_its_progress(follow: Follow) -> None:
     app = follow(PAGE).load("progress.py").app

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from wsframework import Engine, History, LocalEngine, Position, Replay, RoomMessage
 from wsframework.testing import EngineContract
@@ -70,6 +71,31 @@ class Reordering(LocalEngine):
         super().enter(room, member, data)
 
 
+class Early(LocalEngine):
+    """Reports a member before it is present."""
+
+    def enter(self, room: str, member: str, data: Any) -> None:
+        subscriber = self._subscribers.get(room)
+        if subscriber is not None:
+            subscriber.presence_changed({member: data}, ())
+        super().enter(room, member, data)
+
+
+class Ajar(LocalEngine):
+    """Carries texts and bytes only."""
+
+    def broadcast(self, room: str, message: RoomMessage, exclude: Collection[str], history: Any) -> int:
+        return 0 if message.opcode > 2 else super().broadcast(room, message, exclude, history)
+
+
+class Slashed(LocalEngine):
+    """Has a slash in its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node = "a/b"
+
+
 def contract_of(make: Callable[[], Engine]) -> EngineContract:
     class Contract(EngineContract):
         @asynccontextmanager
@@ -88,9 +114,14 @@ def contract_of(make: Callable[[], Engine]) -> EngineContract:
         (Forgetful, EngineContract.test_what_was_forgotten_is_not_called_complete),
         (Forgetful, EngineContract.test_what_is_no_position_of_this_history_is_not_complete_and_no_error),
         (Late, EngineContract.test_nothing_is_lost_or_doubled_between_history_and_what_is_delivered),
+        (Early, EngineContract.test_changes_of_those_who_are_present_are_reported_at_every_node),
+        (Slashed, EngineContract.test_nodes_have_different_names),
+        (Ajar, EngineContract.test_a_message_that_closes_the_members_arrives_as_it_is_and_in_its_place),
         (Reordering, EngineContract.test_members_are_present_everywhere_in_the_order_in_which_they_came),
     ],
 )
-async def test_an_engine_that_breaks_the_contract_fails_it(engine: type[Engine], test: Any) -> None:
-    with pytest.raises((AssertionError, BaseExceptionGroup)):
+async def test_an_engine_that_breaks_the_contract_fails_it(
+    engine: type[Engine], test: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    with pytest.raises((AssertionError, trio.TooSlowError, BaseExceptionGroup)):
         await test(contract_of(engine))

@@ -18,6 +18,7 @@ from wsframework.rooms.local import LocalEngine
 from wsframework.rooms.policy import RoomStatistics, SlowPolicy
 from wsframework.rooms.room import Member, Room
 from wsframework.rooms.rooms import Rooms
+from wsframework.rooms.roster import PresenceChange
 from wsframework.rooms.seats import GapPolicy, Stamp
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LocalEngine",
     "Member",
     "Position",
+    "PresenceChange",
     "Replay",
     "Room",
     "RoomMessage",

@@ -114,6 +114,19 @@ class Subscriber(Protocol):
             WrongThread: this is not the thread of the members.
         """
 
+    def presence_changed(self, entered: Mapping[str, Any], left: Collection[str]) -> None:
+        """Report members, here or elsewhere, that entered or have new data, and members that left.
+
+        `Engine.present` has the changes already.
+
+        Args:
+            entered: data by the ids of members.
+            left: ids of members.
+        """
+
+    def presence_read(self) -> None:
+        """Report that `Engine.present` or `Engine.presence_stale` may be entirely different now."""
+
     def lost(self, reason: str) -> None:
         """Report that messages between the last delivered one and the next one are lost.
 
@@ -133,8 +146,8 @@ class Engine(ABC):
     it must have no effect.
 
     Attributes:
-        node: a random text, unique among all engine objects that carry the same rooms. Ids of members begin
-            with it, so that they are unique too.
+        node: a random text without a slash, unique among all engine objects that carry the same rooms. Ids of
+            members begin with it, so that they are unique too.
     """
 
     node: str
@@ -262,6 +275,13 @@ class Engine(ABC):
     @abstractmethod
     def present(self, room: str) -> Mapping[str, Any]:
         """Return the data of all members everywhere by their ids, in the order in which they joined."""
+
+    def presence_stale(self, room: str) -> bool:
+        """Return whether `present` may be out of date, because the engine has lost its broker.
+
+        An engine that always knows need not override it.
+        """
+        return False
 
     async def count(self, room: str) -> int:
         """Return how many members a room has everywhere, also one without members here.

@@ -24,6 +24,7 @@ from wsframework.connection import Connection
 from wsframework.errors import ConnectionClosed, WrongThread
 from wsframework.rooms.engine import Engine, History, Position
 from wsframework.rooms.seats import Seat, Seats, Subscription, messages_of, subscribe, subscription_of
+from wsframework.rooms.watching import Watch
 
 __all__ = ["Entrance"]
 
@@ -58,6 +59,23 @@ class Entrance:
     def subscription(self) -> Subscription | None:
         """What the engine delivers to for rooms of this name, if one of them has members."""
         return self.own or subscription_of(self._engine, self._name)
+
+    def watch(self, linger: float) -> Watch:
+        """Return the changes of who is present from now on.
+
+        Raises:
+            WrongThread: this is not the thread of the members.
+        """
+        thread, subscription = get_ident(), self.subscription
+        if subscription is None:
+            subscription = subscribe(self._engine, self._name, thread)
+        if thread != subscription.thread:
+            raise WrongThread("room.watch")
+        try:
+            return subscription.watch(linger)
+        except BaseException:
+            subscription.end_if_unused()
+            raise
 
     async def join(self, seat: Seat, data: Any, after: Position | None, *, bound: bool) -> bool | None:
         """Make a connection a member.

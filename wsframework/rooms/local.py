@@ -124,10 +124,16 @@ class LocalEngine(Engine):
     def enter(self, room: str, member: str, data: Any) -> None:
         """Remember the member's data."""
         self._present.setdefault(room, {})[member] = data
+        subscriber = self._subscribers.get(room)
+        if subscriber is not None:
+            subscriber.presence_changed({member: data}, ())
 
     def leave(self, room: str, member: str) -> None:
         """Forget the member's data."""
         self._present.get(room, {}).pop(member, None)
+        subscriber = self._subscribers.get(room)
+        if subscriber is not None:
+            subscriber.presence_changed({}, (member,))
 
     def present(self, room: str) -> Mapping[str, Any]:
         """Return the data of all members."""

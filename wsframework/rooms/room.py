@@ -7,7 +7,7 @@ the members through `seats`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from threading import get_ident
 from typing import Any, TypeAlias, cast
@@ -20,10 +20,12 @@ from wsframework.rooms.addresses import address_of_room, address_of_user
 from wsframework.rooms.closing import message_that_closes
 from wsframework.rooms.engine import Engine, History, Position, RoomMessage, check_key
 from wsframework.rooms.entrance import Entrance
+from wsframework.rooms.keys import member_id
 from wsframework.rooms.local import LocalEngine
 from wsframework.rooms.policy import RoomStatistics, SlowPolicy
 from wsframework.rooms.presence import copy_of_json
-from wsframework.rooms.seats import GapPolicy, Seat, Seats, Stamp
+from wsframework.rooms.roster import PresenceChange
+from wsframework.rooms.seats import GapPolicy, Seat, Seats, Stamp, connections_of
 from wsframework.transport import BytesLike
 
 __all__ = ["Member", "Room"]
@@ -48,11 +50,20 @@ class Member(Seat):
 
     room: Room
 
-    def __init__(self, room: Room, seats: Seats, ws: Connection, data: Any, after: Position | None) -> None:
-        super().__init__(room, seats, ws, f"{room.engine.node}/{next(_member_numbers)}")
+    def __init__(
+        self,
+        room: Room,
+        seats: Seats,
+        ws: Connection,
+        data: Any,
+        key: str | int | None,
+        after: Position | None,
+    ) -> None:
+        super().__init__(room, seats, ws, member_id(room.engine.node, next(_member_numbers), key))
         self.missed: bool | None = None
         self._data = copy_of_json(data)
-        self._after = after
+        # It may come from a client and be any JSON.
+        self._after = None if after is None else str(after)
 
     def __repr__(self) -> str:
         return f"<Member {self.id} of {self.room.name!r}: {self.ws!r}>"
@@ -113,8 +124,8 @@ class Member(Seat):
         return 0 if waiting is None else waiting.bytes
 
 
-Some: TypeAlias = Connection | Member | Iterable[Connection | Member]
-"""Some of a room's members, or their connections."""
+Recipients: TypeAlias = Connection | Member | Iterable[Connection | Member]
+"""Recipients of a room's members, or their connections."""
 
 
 class Room:
@@ -197,6 +208,33 @@ class Room:
         """Return the data of all members in all processes, in the order in which they joined."""
         return list(self.engine.present(self._address).values())
 
+    @property
+    def presence_stale(self) -> bool:
+        """Whether `present` may be out of date, because the engine has lost its broker."""
+        return self.engine.presence_stale(self._address)
+
+    def watch(self, *, linger: float = 5.0) -> AsyncIterator[PresenceChange]:
+        """Return an iterator over the changes of who is present, in all processes.
+
+            async for change in room.watch():
+                ...
+
+        The first change has everybody who is present. After that, what happens within 50 ms, or while the
+        loop is busy, is one change. Members with one key (`join(ws, key=…)`) count as one, which enters with
+        the first of them and leaves with the last. The room need not have members in this process.
+
+        Args:
+            linger: for how many seconds a key must have been away before it has left. A page that is loaded
+                again, a client that reconnects, and a server that is replaced, are no news if they take less.
+
+        Raises:
+            ValueError: `linger` is negative.
+            WrongThread: this is not the members' thread.
+        """
+        if not linger >= 0:
+            raise ValueError(f"linger must be 0 or more seconds, not {linger!r}")
+        return self._entrance.watch(linger)
+
     async def count(self) -> int:
         """Return how many members the room has in all processes, also if none of them is here.
 
@@ -217,7 +255,12 @@ class Room:
     # Membership
 
     def join(
-        self, ws: Connection, data: Any = None, *, after: Position | None = None
+        self,
+        ws: Connection,
+        data: Any = None,
+        *,
+        key: str | int | None = None,
+        after: Position | None = None,
     ) -> AbstractAsyncContextManager[Member]:
         """Be a member during the `async with` block, however it ends.
 
@@ -231,13 +274,16 @@ class Room:
         Args:
             ws: the connection that gets the room's broadcasts.
             data: what others may know of this member, see `Member.data`.
+            key: who this is, such as the id of a user, in up to 64 characters: `watch` counts all members
+                with one key as one. By default each member counts by itself.
             after: the client's last position: from `member.position`, from `room.publish`, or from a
                 `stamp`. It may be any text; anything but a position counts as one that is too old.
 
         Raises:
             RuntimeError: the connection is already a member, or is joining.
             TooManyRooms: it is a member of as many rooms as `Limits.memberships` allows.
-            TypeError: the data are not JSON.
+            TypeError: the data are not JSON, or the key is neither `str` nor `int`.
+            ValueError: the key is empty, too long or not Unicode.
             WrongThread: this is not the connection's thread, or not that of the room's other members.
             RoomUnavailable: with `after`: the engine cannot read the history.
             ConnectionClosed: with `after`: the connection closed while there was still much to send.
@@ -246,17 +292,23 @@ class Room:
             Without `after`, joining does not wait for anything. With it, cancelled means not a member; some
             of the missed messages may have been sent. Leaving never waits.
         """
-        # It may come from a client and be any JSON.
-        return Member(self, self._seats, ws, data, None if after is None else str(after))
+        return Member(self, self._seats, ws, data, key, after)
 
-    async def enter(self, ws: Connection, data: Any = None, *, after: Position | None = None) -> Member:
+    async def enter(
+        self,
+        ws: Connection,
+        data: Any = None,
+        *,
+        key: str | int | None = None,
+        after: Position | None = None,
+    ) -> Member:
         """Become a member until `member.leave()`, or until the connection is closing.
 
         It is for programs in which messages of the client say what it subscribes to. Where a block of code is
         as long as the membership, use `join`.
 
         Args:
-            ws, data, after: as for `join`.
+            ws, data, key, after: as for `join`.
 
         Raises:
             ConnectionClosed: the connection is closing.
@@ -265,7 +317,7 @@ class Room:
         Cancellation:
             Cancelled means not a member; with `after`, some of the missed messages may have been sent.
         """
-        member = Member(self, self._seats, ws, data, None if after is None else str(after))
+        member = Member(self, self._seats, ws, data, key, after)
         if after is None:
             await trio.lowlevel.checkpoint()
         await member._enter(bound=True)
@@ -274,7 +326,9 @@ class Room:
     # Messages
 
     @trio.lowlevel.enable_ki_protection
-    def broadcast(self, message: str | BytesLike, *, exclude: Some = (), to: Some | None = None) -> int:
+    def broadcast(
+        self, message: str | BytesLike, *, exclude: Recipients = (), to: Recipients | None = None
+    ) -> int:
         """Send one message to every member, or to some of them, without waiting.
 
         With a `LocalEngine` it is in every member's outbox or backlog when this returns. Other engines
@@ -309,8 +363,8 @@ class Room:
         self._broadcasts += 1
         return reached
 
-    def _deliver_to(self, to: Some, message: RoomMessage, exclude: Collection[str]) -> int:
-        connections = _connections(to, "to")
+    def _deliver_to(self, to: Recipients, message: RoomMessage, exclude: Collection[str]) -> int:
+        connections = connections_of(to, "to")
         subscription = self._entrance.subscription
         return 0 if subscription is None else subscription.deliver_to(connections, message, exclude)
 
@@ -319,7 +373,7 @@ class Room:
         self,
         message: str | BytesLike,
         *,
-        exclude: Some = (),
+        exclude: Recipients = (),
         key: str | None = None,
     ) -> Position:
         """Send one message to every member, and return when the engine has stored it.
@@ -377,7 +431,7 @@ class Room:
         return self.engine.broadcast(self._address, message, (), self.history)
 
     def _prepared(
-        self, message: str | BytesLike, exclude: Some, verb: str
+        self, message: str | BytesLike, exclude: Recipients, verb: str
     ) -> tuple[RoomMessage, Collection[str]]:
         entrance = self._entrance
         subscription = entrance.own or entrance.subscription
@@ -386,20 +440,7 @@ class Room:
         plain = RoomMessage.of(message)
         if exclude == ():
             return plain, ()
-        connections = _connections(exclude, "exclude")
+        connections = connections_of(exclude, "exclude")
         # An iterator may have run the program's code, and members may have joined or left.
         subscription = entrance.subscription
         return plain, () if subscription is None else subscription.ids(connections)
-
-
-def _connections(some: Some, name: str) -> Collection[Connection]:
-    if isinstance(some, Connection):
-        return (some,)
-    if isinstance(some, Member):
-        return (some.ws,)
-    connections: dict[Connection, None] = {}
-    for entry in some:
-        if not isinstance(entry, Connection | Member):
-            raise TypeError(f"{name} takes connections and members, not {type(entry).__name__}")
-        connections[entry.ws if isinstance(entry, Member) else entry] = None
-    return connections

@@ -19,7 +19,7 @@ a `Subscription`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import get_ident
 from typing import Any, Literal, TypeAlias
 
@@ -33,6 +33,7 @@ from wsframework.errors import WrongThread
 from wsframework.rooms.closing import close_frame_in
 from wsframework.rooms.engine import Engine, Position, Replay, RoomMessage
 from wsframework.rooms.policy import SlowPolicy
+from wsframework.rooms.watching import Watch, Watched
 from wsframework.transport import EncodedMessage
 from wsframework.wire import BINARY, encode_message
 
@@ -42,6 +43,7 @@ __all__ = [
     "Seats",
     "Stamp",
     "Subscription",
+    "connections_of",
     "messages_of",
     "subscribe",
     "subscription_of",
@@ -241,6 +243,30 @@ def messages_of(replay: Replay) -> Iterator[tuple[Position, RoomMessage]]:
     return ((position, message) for position, message in replay.messages if message.opcode <= BINARY)
 
 
+def connections_of(
+    some: Connection | Seat | Iterable[Connection | Seat], name: str
+) -> Collection[Connection]:
+    """Return the connections that an argument stands for.
+
+    Args:
+        some: members, or their connections.
+        name: of the argument, for the error.
+
+    Raises:
+        TypeError: there is something else.
+    """
+    if isinstance(some, Connection):
+        return (some,)
+    if isinstance(some, Seat):
+        return (some.ws,)
+    connections: dict[Connection, None] = {}
+    for entry in some:
+        if not isinstance(entry, Connection | Seat):
+            raise TypeError(f"{name} takes connections and members, not {type(entry).__name__}")
+        connections[entry.ws if isinstance(entry, Seat) else entry] = None
+    return connections
+
+
 def _encoded(message: RoomMessage) -> EncodedMessage:
     opcode, payload = message.opcode, message.payload
     return EncodedMessage(opcode, payload, encode_message(opcode, payload))
@@ -255,9 +281,10 @@ class Subscription:
         thread: the number of the members' thread.
         seats: of the `Room`s that have members.
         joining: connections that will be members once they have got what they missed.
+        watched: what watches the members, by how long it lets them linger.
     """
 
-    __slots__ = ("engine", "joining", "name", "seats", "thread")
+    __slots__ = ("engine", "joining", "name", "seats", "thread", "watched")
 
     def __init__(self, engine: Engine, name: str, thread: int) -> None:
         self.engine = engine
@@ -265,6 +292,7 @@ class Subscription:
         self.thread = thread
         self.seats: tuple[Seats, ...] = ()
         self.joining: set[Connection] = set()
+        self.watched: dict[float, Watched] = {}
 
     def deliver(self, message: RoomMessage, position: Position | None, exclude: Collection[str]) -> int:
         """Deliver a message to all members, as `Subscriber.deliver` says."""
@@ -318,6 +346,34 @@ class Subscription:
         if failure is not None:
             raise failure
 
+    # Presence
+
+    def presence_changed(self, entered: Mapping[str, Any], left: Collection[str]) -> None:
+        """Report members that entered or left, as `Subscriber.presence_changed` says."""
+        for watched in self.watched.values():
+            watched.changed(entered, left)
+
+    def presence_read(self) -> None:
+        """Report that the engine knows all members anew, as `Subscriber.presence_read` says."""
+        for watched in self.watched.values():
+            watched.read()
+
+    def watch(self, linger: float) -> Watch:
+        """Return the changes of who is present from now on."""
+        watched = self.watched.get(linger)
+        if watched is None:
+            watched = Watched(self.engine, self.name, linger, lambda: self._unwatch(linger))
+            self.watched[linger] = watched
+        return Watch(watched)
+
+    def _unwatch(self, linger: float) -> None:
+        del self.watched[linger]
+        # The garbage collector may run in any thread. Then the next member that leaves unsubscribes.
+        if get_ident() == self.thread:
+            self.end_if_unused()
+
+    # Members
+
     def has(self, ws: Connection) -> bool:
         """Whether a connection is a member, or will be."""
         return ws in self.joining or any(ws in seats.members for seats in self.seats)
@@ -338,9 +394,9 @@ class Subscription:
         self.seats = tuple(known for known in self.seats if known is not seats)
 
     def end_if_unused(self) -> None:
-        """Unsubscribe from the engine if there are no members."""
+        """Unsubscribe from the engine if there are no members and nothing watches them."""
         key = id(self.engine), self.name
-        if not self.seats and not self.joining and _subscriptions.get(key) is self:
+        if not self.seats and not self.joining and not self.watched and _subscriptions.get(key) is self:
             del _subscriptions[key]
             self.engine.unsubscribe(self.name)
 

@@ -13,8 +13,9 @@ A test runner that runs `async def test_…` methods with Trio, such as pytest w
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -30,7 +31,7 @@ _POLL_SECONDS = 0.005
 
 
 class RecordingSubscriber:
-    """Notes what an engine delivers.
+    """Notes what an engine delivers, and ignores what it reports of members.
 
     Attributes:
         received: (message, position, ids excluded) of each delivery.
@@ -54,9 +55,36 @@ class RecordingSubscriber:
         self.received.append((message.data, position, exclude))
         return 1
 
+    def presence_changed(self, entered: Mapping[str, Any], left: Collection[str]) -> None:
+        """Ignore it."""
+
+    def presence_read(self) -> None:
+        """Ignore it."""
+
     def lost(self, reason: str) -> None:
         """Note a loss."""
         self.reasons.append(reason)
+
+
+class _Following(RecordingSubscriber):
+    """Applies what an engine reports of a room's members to a copy of its own."""
+
+    def __init__(self, engine: Engine, room: str) -> None:
+        super().__init__()
+        self.engine = engine
+        self.room = room
+        self.members: dict[str, Any] = {}
+
+    def presence_changed(self, entered: Mapping[str, Any], left: Collection[str]) -> None:
+        """Apply a change, which `present` has already."""
+        self.members.update(entered)
+        for member in left:
+            self.members.pop(member, None)
+        assert self.members == self.engine.present(self.room)
+
+    def presence_read(self) -> None:
+        """Begin anew."""
+        self.members = dict(self.engine.present(self.room))
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -138,6 +166,7 @@ class EngineContract:
         """Ids of members begin with them."""
         async with self.engines() as engines:
             assert len({engine.node for engine in engines}) == len(engines)
+            assert not any("/" in engine.node for engine in engines)
 
     async def test_rooms_are_apart_whatever_their_names(self) -> None:
         """A path may hand any text to a room."""
@@ -362,6 +391,37 @@ class EngineContract:
             for id_ in ids[1:]:
                 by_id[id_].leave(room, id_)
             await _until(lambda: not any(each.present(room) for each in engines))
+
+    async def test_changes_of_those_who_are_present_are_reported_at_every_node(self) -> None:
+        """So that a room can be watched. A key may follow the number in an id, and may be any text."""
+        room = f"contract {next(self._numbers)} {id(self)}"
+        async with self.engines() as engines:
+            followers = [_Following(engine, room) for engine in engines]
+            for engine, follower in zip(engines, followers, strict=True):
+                engine.subscribe(room, follower)
+            await _until(lambda: not any(engine.presence_stale(room) for engine in engines))
+            expected: dict[str, Any] = {}
+
+            async def check() -> None:
+                await _until(lambda: all(follower.members == expected for follower in followers))
+
+            for key in ("", "/ada", "/a/b ü\n:0€", "/1 2:3"):
+                for engine in engines:
+                    expected[f"{engine.node}/1{key}"] = {"key": key}
+                    engine.enter(room, f"{engine.node}/1{key}", {"key": key})
+            await check()
+            for engine in engines:
+                expected[f"{engine.node}/1"] = "new"
+                engine.enter(room, f"{engine.node}/1", "new")
+                del expected[f"{engine.node}/1/ada"]
+                engine.leave(room, f"{engine.node}/1/ada")
+            await check()
+            for member in list(expected):
+                del expected[member]
+                next(engine for engine in engines if member.startswith(engine.node)).leave(room, member)
+            await check()
+            for engine in engines:
+                engine.unsubscribe(room)
 
     async def test_members_are_counted_everywhere_also_where_none_is(self) -> None:
         """A page may show how full a room is before anybody here has joined it."""

@@ -47,6 +47,12 @@ class Member:
         self.heard.append((str(message.data), position))
         return 1
 
+    def presence_changed(self, entered: object, left: object) -> None:
+        pass
+
+    def presence_read(self) -> None:
+        pass
+
     def lost(self, reason: str) -> None:
         self.heard.append(reason)
 

@@ -281,6 +281,8 @@ async def process_with_a_member(url: str) -> AsyncIterator[subprocess.Popen[str]
         class Member:
             def deliver(self, *_): return 1
             def lost(self, reason): pass
+            def presence_changed(self, entered, left): pass
+            def presence_read(self): pass
 
         async def main():
             engine = RedisEngine({url!r}, lease=1.0)

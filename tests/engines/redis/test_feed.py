@@ -26,6 +26,12 @@ class Member:
             raise self.failure
         return 1
 
+    def presence_changed(self, entered: object, left: object) -> None:
+        pass
+
+    def presence_read(self) -> None:
+        pass
+
     def lost(self, reason: str) -> None:
         self.heard.append(f"<{reason}>")
         if self.failure is not None:

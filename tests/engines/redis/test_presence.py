@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import pytest
 
 from wsframework.engines.redis.codec import RedisError
@@ -100,12 +103,25 @@ def test_what_was_refused_is_said_again_later_and_logged_once(caplog: pytest.Log
 
 
 class Stage:
-    """A copy, the parts of the hash that it asks for, and members that are missing in it."""
+    """A copy, the parts of the hash that it asks for, what it reports, and members that are missing."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, Scan]] = []
         self.missing: set[str] = set()
-        self.copy = Copy("tea", lambda *part: self.asked.append(part), self.missing.update)
+        self.reports: list[object] = []
+        self.copy = Copy("tea", self, lambda *part: self.asked.append(part), self.missing.update)
+
+    def presence_changed(self, entered: Mapping[str, Any], left: Collection[str]) -> None:
+        self.reports.append((dict(entered), sorted(left)))
+
+    def presence_read(self) -> None:
+        self.reports.append("known" if self.copy.known else "unknown")
+
+    def deliver(self, *_: object) -> int:
+        raise NotImplementedError
+
+    def lost(self, reason: str) -> None:
+        raise NotImplementedError
 
     @property
     def reads(self) -> int:
@@ -134,6 +150,32 @@ def test_a_copy_follows_what_is_published_in_the_order_of_entering() -> None:
     assert list(stage.copy.members.items()) == [("n/2", "new"), ("n/3", [3])]
     assert stage.reads == 1
     assert stage.missing == set()
+    assert stage.reports == ["known", ({"n/3": [3]}, ["n/1"]), ({"n/2": "new"}, [])]
+
+
+def test_one_who_comes_and_goes_in_one_message_is_reported_as_it_ends() -> None:
+    stage = Stage()
+    stage.copy.begin()
+    stage.reply({b"v": b"e 1 1", b"n/1": b"1 1"})
+    stage.change("e", 1, ("n/2", "2"), "n/2", "n/1", ("n/1", "3"))
+    assert stage.reports[1:] == [({"n/1": 3}, ["n/2"])]
+
+
+def test_a_copy_is_known_while_there_is_a_connection() -> None:
+    stage = Stage()
+    known = [stage.copy.known]
+    stage.copy.begin()
+    stage.reply({b"v": b"e 8 3", b"n/1": b"1 1"})
+    stage.change("e", 9, ("n/2", "2"))
+    known.append(stage.copy.known)  # a hole is no reason for doubt
+    stage.reply({b"v": b"e 10 3", b"n/1": b"1 1", b"n/2": b"2 2"})
+    stage.copy.end()
+    known.append(stage.copy.known)
+    assert stage.copy.members == {"n/1": 1, "n/2": 2}
+    stage.copy.begin()
+    stage.reply({})
+    assert [*known, stage.copy.known] == [False, True, False, True]
+    assert stage.reports == ["known", "known", "unknown", "known"]
 
 
 def test_a_large_room_is_read_in_parts_and_follows_meanwhile() -> None:

@@ -45,6 +45,7 @@ class Carrier:
         scripts: texts of the scripts that are loaded into each server.
         trials: commands that have to succeed there.
         begin: called with each new connection.
+        end: called after each one.
         fill: called before each write to it.
         pushed: called with what arrives on channels.
 
@@ -61,6 +62,7 @@ class Carrier:
         trials: Sequence[Command],
         *,
         begin: Callable[[Link], None],
+        end: Callable[[], None],
         fill: Callable[[Link], None],
         pushed: Callable[[Sequence[Any]], None],
     ) -> None:
@@ -72,6 +74,7 @@ class Carrier:
         self._scripts = scripts
         self._trials = trials
         self._begin = begin
+        self._end = end
         self._fill = fill
         self._pushed = pushed
         self._down_since: float | None = None
@@ -139,6 +142,7 @@ class Carrier:
             self.link = None
             with trio.CancelScope(shield=True):
                 await link.aclose()
+            self._end()
 
     async def _notice_silence(self, link: Link) -> None:
         period = self._timeout / 4

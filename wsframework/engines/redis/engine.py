@@ -118,6 +118,7 @@ class RedisEngine(Engine):
             scripts,
             self._trials(prefix),
             begin=self._begin,
+            end=lambda: self._rooms.end(),
             fill=self._fill,
             pushed=self._pushed,
         )
@@ -399,6 +400,11 @@ class RedisEngine(Engine):
         """
         copy = self._rooms.copy(room)
         return {} if copy is None else dict(copy.members)
+
+    def presence_stale(self, room: str) -> bool:
+        """Return whether Redis is away, or the members were not read yet."""
+        copy = self._rooms.copy(room)
+        return copy is None or not copy.known
 
     async def count(self, room: str) -> int:
         """Ask Redis how many members a room has.

@@ -20,6 +20,7 @@ from typing import Any
 from wsframework.engines.redis.codec import RedisError
 from wsframework.engines.redis.places import Malformed
 from wsframework.records import record
+from wsframework.rooms import Subscriber
 
 __all__ = ["Copy", "Own", "Scan"]
 
@@ -123,14 +124,24 @@ class Copy:
 
     Args:
         room: the room's name.
+        subscriber: is told of changes.
         read: asks Redis for a part of the room's hash, from a cursor on; the reply goes to the object given.
         missing: called with members that a hash does not have any more, though nobody said that they left.
+
+    Attributes:
+        known: whether all of it was read over the present connection.
     """
 
     def __init__(
-        self, room: str, read: Callable[[bytes, Scan], None], missing: Callable[[Iterable[str]], None]
+        self,
+        room: str,
+        subscriber: Subscriber,
+        read: Callable[[bytes, Scan], None],
+        missing: Callable[[Iterable[str]], None],
     ) -> None:
         self.room = room
+        self.known = False
+        self._subscriber = subscriber
         self._read = read
         self._missing = missing
         self._scan: Scan | None = None
@@ -151,6 +162,11 @@ class Copy:
         """Read the members, because there is a new connection."""
         self._begin(lambda _: None)
 
+    def end(self) -> None:
+        """Take note that the connection is lost."""
+        self.known = False
+        self._subscriber.presence_read()
+
     def _begin(self, missing: Callable[[Iterable[str]], None]) -> None:
         self._scan = scan = Scan(self, missing)
         self._read(b"0", scan)
@@ -165,6 +181,8 @@ class Copy:
         before, self._data = self._data, scan.result()
         self._version = scan.version
         self._scan = None
+        self.known = True
+        self._subscriber.presence_read()
         if missing := before.keys() - self._data.keys():
             scan.missing(missing)
 
@@ -192,6 +210,12 @@ class Copy:
         else:
             _apply(changes, self._data)
             self._version = epoch, version + len(changes)
+            self._report(changes)
+
+    def _report(self, changes: Sequence[_Change]) -> None:
+        members = dict.fromkeys(change if isinstance(change, str) else change[0] for change in changes)
+        entered = {member: self._data[member] for member in members if member in self._data}
+        self._subscriber.presence_changed(entered, members.keys() - entered.keys())
 
 
 class Scan:

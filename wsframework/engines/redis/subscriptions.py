@@ -95,6 +95,7 @@ class Subscriptions:
         self._feeds[key] = feed = Feed(room, key, subscriber, self._read, self._counters)
         self._copies[key] = Copy(
             room,
+            subscriber,
             lambda cursor, scan: self._read_members(key, cursor, scan),
             lambda missing: self._own.restore(room, missing),
         )
@@ -123,6 +124,11 @@ class Subscriptions:
             page.lost()
         for feed in self._feeds.values():
             self._follow(link, feed)
+
+    def end(self) -> None:
+        """Take note that the connection is lost: what is known of members may be out of date."""
+        for copy in list(self._copies.values()):
+            copy.end()
 
     def _follow(self, link: Link, feed: Feed) -> None:
         link.tell(pack((b"SUBSCRIBE", feed.key)))
