@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_type
 
-from wsframework import Accept, App, Connection, Reject, Request, Response, set_cookie_field
+from wsframework import (
+    Accept,
+    App,
+    Connection,
+    Member,
+    Reject,
+    Request,
+    Response,
+    Rooms,
+    Session,
+    Sessions,
+    set_cookie_field,
+)
 
 app = App()
+rooms = Rooms()
 ValueT = TypeVar("ValueT")
 
 
@@ -74,6 +87,17 @@ async def talk(ws: Connection, room: str, id: int, *, user: User, other: User | 
 
 @app.websocket("/store/{room}", given={"user": Store().find, "number": Store(), "cached": cached(find_user)})
 async def anything(connection: Connection, **arguments: Any) -> None: ...
+
+
+sessions = Sessions()
+app.install(sessions)
+
+
+@app.websocket("/resumed", given={"user": find_user})
+async def resumed(ws: Connection, user: User) -> None:
+    async with sessions.open(ws, await ws.receive(), user=1) as session, session.join(rooms["a"]) as joined:
+        assert_type(session, Session)
+        assert_type(joined, Member)
 
 
 app.guard(with_a_field)

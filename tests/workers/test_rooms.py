@@ -1,4 +1,4 @@
-"""Rooms that end at a process, in one of several."""
+"""Rooms and sessions that end at a process, in one of several."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsframework import Rooms
+from wsframework import Rooms, Sessions
 from wsframework.rooms.local import call_for_local_rooms
 from wsframework.server.crowd import Phase
+from wsframework.sessions.local import call_for_local_sessions
 from wsframework.testing import connection_pair
 from wsframework.workers.page import Page
-from wsframework.workers.rooms import warn_of_local_rooms
+from wsframework.workers.rooms import warn_of_local_rooms, warn_of_local_sessions
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def page() -> Iterator[Page]:
     yield page
     page.close()
     call_for_local_rooms(None)
+    call_for_local_sessions(None)
 
 
 def serve(page: Page, slot: int) -> None:
@@ -61,7 +63,22 @@ async def test_one_worker_warns_for_all_of_them(page: Page, caplog: pytest.LogCa
     assert len(warnings(caplog)) == 1
 
 
+async def test_the_first_session_in_one_of_several_workers_is_warned_of_once(
+    page: Page, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_local_sessions(Page.attach(page.fd, 0))
+    for others in (False, True, True):
+        if others:
+            serve(page, 1)
+        async with connection_pair() as (ws, _), Sessions().open(ws, None, user=None):
+            assert len(warnings(caplog)) == others
+    (warning,) = warnings(caplog)
+    assert warning.startswith("sessions.one_process hint=")
+    assert "use a RedisSessionStore" in warning
+
+
 async def test_a_process_alone_is_not_warned(page: Page, caplog: pytest.LogCaptureFixture) -> None:
     serve(page, 1)
     await join_and_leave(Rooms(), "a")
-    assert warnings(caplog) == []
+    async with connection_pair() as (ws, _), Sessions().open(ws, None, user=None):
+        assert warnings(caplog) == []

@@ -21,7 +21,7 @@ from wsframework.crashes import unwrap_group
 from wsframework.errors import ConfigurationError
 from wsframework.records import describe
 from wsframework.server.listeners import hosts_on_loopback
-from wsframework.workers.rooms import warn_of_local_rooms
+from wsframework.workers.rooms import warn_of_local_rooms, warn_of_local_sessions
 from wsframework.workers.worker import Assignment, serve_as_worker, take_assignment
 
 __all__ = ["Program", "main"]
@@ -83,6 +83,7 @@ def _serve(assignment: Assignment, program: Program) -> None:
     cert, key = (None if file is None else Path(file) for file in (program.ssl_cert, program.ssl_key))
     context = server_context(cert, key)
     warn_of_local_rooms(assignment.slot)
+    warn_of_local_sessions(assignment.slot)
     app = load_app(program.target)
     app.proxies = app.proxies.extended(program.trusted_proxy, program.proxy_field)
     app.limits = aged(app.limits, program.max_age)

@@ -12,10 +12,23 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 from wsframework.errors import SessionUnavailable
 from wsframework.sessions.store import SessionClaim, SessionStore
 
-__all__ = ["LocalSessionStore"]
+__all__ = ["LocalSessionStore", "call_for_local_sessions"]
 
 _OVERHEAD_BYTES = 1024
 """What a record takes besides its body, about."""
+
+
+_on_session: Callable[[], None] | None = None
+
+
+def call_for_local_sessions(callback: Callable[[], None] | None) -> None:
+    """Set what is called whenever a session begins in any `LocalSessionStore` of this process.
+
+    Args:
+        callback: for a process that is one of several; must not raise. None for nothing, as at the start.
+    """
+    global _on_session
+    _on_session = callback
 
 
 @attrs.define(eq=False)
@@ -74,6 +87,8 @@ class LocalSessionStore(SessionStore):
         self._remove_expired()
         claim.generation = 1
         self._records[claim.id] = _Record(claim)
+        if _on_session is not None:
+            _on_session()
         await cancel_shielded_checkpoint()
 
     async def resume(self, claim: SessionClaim, secret: str) -> bool:

@@ -5,7 +5,8 @@ loop, and cleared by the parent when that worker has ended. There are no locks: 
 multiple of 8, which the processor reads and writes as a whole. Two fields that are read together may be of
 different moments.
 
-    header    64 bytes: the layout's mark, the number of slots, whether workers have warned of local rooms
+    header    64 bytes: the layout's mark, the number of slots, whether workers have warned of local rooms,
+              and of local sessions
     slot      128 bytes, so that two workers never write to one cache line; integers, or doubles where noted:
               phase, heartbeat (CLOCK_MONOTONIC in seconds, double), connections, websockets, accepted,
               refused, messages received, messages sent, loop lag (seconds, double), pid
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import attrs
 
@@ -45,8 +47,8 @@ _WORD = 8
 _HEADER_WORDS = 8
 _SLOT_WORDS = 16
 
-_WARNED = 2
-"""A word of the header."""
+_WARNED = {"rooms": 2, "sessions": 3}
+"""Words of the header."""
 
 _PHASE, _HEARTBEAT, _CONNECTIONS, _WEBSOCKETS, _ACCEPTED = range(5)
 _REFUSED, _RECEIVED, _SENT, _LAG, _PID = range(5, 10)
@@ -220,10 +222,14 @@ class Slot:
                     least = connections
         return least
 
-    def is_first_to_warn(self) -> bool:
-        """Whether no worker has called this before: what concerns all of them is logged once."""
-        first = not self._header[_WARNED]
-        self._header[_WARNED] = 1
+    def is_first_to_warn(self, of: Literal["rooms", "sessions"]) -> bool:
+        """Whether no worker has called this before: what concerns all of them is logged once.
+
+        Args:
+            of: what the warning is about.
+        """
+        first = not self._header[_WARNED[of]]
+        self._header[_WARNED[of]] = 1
         return first
 
     def is_alone(self) -> bool:

@@ -123,8 +123,8 @@ class RedisSessionStore(SessionStore):
                 if held.claim.generation and now - held.touched_at >= held.claim.window / 2
             ]
             for at in range(0, len(due), _AT_ONCE):
-                # Otherwise the next connection begins with it.
-                with suppress(RoomUnavailable, SessionUnavailable, RedisError):
+                # Otherwise the next connection begins with it. An App may end the engine first.
+                with suppress(RoomUnavailable, SessionUnavailable, RedisError, ConfigurationError):
                     await self._touch(due[at : at + _AT_ONCE])
 
     async def _touch(self, many: list[_Held]) -> None:
