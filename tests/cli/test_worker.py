@@ -68,8 +68,8 @@ def test_connections_of_workers_have_an_age_and_local_rooms_are_warned_of_where_
                 return [await one.code() for one in clients.values()]
 
         assert trio.run(talk) == [1012] * workers
-        warned = {entry["worker"] for entry in found.logged("rooms.one_process")}
-        assert warned == (set() if workers == 1 else {1, 2})
+        # One warns for all.
+        assert len(found.logged("rooms.one_process")) == workers - 1
         assert found.program.stop() == 0
 
 
