@@ -138,6 +138,18 @@ async def test_what_no_engine_has_written_is_logged_and_closes_nobody(
             assert rooms.user("mallory").has_members
 
 
+async def test_a_client_that_subscribes_and_unsubscribes_does_not_delay_others(redis: RedisServer) -> None:
+    proxy = Proxy(redis.port)
+    async with proxy.running(), nodes(proxy.url, outage=10) as (rooms,):
+        proxy.delay = 0.1
+        ws = fake_connect().connection
+        for number in range(500):
+            (await rooms[f"fickle {number}"].enter(ws)).leave()
+        # The histories of all those rooms would take 25 s.
+        member = await rooms.user("patient").enter(ws)
+        member.leave()
+
+
 class Nodes:
     """A user with a connection at each of two nodes."""
 

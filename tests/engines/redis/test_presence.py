@@ -34,10 +34,39 @@ def test_changes_are_said_once_with_what_is_true_when_they_are_said() -> None:
     own.enter("tea", "b", None)
     own.leave("tea", "b")
     own.enter("milk", "c", "ü\ud800")
-    assert all_changes(own) == [("tea", {"a": b'{"n":2}', "b": None}), ("milk", {"c": b'"\\u00fc\\ud800"'})]
-    assert wakes.count == 5
+    assert all_changes(own) == [("tea", {"a": b'{"n":2}'}), ("milk", {"c": b'"\\u00fc\\ud800"'})]
+    assert wakes.count == 4
     assert not own.unsaid
     assert list(own.rooms) == ["tea", "milk"]
+
+
+def test_members_that_come_and_go_while_nothing_is_said_take_no_memory() -> None:
+    own = Own(Wakes())
+    own.enter("tea", "stays", 1)
+    for number in range(1000):
+        own.enter("tea", f"m{number}", number)
+        own.leave("tea", f"m{number}")
+        own.enter(f"room {number}", "m", number)
+        own.leave(f"room {number}", "m")
+    assert [
+        {room: len(members) for room, members in vars(own)[name].items()} for name in ("_rooms", "_changed")
+    ] == [{"tea": 1}] * 2
+    assert all_changes(own) == [("tea", {"stays": b"1"})]
+
+
+def test_who_may_be_known_to_redis_is_said_to_have_left() -> None:
+    own = Own(Wakes())
+    own.enter("tea", "a", 1)
+    all_changes(own)
+    own.enter("tea", "a", 2)
+    own.leave("tea", "a")
+    own.enter("tea", "a", 3)
+    own.leave("tea", "a")
+    assert all_changes(own) == [("tea", {"a": None})]
+    own.enter("tea", "b", 1)
+    own.again("tea", ["b"])  # it was on its way when the connection was lost
+    own.leave("tea", "b")
+    assert all_changes(own) == [("tea", {"b": None})]
 
 
 def test_leaving_twice_or_never_having_come_says_nothing() -> None:

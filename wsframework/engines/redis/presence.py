@@ -38,8 +38,9 @@ class Own:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._rooms: dict[str, dict[str, bytes]] = {}
-        # What changed, by room and member; what it changed to is in `_rooms`.
-        self._changed: dict[str, dict[str, None]] = {}
+        # What changed, by room and member, and whether Redis has never been told of the member; what it
+        # changed to is in `_rooms`.
+        self._changed: dict[str, dict[str, bool]] = {}
         self._refused: dict[str, dict[str, None]] = {}
 
     @property
@@ -55,8 +56,11 @@ class Own:
     def enter(self, room: str, member: str, data: Any) -> None:
         """Add a member or change its data."""
         # `json` writes lone surrogates as escapes.
-        self._rooms.setdefault(room, {})[member] = json.dumps(data, separators=(",", ":")).encode()
-        self._note(room, member)
+        encoded = json.dumps(data, separators=(",", ":")).encode()
+        members, changed = self._rooms.setdefault(room, {}), self._changed.setdefault(room, {})
+        changed.setdefault(member, member not in members)
+        members[member] = encoded
+        self._wake()
 
     def leave(self, room: str, member: str) -> None:
         """Remove a member."""
@@ -65,11 +69,15 @@ class Own:
             return
         if not members:
             del self._rooms[room]
-        self._note(room, member)
-
-    def _note(self, room: str, member: str) -> None:
-        self._changed.setdefault(room, {})[member] = None
-        self._wake()
+        changed = self._changed.setdefault(room, {})
+        if not changed.get(member):
+            changed[member] = False
+            self._wake()
+            return
+        # A client that subscribes and unsubscribes while Redis is away must not fill the memory.
+        del changed[member]
+        if not changed:
+            del self._changed[room]
 
     def told(self) -> None:
         """Take note that Redis can take more."""
@@ -79,11 +87,11 @@ class Own:
     def all_again(self) -> None:
         """Tell Redis of every member again: its copy is gone."""
         for room, members in self._rooms.items():
-            self._changed.setdefault(room, {}).update(dict.fromkeys(members))
+            self.again(room, members)
 
     def again(self, room: str, members: Iterable[str]) -> None:
         """Tell Redis of these again: it is not known whether it heard."""
-        self._changed.setdefault(room, {}).update(dict.fromkeys(members))
+        self._changed.setdefault(room, {}).update(dict.fromkeys(members, False))
 
     def restore(self, room: str, members: Iterable[str]) -> None:
         """Tell Redis of these again: it has lost them."""

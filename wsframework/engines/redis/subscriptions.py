@@ -182,12 +182,13 @@ class Subscriptions:
             head = (b"EVALSHA", HISTORY.digest, 2, *keys, secrets.token_hex(8), offset)
             return (*head, _PAGE_MESSAGES, _PAGE_BYTES, self._seconds)
 
-        self._unread.append(_Page(self, command, waiting))
+        self._unread.append(_Page(self, command, waiting, lambda: self._feeds.get(feed.key) is feed))
         self._read_more()
 
     def _read_members(self, key: bytes, cursor: bytes, scan: Scan) -> None:
         command = (b"EVALSHA", MEMBERS.digest, 1, self._names.members(key), cursor, _PAGE_MEMBERS)
-        self._unread.append(_Page(self, lambda: command, scan))
+        copy = self._copies.get(key)
+        self._unread.append(_Page(self, lambda: command, scan, lambda: self._copies.get(key) is copy))
         self._read_more()
 
     def _read_more(self) -> None:
@@ -195,6 +196,9 @@ class Subscriptions:
         link = self._carrier.link
         while link is not None and self._unread and self._reading < _PAGES_AT_ONCE:
             page = self._unread.popleft()
+            if not page.wanted():
+                page.lost()  # of a room that was left before its turn
+                continue
             self._reading += 1
             link.ask(pack(page.command()), page)
 
@@ -208,9 +212,14 @@ class _Page:
     """A part of a history, or of the members present, that is to be read."""
 
     def __init__(
-        self, subscriptions: Subscriptions, command: Callable[[], Command], waiting: Replied
+        self,
+        subscriptions: Subscriptions,
+        command: Callable[[], Command],
+        waiting: Replied,
+        wanted: Callable[[], bool],
     ) -> None:
         self.command = command
+        self.wanted = wanted
         self._waiting = waiting
         self._subscriptions = subscriptions
 
