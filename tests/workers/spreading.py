@@ -13,7 +13,6 @@ from wsframework.workers.page import Page
 
 SERVER = """
 import functools, socket, sys
-import trio
 from wsframework import App, Connection, Keepalive, Limits, Timeouts
 from wsframework.server import run_server
 from wsframework.workers.page import Page
@@ -34,7 +33,7 @@ async def stay(ws: Connection) -> None:
 
 crowd = Page.attach(fd, slot)
 start = functools.partial(app.serve, sockets=[socket.socket(fileno=listener)], crowd=crowd)
-trio.run(run_server, start, lambda server: print("ready", flush=True))
+run_server(start, lambda server: print("ready", flush=True))
 """
 
 CLIENTS = """

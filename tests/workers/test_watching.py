@@ -166,7 +166,7 @@ def test_a_blocked_worker_logs_its_stacks_and_is_replaced(tmp_path: Path) -> Non
 
 @needs_proc
 def test_a_stopped_worker_costs_its_own_clients_only_and_is_replaced(tmp_path: Path) -> None:
-    with crew(tmp_path, stuck=4) as found:
+    with crew(tmp_path, stuck=2.5) as found:
         victim, survivor = found.pids()
 
         async def stop() -> None:
