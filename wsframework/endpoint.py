@@ -305,6 +305,8 @@ class Endpoint:
         self.open_backlog().add_send(waiting)
 
         def abort(_: object) -> Abort:
+            # Trio can abort again what was left as it was, and not what was done by half.
+            need_stack()
             if self.waiting is not None:
                 self.waiting.remove_send(waiting)
                 # What waited behind a message too large for the room there is may fit now.

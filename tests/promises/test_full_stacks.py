@@ -8,11 +8,14 @@ import zlib
 from collections.abc import Awaitable, Callable
 from types import FrameType
 
+import pytest
 import trio
+import trio.testing
 
+from tests.fake_transport import connect as fake_connect
 from tests.promises.rawclient import CLOSE, TEXT, Client, close_frame, frame
 from tests.promises.stage import QUICK, Stage, new_app
-from wsframework import App, Connection, Deflate, Room
+from wsframework import App, Connection, Deflate, Limits, Room
 from wsframework.server import Server
 
 MOST_CALLS = 50
@@ -161,3 +164,30 @@ async def test_a_close_without_stack_is_made_good_at_the_end_of_the_handler(stag
             nursery.start_soon(is_closed, calls)
     assert codes == {1000, 4000}
     await is_served(stage, server)
+
+
+@pytest.mark.parametrize("calls", range(20, MOST_CALLS))  # with less, Trio itself loses the task
+async def test_a_send_that_is_cancelled_without_stack_holds_up_neither_itself_nor_those_behind_it(
+    calls: int,
+) -> None:
+    transport = fake_connect(Limits(outbox_bytes=1000))
+    transport.taking = False
+    ws = transport.connection
+    await ws.send("x" * 900)
+
+    async def send(text: str, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await ws.send(text)
+
+    async with trio.open_nursery() as nursery:
+        first = await nursery.start(send, "large" * 100)
+        for text in ("one", "two"):
+            await trio.testing.wait_all_tasks_blocked()
+            await nursery.start(send, text)
+        await trio.testing.wait_all_tasks_blocked()
+        with_room_for(calls, first.cancel)
+        while nursery.child_tasks:
+            transport.take()
+            await trio.testing.wait_all_tasks_blocked()
+    assert [text for text in transport.texts if len(text) == 3] == ["one", "two"]
