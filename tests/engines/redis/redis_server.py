@@ -68,7 +68,7 @@ class RedisServer:
         """Send a command on a connection of its own, and return the first part of the reply."""
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         async with stream:
-            encoded = [word.encode() for word in words]
+            encoded = [word.encode(errors="surrogateescape") for word in words]
             parts = [b"*%d\r\n" % len(words), *(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)]
             try:
                 await stream.send_all(b"".join(parts))
@@ -118,10 +118,18 @@ class Proxy:
         self.delay = 0.0
         self.swallow = False
         self._connections: set[trio.CancelScope] = set()
+        self._dead: set[trio.CancelScope] = set()
+
+        self.accepted = 0
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return len(self._connections)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
@@ -136,7 +144,12 @@ class Proxy:
         for scope in list(self._connections):
             scope.cancel()
 
+    def deaden(self) -> None:
+        """Swallow what goes through the connections that there are, as a network does that lost them."""
+        self._dead |= self._connections
+
     async def _serve(self, client: trio.SocketStream) -> None:
+        self.accepted += 1
         with trio.CancelScope() as scope:
             self._connections.add(scope)
             try:
@@ -153,7 +166,7 @@ class Proxy:
         self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
     ) -> None:
         while data := await source.receive_some(65536):
-            while self.swallow:  # noqa: ASYNC110 - a test sets it
+            while self.swallow or scope in self._dead:  # noqa: ASYNC110 - a test sets it
                 await trio.sleep(0.01)
             if self.delay:
                 await trio.sleep(self.delay)

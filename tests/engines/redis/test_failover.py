@@ -52,15 +52,20 @@ async def test_what_the_losing_one_of_two_masters_took_is_a_gap_for_its_members(
         async def split_and_heal(stage: Stage) -> None:
             await trio.sleep(SECONDS / 4)
             before.update(stage.talk.acknowledged)
-            await replica.command("REPLICAOF", "NO", "ONE")
             for proxy in stage.proxies[1:]:
                 proxy.target = replica.port
                 proxy.cut()
+            # The replica has what those nodes were told is stored.
+            await stage.server.command("SET", "marker", "here")
+            while b"here" not in await replica.command("GET", "marker"):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            await replica.command("REPLICAOF", "NO", "ONE")
             await trio.sleep(SECONDS / 2)
             await stage.server.command("REPLICAOF", "127.0.0.1", f"{replica.port}")
             stage.proxies[0].target = replica.port
             # As sentinels do when they make a replica of an old master.
             await stage.server.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await trio.sleep(0.05)
             for text in [text for text in stage.talk.acknowledged if text not in before]:
                 if text.startswith("0:"):
                     del stage.talk.acknowledged[text]  # it was confirmed, and is lost

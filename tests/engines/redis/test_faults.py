@@ -85,9 +85,19 @@ async def flush_scripts(stage: Stage) -> None:
         await stage.server.command("SCRIPT", "FLUSH")
 
 
+async def run_a_slow_script(stage: Stage) -> None:
+    """Redis answers BUSY meanwhile."""
+    await stage.server.command("CONFIG", "SET", "lua-time-limit", "100")
+    await trio.sleep(SECONDS / 4)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.server.command, "EVAL", "while true do end", "0")
+        await trio.sleep(SECONDS / 2)
+        await stage.server.command("SCRIPT", "KILL")
+
+
 @pytest.mark.parametrize(
     "fault",
-    [nothing, kill_clients, cut_one, swallow_one, delay_all, freeze, flush_scripts],
+    [nothing, kill_clients, cut_one, swallow_one, delay_all, freeze, flush_scripts, run_a_slow_script],
     ids=lambda fault: fault.__name__,
 )
 async def test_a_fault_that_loses_nothing_is_mended_without_a_gap(

@@ -47,9 +47,9 @@ class Stage:
         self.counters = Counters()
         self.feed = Feed("tea", b"tea", self.member, self._read, self.counters)
 
-    def _read(self, _: Feed, offset: int, waiting: Any) -> None:
+    def _read(self, _: Feed, place: Place | None, waiting: Any) -> None:
         assert waiting is self.feed
-        self.asked.append(offset)
+        self.asked.append(-1 if place is None else place.offset)
 
     def at(self, offset: int, tag: str = "", epoch: str = "e") -> Stage:
         self.feed.begin()

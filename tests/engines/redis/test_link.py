@@ -167,12 +167,12 @@ async def test_replies_go_to_what_waits_for_them_and_pushes_apart(redis: RedisSe
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.send, lambda: None)
         nursery.start_soon(link.receive, pushed)
-        link.tell(pack(("SUBSCRIBE", "a channel")))
+        link.subscribe(b"a channel")
         for answer, command in zip(
             answers, [("PING",), ("NO SUCH",), ("PUBLISH", "a channel", b"\xff")], strict=True
         ):
             link.ask(pack(command), answer)
-        assert link.unanswered == 3
+        assert link.unanswered == 4
         await answers[-1].event.wait()
         nursery.cancel_scope.cancel()
     assert [answers[0].reply, answers[2].reply] == [b"PONG", 1]
@@ -197,7 +197,7 @@ async def test_a_lost_connection_is_told_to_everything_that_waits(redis: RedisSe
 async def test_what_was_not_asked_for_ends_the_connection(tail: bytes) -> None:
     async with answering(hello(), b"$0\r\n\r\n", tail) as address:
         link = await Link.open(address, 5)
-        link.tell(b"x")
+        link.subscribe(b"x")
         lost: list[LinkLost] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.send, lambda: None)

@@ -41,7 +41,7 @@ def test_kinds_of_keys_do_not_meet() -> None:
         NAMES.publication(room, "m"),
         NAMES.publication(room, "k:m"),
         NAMES.nodes,
-        NAMES.rooms_of("n"),
+        NAMES.rooms_of(b"n"),
         NAMES.reaping(b"n"),
     ]
     assert all(one != other for one, other in itertools.combinations(keys, 2))

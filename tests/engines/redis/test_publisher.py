@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -85,7 +89,7 @@ async def test_what_cannot_be_stored_says_whether_it_may_have_been(tmp_path: Pat
             await trio.to_thread.run_sync(publisher.publish, "tea", "x")
         assert not caught.value.unknown
         server.freeze()
-        with pytest.raises(RoomUnavailable, match="did not take it") as caught:
+        with pytest.raises(RoomUnavailable, match="does not answer") as caught:
             await trio.to_thread.run_sync(publisher.publish, "tea", "x")
         assert caught.value.unknown
     publisher.close()
@@ -99,6 +103,70 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert not caught.value.unknown
     with pytest.raises(RoomUnavailable, match=r"/nowhere.sock cannot be reached: No such file"):
         Publisher("unix:///nowhere.sock", timeout=0.1).publish("tea", "x")
+
+
+async def test_a_connection_that_is_dead_without_a_word_costs_half_the_time(redis: RedisServer) -> None:
+    proxy = Proxy(redis.port)
+    async with proxy.running():
+        with Publisher(proxy.url, prefix="dead", timeout=4.0) as publisher:
+            await trio.to_thread.run_sync(publisher.publish, "tea", "1")
+            proxy.deaden()
+            position = await trio.to_thread.run_sync(publisher.publish, "tea", "2")
+            assert position.split(".")[1] == "2"
+
+
+async def test_threads_wait_for_each_other_within_their_time(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    async with server.running():
+        publisher = Publisher(server.url, timeout=0.5)
+        await trio.to_thread.run_sync(publisher.publish, "tea", "x")
+        server.freeze()
+        waited: list[float] = []
+
+        def publish() -> None:
+            began = time.monotonic()
+            with pytest.raises(RoomUnavailable):
+                publisher.publish("tea", "x")
+            waited.append(time.monotonic() - began)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(trio.to_thread.run_sync, publish)
+        publisher.close()
+    # One after the other, they took 4 s.
+    assert max(waited) < 3
+
+
+def test_each_process_is_a_publisher_of_its_own(redis: RedisServer) -> None:
+    """With the numbers of its parent, the message of a child was taken for one that was stored already."""
+    program = f"""
+        import os
+        from wsframework.engines.redis import Publisher
+
+        publisher = Publisher({redis.url!r}, prefix="forks", timeout=20)
+
+        def publish():
+            print(publisher.publish("tea", "x").split(".")[1], flush=True)
+
+        def fork():
+            child = os.fork()
+            if child:
+                assert os.waitpid(child, 0)[1] == 0
+            else:
+                publish()
+                os._exit(0)
+
+        fork()
+        fork()
+        publish()
+        publisher._lock.acquire()  # as another thread would
+        fork()
+        publisher._lock.release()
+        publish()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert (ended.stdout.split(), ended.stderr) == (["1", "2", "3", "4", "5"], "")
 
 
 async def test_a_port_of_another_protocol_is_named(tmp_path: Path) -> None:

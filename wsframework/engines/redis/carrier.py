@@ -23,6 +23,9 @@ __all__ = ["Carrier", "Ignored"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to connect; each is shortened at random, up to a half."""
 
+_STEADY_SECONDS = 2.0
+"""A connection that lasts for less is lost for a reason that is still there."""
+
 
 class Ignored:
     """Takes a reply that tells nothing, unless another connection is needed."""
@@ -105,16 +108,21 @@ class Carrier:
         """
         pause = _FIRST_PAUSE
         while True:
+            began = trio.current_time()
             try:
                 if link is None:
                     link = await self.open()
-                pause = _FIRST_PAUSE
                 await self._use(link)
             except (LinkLost, RedisError, Malformed, ConfigurationError) as error:
                 # At the start, mistakes in the configuration were reported. Now it is the server that has
                 # changed, and may change back.
                 self._went_down(str(error))
+            except Exception as error:  # what answered is not Redis, and nearly speaks as it does
+                record_failure(error)
+                self._went_down("an error in the engine")
             link = None
+            if trio.current_time() - began > _STEADY_SECONDS:
+                pause = _FIRST_PAUSE
             await trio.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE)
 

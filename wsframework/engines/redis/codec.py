@@ -38,7 +38,7 @@ _CODES_IN_SCRIPTS = frozenset(
 _NOTHING_DONE = _CODES_IN_SCRIPTS | {"LOADING", "BUSY", "NOSCRIPT", "NOAUTH", "CLUSTERDOWN"}
 
 _OF_CONNECTION = frozenset(
-    {"NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "CLUSTERDOWN"}
+    {"NOSCRIPT", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "CLUSTERDOWN"}
 )
 
 
@@ -51,8 +51,9 @@ class RedisError(Exception):
 
     Attributes:
         code: its first word, such as OOM or NOPERM.
-        is_of_connection: whether another connection may mend it: scripts are loaded, or another server is
-            the master. Other errors are about one command, such as a key that holds something else.
+        is_of_connection: whether another connection may mend it, now or later: scripts are loaded, another
+            server is the master, or a slow script has ended. Other errors are about one command, such as a
+            key that holds something else.
         is_refusal: whether the command has certainly changed nothing. Another error may have come in the
             middle of a script, which is not rolled back.
     """

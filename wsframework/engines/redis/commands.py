@@ -114,7 +114,7 @@ class Commands:
         """
         self._channels[channel.encode()] = heard
         if self._carrier.link is not None:
-            self._carrier.link.tell(pack((b"SUBSCRIBE", channel)))
+            self._carrier.link.subscribe(channel.encode())
             _hand(heard, None)
 
     # What the engine calls
@@ -122,7 +122,7 @@ class Commands:
     def begin(self, link: Link) -> None:
         """Continue over a new connection: first what `listen`'s functions call, then what has waited."""
         for channel, heard in self._channels.items():
-            link.tell(pack((b"SUBSCRIBE", channel)))
+            link.subscribe(channel)
             _hand(heard, None)
         begun, self._begun = self._begun, trio.Event()
         begun.set()

@@ -17,6 +17,7 @@ published before it was read.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import secrets
 import ssl as ssl_module
@@ -40,7 +41,7 @@ from wsframework.engines.redis.places import Place, encode_envelope, new_tag
 from wsframework.engines.redis.presence import Own
 from wsframework.engines.redis.subscriptions import HISTORY, MEMBERS, Subscriptions
 from wsframework.errors import ConfigurationError, RoomUnavailable, WrongThread
-from wsframework.records import record
+from wsframework.records import record, record_failure
 from wsframework.rooms import Engine, History, Position, Replay, RoomMessage, Subscriber
 
 __all__ = ["RedisEngine"]
@@ -126,6 +127,7 @@ class RedisEngine(Engine):
         self._rooms = Subscriptions(
             self._names, self._carrier, self._counters, history, self._own, self.commands.pushed
         )
+        self._process = os.getpid()
         self._thread: int | None = None
         self._clock: trio.abc.Clock | None = None
         self._numbers = 0
@@ -165,12 +167,16 @@ class RedisEngine(Engine):
         """Carry rooms within the context.
 
         Raises:
-            ConfigurationError: the server cannot be reached, refuses the login, or is none that it can use.
+            ConfigurationError: the server cannot be reached, refuses the login, or is none that it can use;
+                or the process is a fork of the one that made the engine.
 
         Cancellation: what is queued is still sent, for at most `timeout`.
         """
         if self._thread is not None:
             raise RuntimeError("this RedisEngine runs already; each program needs one of its own")
+        if self._process != os.getpid():
+            # Redis would take the messages of two processes for one another.
+            raise ConfigurationError("this RedisEngine was made before a fork: make it in the new process")
         try:
             link = await self._carrier.open()
         except LinkLost as error:
@@ -238,7 +244,10 @@ class RedisEngine(Engine):
         while True:
             await trio.sleep(self._leases.seconds / 3 * random.uniform(0.9, 1))
             if self._carrier.link is not None:
-                await self._leases.extend(self._carrier.link)
+                try:
+                    await self._leases.extend(self._carrier.link)
+                except Exception as error:  # a stranger's node: the rooms go on
+                    record_failure(error)
 
     # What goes out
 

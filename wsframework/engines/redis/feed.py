@@ -37,7 +37,7 @@ from wsframework.engines.redis.places import (
 from wsframework.records import record, record_failure
 from wsframework.rooms import Replay, RoomMessage, Subscriber
 
-__all__ = ["Feed", "Reading", "contain"]
+__all__ = ["NONE_YET", "Feed", "Reading", "contain"]
 
 _MOST_EXCLUDED = 4096
 """Messages of ours on their way whose excluded members are remembered."""
@@ -53,7 +53,7 @@ class Feed:
         room: its name.
         key: what the names of its keys begin with.
         subscriber: gets its messages.
-        read: asks Redis for the history from an offset on (-1: for the newest place only); its reply goes to
+        read: asks Redis for the history from a place on (None: for the newest place only); its reply goes to
             the object given.
         counters: are added to.
 
@@ -68,7 +68,7 @@ class Feed:
         room: str,
         key: bytes,
         subscriber: Subscriber,
-        read: Callable[[Feed, int, Any], None],
+        read: Callable[[Feed, Place | None, Any], object],
         counters: Counters,
     ) -> None:
         self.room = room
@@ -90,7 +90,7 @@ class Feed:
         if not self._reading:
             self._settled = trio.Event()
         self._reading = True
-        self._read(self, -1 if self.place is None else self.place.offset, self)
+        self._read(self, self.place, self)
 
     def replied(self, reply: Any) -> None:
         """Take a page of the history."""
@@ -107,7 +107,7 @@ class Feed:
                     self._counters.replayed += 1
                     self._deliver(page.newest.epoch, entry)
             if not page.ends:
-                self._read(self, self.place.offset if self.place else -1, self)
+                self._read(self, self.place, self)
                 return
             if place.epoch == NONE_YET:
                 self.place = page.newest

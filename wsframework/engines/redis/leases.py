@@ -38,7 +38,7 @@ class Leases:
         self._names = names
         self._own = own
         self._lease, self._reap = scripts
-        self._rooms = names.rooms_of(node)
+        self._rooms = names.rooms_of(node.encode())
 
     def begin(self, link: Link) -> None:
         """Tell Redis of all members over a new connection, which has taken a lease: its copy may be gone."""
@@ -82,13 +82,13 @@ class Leases:
             self._own.all_again()
             link.wake()
         for node in gone:
-            if node.decode() != self._node:
+            if node != self._node.encode():
                 await self._remove(link, node)
 
     async def _remove(self, link: Link, node: bytes) -> None:
         """Remove a node's members from all its rooms."""
         names = self._names
-        rooms_key = names.rooms_of(node.decode(errors="replace"))
+        rooms_key = names.rooms_of(node)
         # One node does it; if that one is killed too, another goes on later.
         if await link.answer((b"SET", names.reaping(node), self._node, b"NX", b"PX", 10_000)) is None:
             return
@@ -109,8 +109,9 @@ class Leases:
                     cursor = await link.answer(command)
                     if cursor == b"0":
                         break
-                if cursor is None or await link.answer((b"SREM", rooms_key, room)) is None:
-                    return  # the connection is lost
+                # A room whose key holds something else is left alone.
+                if link.is_closed or await link.answer((b"SREM", rooms_key, room)) is None:
+                    return
                 count += 1
         await link.answer((b"ZREM", names.nodes, node))
         record(logging.INFO, "redis.node_gone", node=node.decode(errors="replace"), rooms=count)

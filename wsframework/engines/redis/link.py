@@ -36,6 +36,8 @@ _MOST_UNANSWERED = 1024
 _MOST_UNSENT_BYTES = 256 * 1024
 """Commands that are best sent at once: a pipeline gains nothing by more."""
 
+_SUBSCRIBED = (b"subscribe", b"unsubscribe")
+
 T = TypeVar("T")
 
 
@@ -157,7 +159,8 @@ class Link:
             return
         self._waiting.append(waiting)
         self._asked_at.append(trio.current_time())
-        self.tell(command)
+        self._out += command
+        self._wanted.set()
 
     async def answer(self, command: Command) -> Any:
         """Send a command and return its reply; None if there is none, or an error.
@@ -169,14 +172,22 @@ class Link:
         await answer.arrived.wait()
         return None if isinstance(answer.reply, RedisError) else answer.reply
 
-    def tell(self, command: bytes) -> None:
-        """Send a command that has no reply, such as SUBSCRIBE in RESP3."""
-        self._out += command
-        self._wanted.set()
+    def subscribe(self, channel: bytes) -> None:
+        """Have messages of a channel pushed. If the server refuses it, the connection is lost."""
+        self.ask(pack((b"SUBSCRIBE", channel)), _SUBSCRIPTION)
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """Have no more of them pushed."""
+        self.ask(pack((b"UNSUBSCRIBE", channel)), _SUBSCRIPTION)
 
     def wake(self) -> None:
         """Have `send`'s `fill` called."""
         self._wanted.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._closed
 
     @property
     def unanswered(self) -> int:
@@ -215,7 +226,7 @@ class Link:
                 await self._wanted.wait()
 
     async def receive(self, pushed: Callable[[Sequence[Any]], None]) -> None:
-        """Hand each reply to what waits for it, and each push to `pushed`, until cancelled.
+        """Hand each reply to what waits for it, and each message to `pushed`, until cancelled.
 
         Raises:
             LinkLost: the connection is lost, or the server sent something that is not Redis' protocol.
@@ -226,7 +237,11 @@ class Link:
             self.heard_at = trio.current_time()
             while (reply := reader.gets()) is not NOT_YET:
                 if is_push(reply):
-                    pushed(reply)
+                    if reply[0] == b"message":
+                        pushed(reply)
+                    elif reply[0] in _SUBSCRIBED and waiting and waiting[0] is _SUBSCRIPTION:
+                        self._asked_at.popleft()
+                        waiting.popleft()
                 elif waiting:
                     self._asked_at.popleft()
                     waiting.popleft().replied(reply)
@@ -279,6 +294,21 @@ class _Answer:
     def replied(self, reply: Any) -> None:
         self.reply = reply
         self.arrived.set()
+        if isinstance(reply, RedisError) and reply.is_of_connection:
+            raise reply
 
     def lost(self) -> None:
         self.arrived.set()
+
+
+class _Subscription:
+    """Waits for the push that answers SUBSCRIBE in RESP3; a reply instead is an error."""
+
+    def replied(self, reply: Any) -> None:
+        raise LinkLost(f"the server refuses a subscription: {reply}")
+
+    def lost(self) -> None:
+        pass
+
+
+_SUBSCRIPTION = _Subscription()

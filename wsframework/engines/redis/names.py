@@ -88,9 +88,9 @@ class Names:
         """Return the key for the place of a message that was published with a key."""
         return b"%b:k:%b" % (room, key.encode(errors="surrogatepass"))
 
-    def rooms_of(self, node: str) -> bytes:
+    def rooms_of(self, node: bytes) -> bytes:
         """Return the key of the rooms in which a node has members."""
-        return b"%b:node:%b" % (self._prefix, node.encode())
+        return b"%b:node:%b" % (self._prefix, node)
 
     def reaping(self, node: bytes) -> bytes:
         """Return the key of the lock for removing a node's members."""

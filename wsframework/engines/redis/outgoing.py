@@ -13,7 +13,6 @@ It is *unknown* then if it had been sent.
 from __future__ import annotations
 
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -314,4 +313,4 @@ def publish_command(
     expire = expiries.due(room, keep, now)
     messages: list[bytes | str | int] = [part for message in stored for part in message]
     head: Command = (b"EVALSHA", PUBLISH.digest, len(keys), *keys, node, secrets.token_hex(8), room)
-    return (*head, *most, expire, int(time.time()), *messages)
+    return (*head, *most, expire, *messages)

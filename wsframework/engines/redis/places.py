@@ -24,6 +24,9 @@ __all__ = [
     "new_tag",
 ]
 
+_LONGEST_POSITION = 100
+"""In characters: epoch and tag are random, and have 16 and 12."""
+
 _MOST_DIGITS = 15
 """Of an offset: Lua counts exactly up to 2**53."""
 
@@ -60,10 +63,10 @@ class Place:
     def parse(cls, position: Position) -> Place | None:
         """Read a position, which may be any text; None if it is none of ours."""
         parts = position.split(".")
-        if len(parts) != 3:
+        if len(parts) != 3 or len(position) > _LONGEST_POSITION or not position.isascii():
             return None
         epoch, offset, tag = parts
-        if not (offset.isascii() and offset.isdigit() and len(offset) <= _MOST_DIGITS):
+        if not (offset.isdigit() and len(offset) <= _MOST_DIGITS):
             return None
         return cls(epoch, int(offset), tag)
 
@@ -178,4 +181,5 @@ def decode_page(reply: Any) -> Page:
 
 def _entries(flat: list[Any]) -> Iterator[Entry]:
     for at in range(0, len(flat), 3):
-        yield Entry(int(flat[at]), flat[at + 1].decode("ascii"), flat[at + 2])
+        # A stranger's tag may be any bytes; it equals none of ours.
+        yield Entry(int(flat[at]), flat[at + 1].decode("ascii", "replace"), flat[at + 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import ssl as ssl_module
@@ -47,8 +48,9 @@ class Publisher:
         with Publisher("redis://localhost") as publisher:
             publisher.publish("tea", "The kettle is on.")
 
-    It connects at the first message, and again after a lost connection. It may be shared by threads. It does
-    not run in a program that uses Trio: there, `room.publish` does not block the other connections.
+    It connects at the first message, and again after a lost connection. It may be shared by threads, and by
+    processes that are forked: each has a connection of its own. It does not run in a program that uses Trio:
+    there, `room.publish` does not block the other connections.
 
     Args:
         url: as for `RedisEngine`, like `prefix` and `ssl`.
@@ -73,11 +75,17 @@ class Publisher:
         self._names = Names(prefix)
         self._keep = history
         self._timeout = timeout
+        self._connection: _Connection | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin in this process, as a node of its own: the messages of two would be taken for one another."""
+        self._process = os.getpid()
         self._node = secrets.token_hex(8)
         self._number = 0
         self._expiries = Expiries()
-        self._connection: _Connection | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # another thread may have held it when the process was forked
+        self.close()
 
     def __enter__(self) -> Publisher:
         return self
@@ -144,10 +152,17 @@ class Publisher:
         envelope = encode_envelope(message)
         room_key = self._names.room(address)
         name = None if key is None else self._names.publication(room_key, key)
-        with self._lock:
+        if self._process != os.getpid():
+            self._begin()
+        due = time.monotonic() + self._timeout
+        lock = self._lock
+        if not lock.acquire(timeout=self._timeout):
+            raise RoomUnavailable(f"{self.address} did not take the messages of other threads")
+        try:
             self._number += 1
-            stored = (self._number, new_tag(), envelope)
-            return self._store(room_key, name, stored, time.monotonic() + self._timeout)
+            return self._store(room_key, name, (self._number, new_tag(), envelope), due)
+        finally:
+            lock.release()
 
     def _store(self, room: bytes, name: bytes | None, stored: tuple[int, str, bytes], due: float) -> Position:
         sent = False
@@ -159,7 +174,8 @@ class Publisher:
                 place = (self._names, self._node, room, name, self._keep, self._expiries)
                 command = publish_command(*place, [stored], time.monotonic())
                 sent = True
-                reply = self._connection.call(command, due)
+                # A connection that is dead without a word leaves time for another one.
+                reply = self._connection.call(command, time.monotonic() + _left(due) / 2)
                 if isinstance(reply, RedisError) and reply.is_of_connection:
                     raise LinkLost(str(reply))
             except (LinkLost, OSError) as error:

@@ -13,7 +13,7 @@ import trio
 from wsframework.engines.redis.carrier import Carrier, Ignored
 from wsframework.engines.redis.codec import Command, pack
 from wsframework.engines.redis.counters import Counters
-from wsframework.engines.redis.feed import Feed, Reading
+from wsframework.engines.redis.feed import NONE_YET, Feed, Reading
 from wsframework.engines.redis.link import Link, Replied
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.places import Malformed, Page, Place, decode_messages
@@ -109,7 +109,7 @@ class Subscriptions:
             return  # the engine has ended
         del self._feeds[key], self._copies[key]
         if self._carrier.link is not None:
-            self._carrier.link.tell(pack((b"UNSUBSCRIBE", key)))
+            self._carrier.link.unsubscribe(key)
 
     def clear(self) -> None:
         """Forget all rooms."""
@@ -131,7 +131,7 @@ class Subscriptions:
             copy.end()
 
     def _follow(self, link: Link, feed: Feed) -> None:
-        link.tell(pack((b"SUBSCRIBE", feed.key)))
+        link.subscribe(feed.key)
         feed.begin()
         self._copies[feed.key].begin()
 
@@ -144,8 +144,6 @@ class Subscriptions:
 
     def pushed(self, push: Sequence[Any]) -> None:
         """Take what arrived on a channel."""
-        if push[0] != b"message":
-            return
         key, payload = push[1], push[2]
         feed = self._feeds.get(key)
         if feed is None:
@@ -171,18 +169,34 @@ class Subscriptions:
             await trio.sleep(_PAUSE_SECONDS)
             return None
         reading = Reading(feed.room)
-        self._read(feed, -1 if place is None else place.offset, reading)
-        await reading.arrived.wait()
+        has_gone = trio.Event()
+        self._read(feed, place, reading, has_gone.is_set)
+        try:
+            await reading.arrived.wait()
+        finally:
+            has_gone.set()
         return reading.page
 
-    def _read(self, feed: Feed, offset: int, waiting: Replied) -> None:
+    def _read(
+        self,
+        feed: Feed,
+        place: Place | None,
+        waiting: Replied,
+        has_gone: Callable[[], bool] = lambda: False,
+    ) -> None:
         def command() -> Command:
             feed.touched_at = trio.current_time()
             keys = (self._names.state(feed.key), self._names.history(feed.key))
-            head = (b"EVALSHA", HISTORY.digest, 2, *keys, secrets.token_hex(8), offset)
-            return (*head, _PAGE_MESSAGES, _PAGE_BYTES, self._seconds)
+            head = (b"EVALSHA", HISTORY.digest, 2, *keys, secrets.token_hex(8))
+            most = (_PAGE_MESSAGES, _PAGE_BYTES, self._seconds)
+            if place is None:
+                return (*head, -1, *most, "", "")
+            return (*head, place.offset, *most, "" if place.epoch == NONE_YET else place.epoch, place.tag)
 
-        self._unread.append(_Page(self, command, waiting, lambda: self._feeds.get(feed.key) is feed))
+        def wanted() -> bool:
+            return self._feeds.get(feed.key) is feed and not has_gone()
+
+        self._unread.append(_Page(self, command, waiting, wanted))
         self._read_more()
 
     def _read_members(self, key: bytes, cursor: bytes, scan: Scan) -> None:
@@ -197,7 +211,7 @@ class Subscriptions:
         while link is not None and self._unread and self._reading < _PAGES_AT_ONCE:
             page = self._unread.popleft()
             if not page.wanted():
-                page.lost()  # of a room that was left before its turn
+                page.lost()  # of a room that was left before its turn, or for a client that has gone
                 continue
             self._reading += 1
             link.ask(pack(page.command()), page)

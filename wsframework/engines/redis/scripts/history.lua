@@ -2,7 +2,7 @@
 --
 -- KEYS  the room's state (hash) and history (stream)
 -- ARGV  1 an epoch in case there is none, 2 offset (-1: no messages), 3 most messages, 4 most bytes,
---       5 seconds until an unused state is forgotten
+--       5 seconds until an unused state is forgotten, 6 epoch and 7 tag that are expected at the offset, if any
 -- Returns  {epoch, newest offset, its tag, {offset, tag, envelope, ...}}; the epoch is "-" if none can be stored
 
 local state = redis.call('HGET', KEYS[1], 's')
@@ -17,11 +17,16 @@ end
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 
 local entries, from = {}, tonumber(ARGV[2])
-if from >= 0 then
+if from >= 0 and (ARGV[6] == '' or ARGV[6] == epoch) then
   local bytes, most = 0, tonumber(ARGV[4])
   local start, left = ARGV[2] .. '-0', tonumber(ARGV[3])
   -- What is after the newest one was refused, or is somebody else's.
   local stop = string.format('%.0f', tonumber(offset)) .. '-0'
+  if ARGV[7] ~= '' then
+    -- Of another history one message is enough to tell: what a client makes up should cost no more.
+    local first = redis.call('XRANGE', KEYS[2], start, stop, 'COUNT', 1)[1]
+    if first and first[2][2] ~= ARGV[7] then left = 1 end
+  end
   while left > 0 and bytes < most do
     local page = redis.call('XRANGE', KEYS[2], start, stop, 'COUNT', math.min(left, 50))
     for _, entry in ipairs(page) do

@@ -2,7 +2,7 @@
 --
 -- KEYS  the room's state (hash) and history (stream); for a message with a key, the key's place (string)
 -- ARGV  1 node, 2 an epoch in case there is none, 3 channel, 4 messages and 5 bytes to keep (0: nothing),
---       6 seconds to keep them (0: do not set expiries now), 7 the node's clock in seconds,
+--       6 seconds to keep them (0: do not set expiries now),
 --       then for each message: its number at the node (ascending), its tag, its envelope
 -- Returns  {epoch, how many were there already, offset, tag, offset, tag, ...}
 --
@@ -51,7 +51,7 @@ local function place_of(number, its_tag)
 end
 
 local answer, parts, first, number = {epoch, 0}, {}, offset + 1, seen
-for i = 8, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   local its_number, its_tag, envelope = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
   if its_number <= seen then
     answer[2] = answer[2] + 1
@@ -96,10 +96,12 @@ if keep > 0 and (count > keep + 100 or bytes > tonumber(ARGV[5])) then
   end
 end
 
+-- By the server's clock, and a call less while expiries are not set either.
+local at = expire == 0 and values[2] and string.match(values[2], ' (%d+)$') or redis.call('TIME')[1]
 local place = text(offset) .. ' ' .. tag
 redis.call('HSET', KEYS[1],
   's', epoch .. ' ' .. place .. ' ' .. text(bytes) .. ' ' .. text(count),
-  'p:' .. ARGV[1], text(number) .. ' ' .. place .. ' ' .. ARGV[7])
+  'p:' .. ARGV[1], text(number) .. ' ' .. place .. ' ' .. at)
 if KEYS[3] then redis.call('SET', KEYS[3], epoch .. ' ' .. place, 'PX', 600000) end
 if expire > 0 then
   redis.call('EXPIRE', KEYS[2], expire)
@@ -108,8 +110,8 @@ if expire > 0 then
   if redis.call('HLEN', KEYS[1]) > 32 then
     local fields = redis.call('HGETALL', KEYS[1])
     for i = 1, #fields, 2 do
-      local at = string.match(fields[i + 1], '^%d+ %d+ %S+ (%d+)$')
-      if string.sub(fields[i], 1, 2) == 'p:' and at and tonumber(at) + 3600 < tonumber(ARGV[7]) then
+      local its = string.match(fields[i + 1], '^%d+ %d+ %S+ (%d+)$')
+      if string.sub(fields[i], 1, 2) == 'p:' and its and tonumber(its) + 3600 < tonumber(at) then
         redis.call('HDEL', KEYS[1], fields[i])
       end
     end
