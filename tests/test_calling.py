@@ -343,3 +343,52 @@ def test_a_guard_of_the_app_takes_the_request_alone() -> None:
     assert check_app_guard(default).takes == ()
     with pytest.raises(ConfigurationError, match=r"every path: member.* asks for 'room', .*; it has none"):
         check_app_guard(required)
+
+
+# What Python cannot tell
+
+
+def with_signature(signature: object) -> Any:
+    async def function(request: Request) -> None: ...
+
+    vars(function)["__signature__"] = signature
+    return function
+
+
+def wrapping(wrapped: object) -> Any:
+    async def function(request: Request) -> None: ...
+
+    vars(function)["__wrapped__"] = function if wrapped is ... else wrapped
+    return function
+
+
+class Everything:
+    """Has every attribute that it is asked for, like clients of remote procedure calls and fakes."""
+
+    def __getattr__(self, name: str) -> Everything:
+        return Everything()
+
+    def __call__(self, request: Request) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (with_signature(object()), "with_signature.<locals>.function cannot be read: unexpected object"),
+        (wrapping(...), "wrapping.<locals>.function cannot be read: wrapper loop"),
+        (wrapping(3), "wrapping.<locals>.function cannot be read: callable 3 is not supported"),
+        (Everything(), "(async def)"),
+    ],
+)
+def test_a_function_whose_parameters_cannot_be_read_is_refused_with_the_reason(
+    function: Any, why: str
+) -> None:
+    for check in (
+        lambda: check_handler(function, "/", "ws", ()),
+        lambda: check_steps([function], None, "/", ()),
+        lambda: check_steps((), {"user": function}, "/", ()),
+        lambda: check_app_guard(function),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            check()
+        assert why in str(caught.value)

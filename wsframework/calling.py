@@ -79,10 +79,31 @@ def name_of(function: object) -> str:
 
 def function_of(target: Callable[..., Any]) -> Any:
     """Return the function behind a callable: through decorators, partials and objects with `__call__`."""
-    target = inspect.unwrap(target)
+    target = _unwrapped(target)
     while isinstance(target, functools.partial):
-        target = inspect.unwrap(target.func)
-    return target if inspect.isroutine(target) else inspect.unwrap(type(target).__call__)
+        target = _unwrapped(target.func)
+    return target if inspect.isroutine(target) else _unwrapped(type(target).__call__)
+
+
+def _unwrapped(target: Callable[..., Any]) -> Any:
+    try:
+        return inspect.unwrap(target)
+    except ValueError:
+        return target  # it wraps itself, or is an object that has every attribute that it is asked for
+
+
+def _signature_of(function: Callable[..., Any], label: str) -> inspect.Signature:
+    """Return what a function can be called with.
+
+    Raises:
+        RouteError: Python cannot tell, because of a wrong `__signature__` or `__wrapped__` for example.
+    """
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise RouteError(
+            f"{label}: the parameters of {name_of(function)} cannot be read: {error}; is a decorator wrong?"
+        ) from None
 
 
 def _is_async(target: object) -> bool:
@@ -139,7 +160,7 @@ def check_handler(
     if not _is_async(handler):
         has = f", and it {_YIELD}" if _is_generator(handler) else ""
         raise RouteError(f"path {path!r}: the handler {label} must be an async function (async def){has}")
-    signature = inspect.signature(handler)
+    signature = _signature_of(handler, f"path {path!r}")
     for name in given:
         if not _takes(signature, name):
             raise RouteError(
@@ -252,7 +273,7 @@ def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ..
     A parameter with a default is left alone, as in a fixture of pytest: the default may be what a check is
     about, as in `functools.partial(require, role="admin")`, and a client chooses the path.
     """
-    signature = inspect.signature(function)
+    signature = _signature_of(function, label)
     asked = tuple(
         parameter.name
         for parameter in list(signature.parameters.values())[1:]

@@ -147,21 +147,32 @@ def _read_block(block: bytes) -> ProxyHeader:
         )  # "the receiver MUST [...] discard the protocol block including the family"
     if command != _PROXY:
         raise HandshakeError("the PROXY protocol's header has an unknown version or command")
+    body = block[_FIXED_BYTES:]
     if family == 0:
-        return ProxyHeader()
+        try:
+            return ProxyHeader(secure=_is_secure(body))
+        except HandshakeError:
+            # "The receiver should ignore address information" (§2.2), which may be anything here.
+            return ProxyHeader()
     size = _ADDRESSES.get(family)
     if size is None:
         raise HandshakeError("the PROXY protocol's header has an unknown family, or one of datagrams")
-    body = block[_FIXED_BYTES:]
     if len(body) < size:
         raise HandshakeError("the PROXY protocol's header ends within its addresses")
-    secure = any(kind == _TLV_SSL and _says_tls(value) for kind, value in _read_tlvs(body[size:]))
+    secure = _is_secure(body[size:])
     if size == 216:
         return ProxyHeader(secure=secure)  # a client on the proxy's own machine: a path at most
     width = (size - 4) // 2
     source = ipaddress.ip_address(body[:width])
     port = int.from_bytes(body[2 * width : 2 * width + 2], "big")
     return ProxyHeader(Address(_text_of(source), port), secure=secure)
+
+
+def _is_secure(tlvs: bytes) -> bool:
+    secure = False
+    for kind, value in _read_tlvs(tlvs):  # to the end: a malformed one may follow
+        secure = secure or (kind == _TLV_SSL and _says_tls(value))
+    return secure
 
 
 def _read_tlvs(data: bytes) -> Iterator[tuple[int, bytes]]:
