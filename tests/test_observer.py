@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
+from trio_websocket import ConnectionRejected
 
 from wsframework import (
     App,
@@ -17,6 +18,7 @@ from wsframework import (
     Connection,
     ObservedFrame,
     Observer,
+    Reject,
     Request,
     Response,
     Timeouts,
@@ -191,6 +193,37 @@ async def test_refused_handshakes_and_pages_are_told(autojump_clock: MockClock) 
         assert (status, asked) == (426, None)
         assert "ersion" in reason
         assert recorder.names == ["connection_accepted", "handshake_refused", "http_answered"]
+
+
+async def test_a_handshake_that_the_drain_refuses_is_told_once(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    app = App()
+    app.observe(recorder)
+
+    async def slow(request: Request) -> Response | None:
+        await trio.sleep(3)  # longer than handshakes get
+        if "no" in request.query:
+            raise Reject(401, close=4401)
+        return None
+
+    @app.websocket("/", guards=[slow])
+    async def never(ws: Connection) -> None: ...
+
+    async def knock(path: str) -> None:
+        with pytest.raises(ConnectionRejected) as caught:
+            async with connect(app, path):
+                pass
+        assert caught.value.status_code == 503
+
+    async with serve(app) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(knock, "/")
+        nursery.start_soon(knock, "/?no")
+        await trio.sleep(1)
+        server.stop()
+    told = [args for name, args in recorder.events if name == "handshake_refused"]
+    refused = sorted((asked.target, status, reason) for _, status, reason, asked in told)
+    assert refused == [("/", 503, ""), ("/?no", 401, "Close 4401")]
+    assert "connection_opened" not in recorder.names
 
 
 async def test_crashes_while_a_request_is_decided_are_told(autojump_clock: MockClock) -> None:

@@ -28,7 +28,7 @@ from wsframework.server.opening import (
 )
 from wsframework.server.prefaces import Preface
 from wsframework.server.streams import StreamIncoming
-from wsframework.session import Decide, Session
+from wsframework.session import Decide, Refusal, Session
 from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding
 
 __all__ = ["Requests"]
@@ -170,6 +170,8 @@ class Requests:
             incoming.abort()
             return None
         if core.draining and isinstance(opening, Opening):
+            if not isinstance(opening.acceptance, Refusal):
+                core.observer.handshake_refused(remote, 503, "", opening.request)
             opening = draining_response()
         if isinstance(opening, Response):
             try:
