@@ -162,6 +162,26 @@ async def test_a_session_is_resumed_in_another_process(redis: RedisServer) -> No
             assert (await hello(client, token=welcome["token"], after=position))["recovered"]
 
 
+@exercises(PAGE, "reports.py")
+@pytest.mark.virtual_time
+async def test_work_goes_on_without_a_connection(follow: Follow) -> None:
+    module = follow(PAGE).load("reports.py")
+    async with serve(module.app) as server:
+        async with server.connect("/report/Ada") as client:
+            await client.send("null")
+            token = await client.receive()
+            await trio.sleep(3)
+            await client.disconnect()
+        async with server.connect("/report/Ada") as client:
+            began = trio.current_time()
+            await client.send(json.dumps(token))
+            assert await client.receive() != token
+            assert await client.receive() == "all is well"
+            assert trio.current_time() - began < 3
+            assert (await client.wait_closed()).code == 1000
+        assert not module.reports
+
+
 async def test_who_is_not_signed_in_gets_no_session(follow: Follow) -> None:
     async with serve(follow(PAGE).load("desk.py").app) as server, server.connect("/desk") as client:
         assert (await client.wait_closed()).code == 4401

@@ -217,7 +217,8 @@ class Session:
 
         It stays valid for `Sessions(overlap=…)` seconds, because the new one may be lost with the connection.
         Call this when the client has shown that it has the new token, for example after each message: only
-        the first call asks the store.
+        the first call asks the store. Then an older attempt to connect, which the client has given up and
+        which arrives late, cannot take the session from this connection.
 
         Raises:
             ConnectionClosed, SessionUnavailable, WrongThread: as for `save`.
@@ -254,8 +255,9 @@ class Session:
     ) -> AbstractAsyncContextManager[Member]:
         """Join a room as `room.join(ws, data, after=after)` does, and keep its name in the session's record.
 
-        When the block is left and the connection is open, the room leaves the record too. When the connection
-        has ended, the room stays in it, so that the client can come back.
+        When the block is left while the connection is open, the room's name is removed from the record, which
+        may raise `SessionUnavailable`. It stays there if the connection has ended, the server stops, or an
+        exception leaves the block, so that the client can come back.
 
         Args:
             room: the room.

@@ -86,6 +86,9 @@ class RedisSessionStore(SessionStore):
         self._commands.listen(self._channels + self._node, self._heard)
         self._claims: dict[str, _Held] = {}
         self._runs = False
+        # The shortest window of all claims so far.
+        self._shortest = math.inf
+        self._wanted = trio.Event()
 
     # Its life
 
@@ -109,13 +112,15 @@ class RedisSessionStore(SessionStore):
             # A connection begins.
             for held in self._claims.values():
                 held.touched_at = -math.inf
+            self._wanted.set()
         elif (taken := self._claims.pop(tag.decode(errors="replace"), None)) is not None:
             taken.claim.take()
 
     async def _keep(self) -> None:
         while True:
-            windows = [held.claim.window for held in self._claims.values()]
-            await trio.sleep(min(1.0, min(windows, default=1.0) / 8))
+            with trio.move_on_after(self._shortest / 8):
+                await self._wanted.wait()
+            self._wanted = trio.Event()
             now = trio.current_time()
             due = [
                 held
@@ -123,8 +128,8 @@ class RedisSessionStore(SessionStore):
                 if held.claim.generation and now - held.touched_at >= held.claim.window / 2
             ]
             for at in range(0, len(due), _AT_ONCE):
-                # Otherwise the next connection begins with it. An App may end the engine first.
-                with suppress(RoomUnavailable, SessionUnavailable, RedisError, ConfigurationError):
+                # If the connection is lost, the next one begins with it. An App may end the engine first.
+                with suppress(RoomUnavailable, RedisError, ConfigurationError):
                     await self._touch(due[at : at + _AT_ONCE])
 
     async def _touch(self, many: list[_Held]) -> None:
@@ -141,7 +146,8 @@ class RedisSessionStore(SessionStore):
             elif answer == _GONE:
                 gone += self._claims.pop(held.claim.tag, None) is not None
             elif answer == _BEHIND:
-                await self._store(held, held.claim.version, held.claim.body)
+                with suppress(SessionUnavailable):
+                    await self._store(held, held.claim.version, held.claim.body)
         if gone:
             record(logging.ERROR, "redis.sessions_lost", sessions=gone)
 
@@ -256,6 +262,9 @@ class RedisSessionStore(SessionStore):
                 "the RedisSessionStore does not run: write app.install(sessions) before the app serves"
             )
         self._claims[claim.tag] = _Held(claim, touched_at=trio.current_time())
+        if claim.window < self._shortest:
+            self._shortest = claim.window
+            self._wanted.set()
         try:
             yield
         except BaseException:
