@@ -102,6 +102,8 @@ async def test_messages_of_another_version_are_left_out() -> None:
     ("said", "status", "event"),
     [
         ([], 0, "worker.ended"),  # SIGTERM has told it before it served
+        ([], -15, "worker.ended"),  # SIGTERM before it can obey it
+        (["ready"], -15, "worker.died"),
         (["ready"], 0, "worker.died"),
         (["ready", "leaving"], 0, "worker.ended"),
         (["ready", "leaving"], 1, "worker.died"),

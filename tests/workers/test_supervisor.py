@@ -61,6 +61,23 @@ async def fail_second(launch: FakeLaunch) -> None:
     launch.processes[0].end(0)
 
 
+async def test_a_parent_that_fails_leaves_its_workers_to_end_by_themselves(autojump_clock: Clock) -> None:
+    launch, page = FakeLaunch(), Page.create(8)
+    ready = trio.Event()
+    with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError)):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Supervisor(launch, page, lambda: None).run, 2, ready.set)
+            await ready.wait()
+            raise ZeroDivisionError
+    for process in launch.processes:
+        assert process.signals == []
+        # The end of the channel: it drains, and ends.
+        with pytest.raises(StopAsyncIteration):
+            await process.hear()
+        process.channel.close()
+    page.close()
+
+
 async def test_a_crash_loop_pauses_longer_each_time_up_to_half_a_minute(autojump_clock: Clock) -> None:
     launch = FakeLaunch()
     async with supervising(launch, 1):

@@ -165,6 +165,8 @@ class Worker:
         if self.status == 0:
             # A process that exits while it serves has failed. Before that, SIGTERM may have told it to stop.
             return self.was_ready and not (self.told or self.left)
+        if self.status == -signal.SIGTERM and not self.was_ready:
+            return False  # before it can obey this signal
         return not (self.told and (signal_name(self.status or 0) is None or self._cut_off))
 
     async def _hear(self, heard_all: trio.Event) -> None:

@@ -134,29 +134,26 @@ class Supervisor:
         Raises:
             StartFailed: a worker of the first round has ended before it served; the others have ended too.
 
-        Cancellation: kills the workers.
+        Cancellation: the workers are left alone, and end as after the end of the parent: their clients get
+            Close 1001. Only a bug of the parent cancels this.
         """
         failed: StartFailed | None = None
         self._gives_up = before_retry is None
-        try:
-            async with trio.open_nursery() as self._followers:
-                with self._keeping:
-                    async with trio.open_nursery() as self._keepers:
-                        try:
-                            for _ in range(count):
-                                await self._open_first_place(before_retry)
-                        except StartFailed as error:
-                            failed = error
-                            self._keeping.cancel(reason="a worker does not start")
-                        else:
-                            self._limit_starts()
-                            on_ready()
-                        await trio.sleep_forever()
-                # Without effect unless a worker does not start.
-                self.stop()
-        finally:
-            for worker in self.workers.values():
-                worker.send_signal(signal.SIGKILL)
+        async with trio.open_nursery() as self._followers:
+            with self._keeping:
+                async with trio.open_nursery() as self._keepers:
+                    try:
+                        for _ in range(count):
+                            await self._open_first_place(before_retry)
+                    except StartFailed as error:
+                        failed = error
+                        self._keeping.cancel(reason="a worker does not start")
+                    else:
+                        self._limit_starts()
+                        on_ready()
+                    await trio.sleep_forever()
+            # Without effect unless a worker does not start.
+            self.stop()
         if failed is not None:
             raise failed
 
