@@ -47,7 +47,14 @@ from wsframework.rooms import (
     Subscriber,
 )
 from wsframework.server import Server, ServerStatistics
-from wsframework.sessions import LocalSessionStore, Session, SessionClaim, Sessions, SessionStore
+from wsframework.sessions import (
+    LocalSessionStore,
+    Session,
+    SessionClaim,
+    Sessions,
+    SessionStatistics,
+    SessionStore,
+)
 from wsframework.statistics import ConnectionStatistics
 from wsframework.wire import DeflateParameters
 
@@ -98,6 +105,7 @@ __all__ = [
     "Subscriber",
     "Session",
     "Sessions",
+    "SessionStatistics",
     "SessionStore",
     "LocalSessionStore",
     "SessionClaim",

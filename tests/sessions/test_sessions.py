@@ -5,16 +5,33 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from wsframework import App, ConfigurationError, LocalSessionStore, Sessions
+from wsframework import App, ConfigurationError, LocalSessionStore, Sessions, SessionStatistics
 from wsframework.testing import connection_pair, serve
 
 pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize("name", ["window", "overlap", "record_bytes", "rooms"])
-async def test_a_number_that_makes_no_sense_is_named(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"Sessions\({name}=0\): it must be more than 0"):
-        Sessions(**{name: 0})  # type: ignore[arg-type]
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+async def test_a_number_that_makes_no_sense_is_named(name: str, value: float) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"Sessions\({name}={value}\): it must be more than 0, and f"
+    ):
+        Sessions(**{name: value})  # type: ignore[arg-type]
+
+
+async def test_what_becomes_of_sessions_is_counted() -> None:
+    sessions = Sessions()
+    assert sessions.statistics() == SessionStatistics(0, 0, 0, 0, 0)
+    async with connection_pair() as (one, _), connection_pair() as (two, _), connection_pair() as (three, _):
+        async with sessions.open(one, None, user=1) as session:
+            for ws in (two, three):
+                async with sessions.open(ws, session.token, user=1 if ws is two else 2):
+                    pass
+            assert sessions.statistics() == SessionStatistics(
+                open=1, created=2, resumed=1, refused=1, taken=1
+            )
+        assert sessions.statistics().open == 0
 
 
 async def test_installing_sessions_runs_their_store() -> None:

@@ -14,6 +14,7 @@ keeps it: `local` in memory. The life of one connection, which has nothing to do
 from wsframework.sessions.local import LocalSessionStore
 from wsframework.sessions.session import Session
 from wsframework.sessions.sessions import Sessions
+from wsframework.sessions.statistics import SessionStatistics
 from wsframework.sessions.store import SessionClaim, SessionStore
 
-__all__ = ["LocalSessionStore", "Session", "SessionClaim", "SessionStore", "Sessions"]
+__all__ = ["LocalSessionStore", "Session", "SessionClaim", "SessionStatistics", "SessionStore", "Sessions"]

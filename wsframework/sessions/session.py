@@ -29,6 +29,7 @@ from wsframework.records import record
 from wsframework.rooms import Member, Position, Room
 from wsframework.rooms.addresses import name_of_room
 from wsframework.sessions.record import decode_body, encode_body
+from wsframework.sessions.statistics import SessionCounters
 from wsframework.sessions.store import SessionClaim, SessionStore
 from wsframework.sessions.tokens import Token, digest_of_user
 
@@ -44,6 +45,7 @@ class SessionTerms:
     overlap: float
     record_bytes: int
     rooms: int
+    counters: SessionCounters = attrs.field(factory=SessionCounters)
 
 
 class Session:
@@ -126,8 +128,14 @@ class Session:
         if self.ws.closed is not None:
             # It may be an attempt that the client has given up, and its next one may have the session.
             raise ConnectionClosed(self.ws.closed)
-        if self._shown is None or not await self._resume(self._shown):
+        counters = self._terms.counters
+        if self._shown is not None and await self._resume(self._shown):
+            counters.resumed += 1
+        else:
             await self._create()
+            counters.created += 1
+            counters.refused += self._shown is not None
+        counters.open += 1
         return self
 
     async def _create(self) -> None:
@@ -162,11 +170,13 @@ class Session:
         return claim
 
     def _taken(self) -> None:
+        self._terms.counters.taken += 1
         frame = CloseFrame(4409, "another connection has resumed the session")
         self.ws.endpoint.start_close(frame, "another connection has resumed its session")
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(self, *_: object) -> None:
+        self._terms.counters.open -= 1
         claim, self._claim = self._claim, None
         if claim is not None:
             # The record may stay for long, and must not keep the connection.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -9,6 +10,7 @@ from wsframework.connection import Connection
 from wsframework.errors import ConfigurationError
 from wsframework.sessions.local import LocalSessionStore
 from wsframework.sessions.session import Session, SessionTerms
+from wsframework.sessions.statistics import SessionStatistics
 from wsframework.sessions.store import SessionStore
 
 __all__ = ["Sessions"]
@@ -39,7 +41,7 @@ class Sessions:
             `History` of as many rooms.
 
     Raises:
-        ConfigurationError: a number is not more than 0.
+        ConfigurationError: a number is not more than 0, or infinite.
     """
 
     def __init__(
@@ -53,8 +55,8 @@ class Sessions:
     ) -> None:
         numbers = {"window": window, "overlap": overlap, "record_bytes": record_bytes, "rooms": rooms}
         for name, value in numbers.items():
-            if not value > 0:
-                raise ConfigurationError(f"Sessions({name}={value}): it must be more than 0")
+            if not 0 < value < math.inf:
+                raise ConfigurationError(f"Sessions({name}={value}): it must be more than 0, and finite")
         self._terms = SessionTerms(
             # Not `store or …`: a store may have a length, and be empty.
             store=LocalSessionStore() if store is None else store,
@@ -67,6 +69,10 @@ class Sessions:
     def install(self, app: Any, /) -> None:
         """Let an App run the store: `app.install(sessions)`."""
         self._terms.store.install(app)
+
+    def statistics(self) -> SessionStatistics:
+        """Return the counters of this process."""
+        return self._terms.counters.read()
 
     def open(
         self, ws: Connection, token: Any, *, user: str | int | None, data: Any = None
