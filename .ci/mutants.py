@@ -42,7 +42,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-MUTATED = ("wire/*.py", "endpoint.py", "connection.py", "session.py", "rooms/*.py", "server/*.py")
+MUTATED = (
+    "wire/*.py",
+    "endpoint.py",
+    "connection.py",
+    "session.py",
+    "rooms/*.py",
+    "sessions/*.py",
+    "server/*.py",
+)
 
 # What runs after the tests in the files of the module's name, in this order. Each is one run of pytest.
 NEXT_TESTS = {
@@ -50,6 +58,7 @@ NEXT_TESTS = {
     "endpoint.py": ["tests/test_connection*.py tests/test_backlog.py tests/test_session*.py", "tests/rooms"],
     "connection.py": ["tests/test_endpoint.py tests/test_session*.py", "tests/rooms"],
     "rooms/*": ["tests/rooms tests/testing/test_engines.py"],
+    "sessions/*": ["tests/sessions tests/testing/test_session_stores.py"],
     "server/tls.py": ["tests/contract -k native-tls"],
     "server/[st]*.py": ["tests/test_certificates.py"],
     "server/[bfn]*.py": ["tests/hostile/test_blocked.py tests/hostile/test_forks.py"],

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.clients.conftest import HERE, node
 from tests.docs.conftest import Follow
@@ -24,6 +25,7 @@ from tests.docs.snippets import DOCS, files
 from tests.engines.redis.conftest import redis as redis  # the fixture
 from tests.engines.redis.redis_server import RedisServer
 from tests.examples.conftest import connect
+from tests.waiting import until
 from wsframework import SENT_CODES, CloseFrame, Sessions
 from wsframework.testing import Client, serve
 
@@ -120,7 +122,8 @@ async def test_the_python_client_comes_back_with_every_message_and_stops_when_it
 
     nursery.start_soon(run)
     with trio.fail_after(30):
-        assert not (await messages.receive())["recovered"]
+        first = await messages.receive()
+        assert not first["recovered"]
         await say(module, "one")
         assert (await messages.receive())["text"] == "one"
         (member,) = module.rooms["desk"].members
@@ -129,6 +132,13 @@ async def test_the_python_client_comes_back_with_every_message_and_stops_when_it
         assert (await messages.receive())["text"] == "two"
         again = await messages.receive()
         assert again["recovered"]
+        # It has answered, so the token before is of no use.
+        (member,) = module.rooms["desk"].members
+        await until(lambda: member.ws.statistics().messages_received == 2)
+        await trio.testing.wait_all_tasks_blocked()
+        async with connect(url) as late:
+            await late.send_message(json.dumps({"token": first["token"]}))
+            assert not json.loads(await late.get_message())["recovered"]
         # Another one with its token, such as a second window.
         async with connect(url) as window:
             await window.send_message(json.dumps({"token": again["token"]}))
