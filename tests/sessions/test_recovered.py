@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.sessions.stage import Stage, guest, seen
-from wsframework import History, Rooms, Sessions
+from wsframework import History, Rooms, Sessions, WrongThread
 from wsframework.testing import connection_pair
 
 pytestmark = pytest.mark.virtual_time
@@ -75,6 +75,25 @@ async def test_rooms_that_a_message_enters_and_leaves_are_in_the_record_like_tho
         assert not session.recovered
         await session.enter(rooms["tea"], after=position)
         assert session.recovered
+
+
+async def test_a_room_that_the_client_may_enter_no_more_can_be_left_without_joining_it() -> None:
+    sessions, rooms = Sessions(), Rooms(history=History())
+    async with connection_pair() as (ws, _), sessions.open(ws, None, user=1) as session:
+        tea = await session.enter(rooms["tea"])
+        await session.enter(rooms["milk"])
+        token, position = session.token, tea.position
+    for recovered in (False, True):
+        async with connection_pair() as (ws, _), sessions.open(ws, token, user=1) as session:
+            await session.enter(rooms["tea"], after=position)
+            assert session.recovered is recovered
+            if not recovered:
+                await session.leave(rooms["milk"])
+                assert session.recovered
+            assert session.rooms == ("tea",)
+            token = session.token
+            with pytest.raises(WrongThread, match=r"session\.leave"):
+                await trio.to_thread.run_sync(trio.run, session.leave, rooms["tea"])
 
 
 async def test_the_room_of_a_user_and_one_of_the_same_name_are_two_rooms() -> None:

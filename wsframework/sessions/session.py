@@ -108,8 +108,9 @@ class Session:
     def recovered(self) -> bool:
         """Whether the client has lost nothing: read it after joining the rooms.
 
-        True if the session was resumed, each of its rooms of before was joined again with `join`, and none of
-        them has lost messages that the client missed.
+        True if the session was resumed, each of its rooms of before was joined again (or left with `leave`),
+        and none of them has lost messages that the client missed. What was sent with `ws.send` does not
+        count: the session does not know it.
         """
         return self.resumed and not self._absent and not self._gap
 
@@ -306,11 +307,12 @@ class Session:
         self._joined(member, was_there)
         return member
 
-    async def leave(self, member: Member) -> None:
+    async def leave(self, member: Member | Room) -> None:
         """Leave a room, and remove its name from the session's record.
 
         Args:
-            member: from `enter`.
+            member: from `enter`; or a room in which the client was before and is not to be any more. It does
+                not count for `recovered` then.
 
         Raises:
             ConnectionClosed, SessionUnavailable, WrongThread: as for `save`. It has left nevertheless.
@@ -318,8 +320,14 @@ class Session:
         Cancellation:
             It has left; the record may still have the room.
         """
-        member.leave()
-        await self._remove(member.room.address)
+        if isinstance(member, Member):
+            member.leave()
+            room = member.room
+        else:
+            self._check("session.leave")
+            room = member
+        await self._remove(room.address)
+        self._absent.discard(room.address)
 
     async def _write(self, data: Any, rooms: tuple[str, ...]) -> None:
         claim = self._held()
