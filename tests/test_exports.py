@@ -39,6 +39,8 @@ TESTED_BY = {
     "wsframework/chat/attendance.py": "tests/chat/test_presence.py",
     "wsframework/chat/messages.py": "tests/chat/test_history.py",
     "wsframework/chat/transcript.py": "tests/chat/test_journal.py",
+    "wsframework/chat/redis/sharing.py": "tests/chat/redis/test_store.py",
+    "wsframework/cli/chat_worker.py": "tests/cli/test_chat.py",
     "wsframework/__init__.py": "tests/test_exports.py",
     "wsframework/__main__.py": "tests/cli/test_main.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",

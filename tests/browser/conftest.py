@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -39,14 +40,29 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def server(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ChatServer]:
-    """The chat in a thread; with the marker `process`, `wsframework chat` in a process of its own."""
-    from tests.browser.stage import ChatProcess, ChatServer
+    """The chat in a thread; with the marker `process`, `wsframework chat` in a process of its own.
 
+    In the form "redis" it is always that, with two workers.
+    """
+    from tests.browser.stage import ChatProcess, ChatServer, SharedChat
+
+    if getattr(request, "param", "one process") == "redis":
+        shared = SharedChat(tmp_path)
+        trio.run(shared.redis.start)
+        shared.start()
+        yield shared
+        shared.stop()
+        shared.redis.kill()
+        return
     kind = ChatProcess if request.node.get_closest_marker("process") else ChatServer
     server = kind(tmp_path / "chat.db")
     server.start()
     yield server
     server.stop()
+
+
+in_each_form = pytest.mark.parametrize("server", ["one process", "redis"], indirect=True)
+"""Marks a test for a chat of one process, and one of two workers on Redis."""
 
 
 @pytest.fixture

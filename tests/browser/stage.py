@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import queue
 import shutil
 import signal
@@ -18,8 +19,12 @@ from typing import Any
 import trio
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
+from tests.engines.redis.redis_server import RedisServer
 from wsframework import App
 from wsframework.chat import Chat
+from wsframework.chat.history import HistoryStore
+from wsframework.chat.messages import Draft
+from wsframework.engines.redis import RedisEngine
 
 PATIENCE_SECONDS = 30.0
 
@@ -68,6 +73,22 @@ class ChatServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
+    def options(self) -> list[str]:
+        """The options that say where the messages are."""
+        return ["--db", str(self.database)]
+
+    def forget(self) -> None:
+        """Remove all messages, while it is stopped."""
+        for file in self.database.parent.glob("chat.db*"):
+            file.unlink()
+
+    def put(self, messages: list[tuple[str, str]]) -> None:
+        """Add messages, (name, text), to the lobby while it is stopped."""
+        store = HistoryStore(self.database)
+        store.open()
+        store.append([Draft("lobby", name, text) for name, text in messages])
+        store.close()
+
     def start(self) -> None:
         """Start it and wait until it listens."""
         assert self._running is None
@@ -115,8 +136,9 @@ class ChatProcess(ChatServer):
         """Start it and wait until it listens."""
         assert self._process is None
         command = [sys.executable, "-m", "wsframework", "chat", "--log-level", "warning"]
-        command += ["--port", str(self.port), "--db", str(self.database)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command += ["--port", str(self.port), *self.options()]
+        # In a group of its own, which has the workers too.
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if "Ctrl-C stops" in line:
@@ -127,10 +149,39 @@ class ChatProcess(ChatServer):
         """End it: gracefully, or with SIGKILL as a power cut would."""
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(number)
+            if number == signal.SIGKILL:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
             process.wait(PATIENCE_SECONDS)
             assert process.stdout is not None
             process.stdout.close()
+
+
+class SharedChat(ChatProcess):
+    """The same with two workers, on a Redis that is the test's."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "chat.db")
+        self.redis = RedisServer(folder / "redis", ("appendonly", "yes"), ("appendfsync", "always"))
+
+    def options(self) -> list[str]:
+        return ["--redis", self.redis.url, "--workers", "2"]
+
+    def forget(self) -> None:
+        trio.run(self.redis.command, "FLUSHALL")
+
+    def put(self, messages: list[tuple[str, str]]) -> None:
+        async def put() -> None:
+            app, engine = App(), RedisEngine(self.redis.url)
+            chat = Chat(engine=engine)
+            app.install(engine)
+            app.install(chat)
+            async with app.running():
+                for name, text in messages:
+                    await chat.say("lobby", text, name=name)
+
+        trio.run(put)
 
 
 class Window:

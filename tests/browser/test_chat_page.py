@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import NewWindow
+from tests.browser.conftest import NewWindow, in_each_form
 
 if TYPE_CHECKING:
     from tests.browser.stage import ChatServer, Window
@@ -30,6 +30,7 @@ def expect_people(window: Window, *people: str) -> None:
     expect(window.people.locator("bdi")).to_have_text(list(people))
 
 
+@in_each_form
 def test_two_people_talk(new_window: NewWindow) -> None:
     from playwright.sync_api import expect
 
@@ -60,6 +61,7 @@ def test_two_people_talk(new_window: NewWindow) -> None:
     expect(ada.log).to_contain_text(f"{isolated('Bob')} has left")
 
 
+@in_each_form
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_in_the_middle_leaves_no_gap_and_no_duplicate(
@@ -149,6 +151,7 @@ def test_the_page_asks_nobody_but_its_server(new_window: NewWindow, server: Chat
     assert [url for url in ada.requests if url.startswith(server.url)] == [server.url]
 
 
+@in_each_form
 def test_older_messages_come_when_one_scrolls_up(new_window: NewWindow, server: ChatServer) -> None:
     from playwright.sync_api import expect
 
@@ -196,6 +199,7 @@ def test_older_messages_come_when_one_scrolls_up(new_window: NewWindow, server: 
     expect(bob.page.get_by_text("new", exact=True)).to_be_in_viewport()
 
 
+@in_each_form
 def test_a_taken_name_is_told_with_one_that_is_free(new_window: NewWindow) -> None:
     from playwright.sync_api import expect
 
@@ -213,6 +217,7 @@ def test_a_taken_name_is_told_with_one_that_is_free(new_window: NewWindow) -> No
     expect_people(other, "Ada", "ada 2")
 
 
+@in_each_form
 def test_a_new_name_is_told_to_everybody(new_window: NewWindow) -> None:
     from playwright.sync_api import expect
 
@@ -232,6 +237,7 @@ def test_a_new_name_is_told_to_everybody(new_window: NewWindow) -> None:
     assert bob.wait_said(1) == [("Grace", "it is me")]
 
 
+@in_each_form
 def test_rooms_are_apart_and_tell_what_was_not_read(new_window: NewWindow) -> None:
     from playwright.sync_api import expect
 
@@ -266,6 +272,7 @@ def test_a_room_that_cannot_be_is_told(new_window: NewWindow) -> None:
     expect(ada.page.get_by_role("alert").filter(has_text="no spaces")).to_be_visible()
 
 
+@in_each_form
 def test_a_page_that_is_loaded_again_is_the_same_person_in_the_same_rooms(new_window: NewWindow) -> None:
     ada = new_window("Ada", "#tea")
     bob = new_window("Bob", "#tea")
@@ -388,6 +395,7 @@ def test_the_page_fits_a_phone(new_window: NewWindow) -> None:
     expect(page.get_by_role("status")).to_be_in_viewport()
 
 
+@in_each_form
 def test_the_state_of_the_connection_is_seen_and_trying_can_be_hurried(
     new_window: NewWindow, server: ChatServer
 ) -> None:
@@ -406,6 +414,7 @@ def test_the_state_of_the_connection_is_seen_and_trying_can_be_hurried(
     expect(ada.page.get_by_text("Connection lost")).to_be_hidden()
 
 
+@in_each_form
 def test_whoever_was_away_for_too_long_is_told_so(new_window: NewWindow, server: ChatServer) -> None:
     from playwright.sync_api import expect
 
@@ -413,8 +422,7 @@ def test_whoever_was_away_for_too_long_is_told_so(new_window: NewWindow, server:
     ada.say("hello")
     ada.wait_said(1)
     server.stop()
-    for file in server.database.parent.glob("chat.db*"):
-        file.unlink()  # as if everything that Ada has seen were forgotten
+    server.forget()  # everything that Ada has seen
     server.start()
     expect(ada.log).to_contain_text("loaded anew")
     ada.say("fresh")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import NewWindow
+from tests.browser.conftest import NewWindow, in_each_form
 from tests.chat.load import open_client, text_frame
-from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES, HistoryStore
+from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES
 from wsframework.chat.house import PAGE_PEOPLE, PAGE_ROOMS
-from wsframework.chat.messages import Draft
 
 if TYPE_CHECKING:
     from tests.browser.stage import ChatServer
@@ -23,15 +22,13 @@ pytestmark = pytest.mark.browser
 def say_while_it_is_down(server: ChatServer, count: int) -> list[tuple[str, str]]:
     """Stop the server, put messages into its history, and start it again."""
     server.stop()
-    store = HistoryStore(server.database)
-    store.open()
     said = [("Clock", f"tick {number}") for number in range(count)]
-    store.append([Draft("lobby", name, text) for name, text in said])
-    store.close()
+    server.put(said)
     server.start()
     return said
 
 
+@in_each_form
 def test_what_a_window_missed_comes_in_pages(new_window: NewWindow, server: ChatServer) -> None:
     from playwright.sync_api import expect
 
@@ -54,6 +51,7 @@ def test_what_a_window_missed_comes_in_pages(new_window: NewWindow, server: Chat
     assert len(ada.wait_said(PAGE_MESSAGES)) == PAGE_MESSAGES
 
 
+@in_each_form
 def test_people_and_rooms_come_in_pages(new_window: NewWindow, server: ChatServer) -> None:
     from playwright.sync_api import expect
 

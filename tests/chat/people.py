@@ -6,6 +6,7 @@ import itertools
 import json
 from typing import Any, Self
 
+from tests.chat.forms import Workers
 from tests.chat.serving import Peer, connect
 from wsframework import Server
 
@@ -22,7 +23,7 @@ class Person:
         self._ids = itertools.count(1)
 
     @classmethod
-    async def come(cls, server: Server, name: str, *rooms: str, **hello: Any) -> Self:
+    async def come(cls, server: Server | Workers, name: str, *rooms: str, **hello: Any) -> Self:
         """Connect, say hello and join rooms."""
         person = cls(await connect(server, "/ws/chat", subprotocol="superchat"))
         welcome = await person.ask("hello", version=1, name=name, **hello)

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 import trio.testing
 
+from tests.chat.forms import Workers, chosen, workers_of
 from wsframework import Address, App, CloseFrame, Limits, Server
 from wsframework.chat import Chat, Rate
 from wsframework.wire import (
@@ -96,17 +97,23 @@ async def serving(app: App) -> AsyncIterator[Server]:
             server.stop()
 
 
-async def connect(server: Server, path: str, *, subprotocol: str | None = None) -> Peer:
+async def connect(server: Server | Workers, path: str, *, subprotocol: str | None = None) -> Peer:
     """Open a connection to a server of this process, in memory."""
     up_send, up_receive = trio.testing.memory_stream_one_way_pair()
     down_send, down_receive = trio.testing.lockstep_stream_one_way_pair()
     server.serve_soon(
         trio.StapledStream(down_send, up_receive), Address("192.0.2.1", 1234), Address("192.0.2.2", 80)
     )
-    stream = trio.StapledStream(up_send, down_receive)
+    return await shake_hands(trio.StapledStream(up_send, down_receive), path, subprotocol=subprotocol)
+
+
+async def shake_hands(
+    stream: trio.abc.Stream, path: str, *, host: str = "chat.example", subprotocol: str | None = None
+) -> Peer:
+    """Open a WebSocket over a stream."""
     offer = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
     await stream.send_all(
-        f"GET {path} HTTP/1.1\r\nHost: chat.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{offer}\r\n".encode()
     )
     answer = bytearray()
@@ -121,10 +128,8 @@ async def connect(server: Server, path: str, *, subprotocol: str | None = None) 
 
 
 @asynccontextmanager
-async def chatting(*, limits: Limits | None = None, **options: Any) -> AsyncIterator[tuple[Server, Chat]]:
-    chat = Chat(**{"rate": NO_LIMIT, **options})
-    app = App(limits=limits)
-    app.install(chat)
-    async with serving(app) as server:
+async def chatting(*, limits: Limits | None = None, **options: Any) -> AsyncIterator[tuple[Workers, Chat]]:
+    """Serve a chat in the chosen form; the `Chat` is the first worker's."""
+    async with workers_of(chosen(), limits, {"rate": NO_LIMIT, **options}) as (servers, chats):
         with trio.fail_after(30):
-            yield server, chat
+            yield Workers(servers), chats[0]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.chat.people import Person, texts
-from tests.chat.serving import NO_LIMIT, serving
-from wsframework import App
-from wsframework.chat import Chat
+from tests.chat.serving import chatting
 from wsframework.chat.history import MISSED_MESSAGES, PAGE_MESSAGES
+
+pytestmark = pytest.mark.usefixtures("form")
 
 
 async def test_what_was_missed_comes_page_by_page_and_live_messages_behind_it() -> None:
-    app, chat = App(), Chat(rate=NO_LIMIT)
-    app.install(chat)
-    async with serving(app) as server:
+    async with chatting() as (server, chat):
         said = [str(number) for number in range(2 * PAGE_MESSAGES + 10)]
         for text in said:
             await chat.say("lobby", text, name="Clock")
@@ -34,9 +34,7 @@ async def test_what_was_missed_comes_page_by_page_and_live_messages_behind_it() 
 
 
 async def test_a_client_that_fell_behind_while_it_catches_up_is_told() -> None:
-    app, chat = App(), Chat(rate=NO_LIMIT)
-    app.install(chat)
-    async with serving(app) as server:
+    async with chatting() as (server, chat):
         ada = await Person.come(server, "Ada", "lobby")
         for number in range(MISSED_MESSAGES + 1):
             await chat.say("lobby", str(number), name="Clock")
@@ -47,9 +45,7 @@ async def test_a_client_that_fell_behind_while_it_catches_up_is_told() -> None:
 
 
 async def test_history_goes_one_way() -> None:
-    app, chat = App(), Chat(rate=NO_LIMIT)
-    app.install(chat)
-    async with serving(app) as server:
+    async with chatting() as (server, _):
         ada = await Person.come(server, "Ada", "lobby")
         for wrong in ({}, {"after": -1}, {"before": "1"}):
             assert (await ada.ask("history", room="lobby", **wrong))["code"] == "invalid"

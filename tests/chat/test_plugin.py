@@ -17,10 +17,12 @@ import trio_websocket
 
 import wsframework
 import wsframework.chat
+import wsframework.engines.redis
 from tests.chat.people import Person, texts
 from tests.chat.serving import serving
 from wsframework import App, ConfigurationError, ListenError, PluginError
 from wsframework.chat import Chat, HistoryError, Message
+from wsframework.chat.history import HistoryStore
 
 
 def imports(source: Path) -> list[tuple[str, str]]:
@@ -36,12 +38,14 @@ def imports(source: Path) -> list[tuple[str, str]]:
 
 
 def test_the_chat_uses_nothing_but_public_names() -> None:
-    files = sorted(Path(wsframework.chat.__file__).parent.glob("*.py"))
-    assert len(files) >= 9
+    files = sorted(Path(wsframework.chat.__file__).parent.rglob("*.py"))
+    assert len(files) >= 14
     for file in files:
         for module, name in imports(file):
             if module == "wsframework":
                 public = name in wsframework.__all__ or name == "chat"
+            elif module == "wsframework.engines.redis":
+                public = name in wsframework.engines.redis.__all__
             else:
                 public = module.startswith("wsframework.chat")
             assert public, f"{file.name} imports {name} from {module}"
@@ -50,7 +54,7 @@ def test_the_chat_uses_nothing_but_public_names() -> None:
 def test_the_chat_touches_no_underscore_of_the_framework() -> None:
     own: set[str] = set()
     used: list[tuple[str, str]] = []
-    for file in sorted(Path(wsframework.chat.__file__).parent.glob("*.py")):
+    for file in sorted(Path(wsframework.chat.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 own.add(node.name)
@@ -175,7 +179,7 @@ async def test_an_error_of_the_server_comes_out_of_the_chats_lifespan_as_it_is(t
     app.install(Chat(history=tmp_path / "chat.db"))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ListenError):
         await app.serve("127.0.0.1", taken.getsockname()[1])
-    store = Chat(history=tmp_path / "chat.db")._journal._store
+    store = HistoryStore(tmp_path / "chat.db")
     store.open()  # it was closed properly
     store.close()
 
@@ -197,7 +201,7 @@ async def test_messages_said_while_the_server_drains_are_still_stored(tmp_path: 
         await trio.testing.wait_all_tasks_blocked()
         server.stop()
         await trio.sleep(0.05)
-    store = chat._journal._store
+    store = HistoryStore(tmp_path / "chat.db")
     store.open()
     assert [message.text for message in store.newest("lobby", upto=9).messages] == ["the server is stopping"]
     store.close()

@@ -9,9 +9,20 @@ import pytest
 import trio
 import trio.testing
 
+from tests.chat.forms import only
 from tests.chat.people import Person, texts
 from tests.chat.serving import chatting
+from wsframework.chat.history import HistoryStore
+from wsframework.chat.journal import Journal
 from wsframework.chat.messages import Draft, Message
+from wsframework.chat.plugin import Chat
+
+pytestmark = pytest.mark.usefixtures("form")
+
+
+def store_of(chat: Chat) -> HistoryStore:
+    assert isinstance(chat._journal, Journal)
+    return chat._journal._store
 
 
 async def test_whoever_joins_sees_the_newest_messages_and_can_go_back() -> None:
@@ -152,11 +163,12 @@ async def test_messages_said_at_the_same_time_are_told_together_and_in_one_order
             assert [text for name, text in orders[0] if name == f"P{number}"] == [str(n) for n in range(10)]
 
 
+@only("one process")
 async def test_nothing_is_told_before_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     async with chatting() as (server, chat):
         ada = await Person.come(server, "Ada", "lobby")
         gate = threading.Event()
-        store = chat._journal._store
+        store = store_of(chat)
         append = store.append
 
         def wait(drafts: list[Draft]) -> list[tuple[Message, bool]]:
@@ -173,12 +185,13 @@ async def test_nothing_is_told_before_it_is_stored(monkeypatch: pytest.MonkeyPat
         assert (await ada.answer())["type"] == "said"
 
 
+@only("one process")
 async def test_a_history_that_fails_is_answered_and_the_connection_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with chatting() as (server, chat):
         ada = await Person.come(server, "Ada", "lobby")
-        writer = chat._journal._store._writer
+        writer = store_of(chat)._writer
         assert isinstance(writer, sqlite3.Connection)
         writer.execute("ALTER TABLE messages RENAME TO hidden")
         for request in ({"type": "say", "text": "lost"}, {"type": "history", "before": 9}):

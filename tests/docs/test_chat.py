@@ -10,7 +10,9 @@ import pytest
 from tests.cli.process import running
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
-from tests.docs.snippets import DOCS
+from tests.docs.snippets import DOCS, commands, files
+from tests.engines.redis.conftest import redis as redis  # the fixture
+from tests.engines.redis.redis_server import RedisServer
 from wsframework.chat import history, house, names, presence, protocol, rate, superchat
 from wsframework.testing import Client, serve
 
@@ -46,6 +48,25 @@ async def test_the_chat_of_a_team_is_where_it_shall_be(
             welcome = await ask(client, type="hello", version=1, name="Ada")
             assert welcome["limits"]["requests_burst"] == 30
     assert (tmp_path / "team.db").exists()
+
+
+@exercises(
+    PAGE,
+    "shared.py",
+    "chat.acl",  # tests/chat/redis/test_store.py tries whether it suffices
+    "wsframework chat --redis redis://localhost --workers 4",
+    "wsframework run shared:app --workers 4",
+)
+def test_several_processes_serve_one_chat(tmp_path: Path, redis: RedisServer) -> None:
+    text = files(DOCS / PAGE)["shared.py"].replace("redis://localhost", redis.url)
+    (tmp_path / "shared.py").write_text(text)
+    for command in commands(DOCS / PAGE):
+        if "--workers" not in command:
+            continue
+        arguments = command.replace("--workers 4", "--workers 2").replace("redis://localhost", redis.url)
+        with running("-m", *arguments.split(), "--port", "0", cwd=tmp_path) as server:
+            server.wait_for("127.0.0.1:")
+            assert server.stop() == 0
 
 
 @exercises(PAGE, "herald.py")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsframework import Rooms, Sessions
+from wsframework import LocalEngine, Rooms, Sessions
 from wsframework.rooms.local import call_for_local_rooms
 from wsframework.server.crowd import Phase
 from wsframework.sessions.local import call_for_local_sessions
@@ -82,3 +82,14 @@ async def test_a_process_alone_is_not_warned(page: Page, caplog: pytest.LogCaptu
     await join_and_leave(Rooms(), "a")
     async with connection_pair() as (ws, _), Sessions().open(ws, None, user=None):
         assert warnings(caplog) == []
+
+
+async def test_rooms_that_are_meant_to_end_at_a_process_are_not_warned_of(
+    page: Page, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_local_rooms(Page.attach(page.fd, 0))
+    serve(page, 1)
+    await join_and_leave(Rooms(engine=LocalEngine(warn=False)), "a")
+    assert warnings(caplog) == []
+    await join_and_leave(Rooms(), "b")
+    assert len(warnings(caplog)) == 1

@@ -20,10 +20,12 @@ class Guest(Protocol):
 
     Attributes:
         token: what it was given to show that it is the same person, when it comes back.
+        holder: what the attendance calls it; set by `claim` where that is not only in this process, else "".
         over: set when it has departed.
     """
 
     token: str
+    holder: str
     over: trio.Event
 
     def __hash__(self) -> int:

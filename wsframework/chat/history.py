@@ -34,7 +34,7 @@ from pathlib import Path
 from wsframework.chat.database import Database, transaction
 from wsframework.chat.messages import Draft, HistoryError, Message, Missed, Page, Retention
 
-__all__ = ["MISSED_MESSAGES", "PAGE_MESSAGES", "HistoryStore"]
+__all__ = ["MISSED_MESSAGES", "PAGE_CHARS", "PAGE_MESSAGES", "HistoryStore"]
 
 logger = logging.getLogger("wsframework.chat")
 

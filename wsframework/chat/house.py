@@ -14,7 +14,7 @@ from typing import TypeVar
 import attrs
 from sortedcontainers import SortedDict, SortedList
 
-__all__ = ["PAGE_PEOPLE", "PAGE_ROOMS", "BadCursor", "House", "People", "RoomList", "Seat"]
+__all__ = ["PAGE_PEOPLE", "PAGE_ROOMS", "BadCursor", "House", "People", "RoomList", "Seat", "number_of"]
 
 PAGE_ROOMS = 100
 PAGE_PEOPLE = 100
@@ -105,7 +105,7 @@ class House:
             BadCursor: it is not from a page of people.
         """
         people = self._people.get(room, SortedDict())
-        behind = None if cursor is None else _number(cursor)
+        behind = None if cursor is None else number_of(cursor)
         numbers, more = _page(people.irange(behind, inclusive=(False, True)), PAGE_PEOPLE)
         names = [people[number] for number in numbers]
         return People(names, str(numbers[-1]) if more else None, len(people))
@@ -119,7 +119,7 @@ class House:
         behind = None
         if cursor is not None:
             people, _, room = cursor.partition("/")
-            behind = -_number(people), room
+            behind = -number_of(people), room
         entries, more = _page(self._busiest.irange(behind, inclusive=(False, True)), PAGE_ROOMS)
         rooms = [(room, -people) for people, room in entries]
         return RoomList(rooms, f"{rooms[-1][1]}/{rooms[-1][0]}" if more else None)
@@ -130,7 +130,12 @@ def _page(entries: Iterable[EntryT], size: int) -> tuple[list[EntryT], bool]:
     return page[:size], len(page) > size
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
+    """Return the number that a cursor has.
+
+    Raises:
+        BadCursor: it has none.
+    """
     if len(text) > 16 or not (text.isascii() and text.isdigit()):
         raise BadCursor("a cursor comes from the page before")
     return int(text)

@@ -44,6 +44,8 @@ class Draft:
     Attributes:
         key: what its sender calls it; the same key of the same sender in the same room is the same message.
         sender: whose the key is: who has the same name later is somebody else.
+        holder: the guest that says it, as the attendance knows it, or "". Where processes share names, it
+            must have the name when the message is stored.
     """
 
     room: str
@@ -51,6 +53,7 @@ class Draft:
     text: str
     key: str | None = None
     sender: str = ""
+    holder: str = ""
 
 
 @attrs.frozen

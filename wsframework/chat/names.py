@@ -12,7 +12,7 @@ import functools
 import re
 import secrets
 import unicodedata
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from precis_i18n import get_profile
@@ -28,6 +28,7 @@ __all__ = [
     "clean_room",
     "clean_text",
     "name_keys",
+    "suggestions",
 ]
 
 HolderT = TypeVar("HolderT", bound=Hashable)
@@ -183,18 +184,22 @@ class Names(Generic[HolderT]):
         return not any(key in self._reserved or self._holders.get(key, holder) is not holder for key in keys)
 
     def _suggest(self, name: str) -> str:
-        # A few tries however many are held: one number of 1, 2, 4, 8 … digits.
-        digits = 1
-        while True:
-            number = 2 if digits == 1 else 10 ** (digits - 1) + secrets.randbelow(9 * 10 ** (digits - 1))
-            ending = f" {number}"
-            suggestion = name[: NAME_CHARS - len(ending)].rstrip() + ending
-            try:
-                keys = name_keys(suggestion)
-            except ValueError:
-                # PRECIS allows some characters only beside others, which were cut off.
-                name = "Guest"
-                continue
-            if self._free(keys):
-                return suggestion
-            digits *= 2
+        return next(suggestion for suggestion in suggestions(name) if self._free(name_keys(suggestion)))
+
+
+def suggestions(name: str) -> Iterator[str]:
+    """Yield names that are like this one and may be free; a few tries, however many are held."""
+    # One number of 1, 2, 4, 8 … digits.
+    digits = 1
+    while True:
+        number = 2 if digits == 1 else 10 ** (digits - 1) + secrets.randbelow(9 * 10 ** (digits - 1))
+        ending = f" {number}"
+        suggestion = name[: NAME_CHARS - len(ending)].rstrip() + ending
+        try:
+            name_keys(suggestion)
+        except ValueError:
+            # PRECIS allows some characters only beside others, which were cut off.
+            name = "Guest"
+            continue
+        yield suggestion
+        digits *= 2

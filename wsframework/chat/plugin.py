@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import trio
 
-from wsframework import App, ConfigurationError, Rooms, SlowPolicy
+from wsframework import App, ConfigurationError, Engine, LocalEngine, Rooms, SlowPolicy
+from wsframework.chat.attendance import Attendance
 from wsframework.chat.history import HistoryStore
 from wsframework.chat.journal import Journal
 from wsframework.chat.messages import Draft, Message, Retention
@@ -21,6 +22,7 @@ from wsframework.chat.presence import Presence
 from wsframework.chat.protocol import MAX_TEXT_CHARS, SUBPROTOCOL
 from wsframework.chat.rate import CONNECTIONS_PER_ADDRESS, Rate, Visitors
 from wsframework.chat.superchat import Superchat, messages_event
+from wsframework.chat.transcript import Publish, Transcript
 
 __all__ = ["Chat"]
 
@@ -38,6 +40,9 @@ class Chat:
         page: the path of its page, or None for no page.
         room: the room that the page opens first.
         history: the file for the messages (SQLite); None keeps them in memory until the program ends.
+        engine: a `RedisEngine`, instead of `history`, for a chat that is the same in all processes that
+            share its Redis and its `prefix`. Install it before the chat. `rate` and the limits of addresses
+            count in each process.
         retention: how many messages are kept, and for how long.
         rate: how many requests a connection may make.
         address_rate: how many all connections of one address may make; three times the `rate`, and five times
@@ -50,10 +55,10 @@ class Chat:
         reserved_names: names that no client can have, such as those given to `say`.
 
     Attributes:
-        rooms: the rooms that have members, by name.
+        rooms: the rooms that have members in this process, by name.
 
     Raises:
-        ConfigurationError: a path, the room's or a reserved name cannot be used.
+        ConfigurationError: a path, the room's or a reserved name cannot be used, or the engine cannot.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Chat:
         page: str | None = "/",
         room: str = "lobby",
         history: str | os.PathLike[str] | None = None,
+        engine: Engine | None = None,
         retention: Retention | None = None,
         rate: Rate | None = None,
         address_rate: Rate | None = None,
@@ -79,11 +85,21 @@ class Chat:
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         rate = rate or Rate()
-        self.rooms = Rooms(slow=slow)
+        # What processes tell each other is told to these rooms in each.
+        self.rooms = Rooms(slow=slow, engine=LocalEngine(warn=engine is None))
         self._path = path
         self._page_path = page
-        self._journal = Journal(HistoryStore(history, retention), self._publish)
-        self._presence = Presence(self.rooms, reserved)
+        self._presence: Attendance
+        self._journal: Transcript
+        if engine is None:
+            self._presence = Presence(self.rooms, reserved)
+            self._journal = Journal(HistoryStore(history, retention), self._publish)
+        elif history is not None:
+            raise ConfigurationError("Chat(history=…, engine=…): messages are kept in one of them")
+        else:
+            self._presence, self._journal = _shared(
+                engine, self.rooms, reserved, retention or Retention(), self._publish
+            )
         visitors = Visitors(rate, address_rate or rate.for_addresses(), connections_per_address)
         self._superchat = Superchat(
             self.rooms, self._presence, self._journal, rate, visitors, rooms_per_connection
@@ -158,3 +174,13 @@ class Chat:
             if len(group.exceptions) == 1:
                 raise group.exceptions[0] from group.exceptions[0].__cause__
             raise
+
+
+def _shared(
+    engine: Engine, rooms: Rooms, reserved: Iterable[str], retention: Retention, publish: Publish
+) -> tuple[Attendance, Transcript]:
+    try:
+        from wsframework.chat.redis import share
+    except ImportError as error:
+        raise ConfigurationError(str(error)) from None
+    return share(engine, rooms, reserved, retention, publish)

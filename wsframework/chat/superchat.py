@@ -87,6 +87,7 @@ class Conversation:
 
     Attributes:
         token: what the client shows when it comes back.
+        holder: what the attendance calls it.
         over: set when it has departed.
     """
 
@@ -96,6 +97,7 @@ class Conversation:
         self._visit = visit
         self._name: str | None = None
         self.token = ""
+        self.holder = ""
         self.over = trio.Event()
         self._sender = ""
         self._memberships: dict[str, _Membership] = {}
@@ -338,7 +340,7 @@ class Conversation:
 
     async def _say(self, request: protocol.Say, name: str) -> None:
         self._membership(request)
-        draft = Draft(request.room, name, request.text, request.key, self._sender)
+        draft = Draft(request.room, name, request.text, request.key, self._sender, self.holder)
         message = await self._chat.journal.append(draft)
         await self._ws.send(
             answer(request.id, "said", room=message.room, message=message.id, time=message.time)

@@ -44,11 +44,20 @@ class LocalEngine(Engine):
         total: the bounds of the history of all rooms together, whatever each room keeps. They are applied
             when a message is stored. 100,000 messages, one hour and 64 MiB by default.
         clock: returns monotonic seconds, for the age of messages.
+        warn: whether one warning is logged when its rooms are used in one of several workers. False if they
+            are meant to have the members of one process only.
     """
 
-    def __init__(self, *, total: History | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        total: History | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        warn: bool = True,
+    ) -> None:
         self.node = secrets.token_hex(4)
         self._clock = clock
+        self._warn = warn
         self._subscribers: dict[str, Subscriber] = {}
         self._present: dict[str, dict[str, Any]] = {}
         self._histories = Histories(
@@ -59,7 +68,7 @@ class LocalEngine(Engine):
     def subscribe(self, room: str, subscriber: Subscriber) -> None:
         """Remember where the room's members are."""
         self._subscribers[room] = subscriber
-        if _on_room is not None:
+        if self._warn and _on_room is not None:
             _on_room()
 
     def unsubscribe(self, room: str) -> None:

@@ -105,7 +105,8 @@ class RedisEngine(Engine):
         self.address = parse_address(url, ssl)
         self._names = Names(prefix)
         self._keep = history
-        self._outage = outage
+        self.outage = outage
+        self.lease = lease
         self._timeout = timeout
         self._counters = Counters()
         self._expiries = Expiries()
@@ -144,14 +145,14 @@ class RedisEngine(Engine):
         """Return the engine's counters; also in another thread."""
         waited = 0.0
         if self._clock is not None:
-            waited = self._clock.current_time() + self._outage - self._outgoing.oldest_due
+            waited = self._clock.current_time() + self.outage - self._outgoing.oldest_due
         return RedisStatistics(
             up=self._carrier.link is not None,
             generation=self._carrier.generation,
             queued=len(self._outgoing),
             queued_bytes=self._outgoing.bytes,
             queued_seconds=max(0.0, waited),
-            lag_seconds=None if self._outgoing.early is None else self._outage - self._outgoing.early,
+            lag_seconds=None if self._outgoing.early is None else self.outage - self._outgoing.early,
             lost=self._counters.lost,
             deduplicated=self._outgoing.deduplicated,
             replayed=self._counters.replayed,
@@ -233,7 +234,7 @@ class RedisEngine(Engine):
             await trio.sleep(_LOOK_SECONDS)
             now, look = trio.current_time(), look + 1
             if self._outgoing.oldest_due <= now:
-                self._outgoing.expire(now, f"{self.address} did not take it within {self._outage:g} s")
+                self._outgoing.expire(now, f"{self.address} did not take it within {self.outage:g} s")
             if look % 10 == 0 and self._counters.lost != self._lost_told:
                 count, self._lost_told = self._counters.lost - self._lost_told, self._counters.lost
                 record(logging.ERROR, "redis.lost", messages=count)
@@ -284,7 +285,7 @@ class RedisEngine(Engine):
             envelope=encode_envelope(message),
             keep=history or self._keep,
             name=None if key is None else self._names.publication(room_key, key),
-            due=trio.current_time() + self._outage,
+            due=trio.current_time() + self.outage,
         )
 
     def _pushed(self, push: Sequence[Any]) -> None:
@@ -317,14 +318,14 @@ class RedisEngine(Engine):
 
         Cancellation: nothing is left behind.
         """
-        with trio.move_on_after(self._outage):
+        with trio.move_on_after(self.outage):
             while (feed := self._rooms.feed(room)) is not None:
                 await feed.settled()
                 if self._rooms.feed(room) is feed:
                     await trio.lowlevel.checkpoint()
                     return
         await trio.lowlevel.checkpoint_if_cancelled()
-        raise RoomUnavailable(f"{self.address} did not subscribe within {self._outage:g} s")
+        raise RoomUnavailable(f"{self.address} did not subscribe within {self.outage:g} s")
 
     def unsubscribe(self, room: str) -> None:
         """Stop to deliver them."""
@@ -374,7 +375,7 @@ class RedisEngine(Engine):
         Cancellation: nothing is left behind.
         """
         place = Place.parse(after)
-        with trio.move_on_after(self._outage):
+        with trio.move_on_after(self.outage):
             while (feed := self._rooms.feed(room)) is not None:
                 await feed.settled()
                 tail = feed.begin_tail()
@@ -386,7 +387,7 @@ class RedisEngine(Engine):
                 finally:
                     feed.end_tail(tail)
         await trio.lowlevel.checkpoint_if_cancelled()
-        raise RoomUnavailable(f"{self.address} did not return the history within {self._outage:g} s")
+        raise RoomUnavailable(f"{self.address} did not return the history within {self.outage:g} s")
 
     def position(self, room: str) -> Position | None:
         """Return the position of the newest message that was delivered here; None while it is not known."""
