@@ -136,7 +136,7 @@ async def close_code(client: Client) -> int:
     return found.close_code
 
 
-@pytest.mark.parametrize("act", ["connect", "crash", "stop", "vanish", "probe"])
+@pytest.mark.parametrize("act", ["connect", "message", "crash", "stop", "vanish", "probe"])
 async def test_a_log_filter_that_raises_keyboard_interrupt_at_every_record_means_1001_for_everybody(
     stage: Stage, ours: logging.Logger, act: str
 ) -> None:
@@ -148,17 +148,19 @@ async def test_a_log_filter_that_raises_keyboard_interrupt_at_every_record_means
         await ws.receive()
         raise ValueError("a mistake")
 
+    ours.setLevel(logging.DEBUG)  # connections that are there later have records of their frames
     server, raised = await serve_apart(stage, app)
     clients = [await stage.connect(server, "/echo") for _ in range(5)]
     other = await stage.connect(server, "/late")
     await trio.testing.wait_all_tasks_blocked(0.01)  # the handlers have begun, which is recorded
-    ours.setLevel(logging.DEBUG)
     interrupting = Interrupting()
     ours.addFilter(interrupting)
     try:
         match act:
             case "connect":
                 other = await stage.connect(server, "/late")
+            case "message":
+                await clients[0].send(frame(TEXT, "logged"))
             case "crash":
                 await other.send(frame(TEXT, "go"))
             case "stop":

@@ -64,6 +64,15 @@ def test_a_room_keeps_them_for_so_many_seconds_whether_or_not_more_come() -> Non
     assert (kept.messages, kept.rooms) == (0, 0)
 
 
+def test_a_room_keeps_them_for_as_long_as_was_said_last() -> None:
+    clock = Clock()
+    kept = Histories("e", MUCH, clock)
+    first = kept.add("a", text(1), History(seconds=10))
+    kept.add("a", text(2), History(seconds=100))
+    clock.now = 50
+    assert missed(kept, "a", first) == ["2"]
+
+
 def test_all_rooms_together_keep_so_many_messages_bytes_and_seconds() -> None:
     clock = Clock()
     kept = Histories("e", History(messages=10, bytes=50, seconds=20), clock)

@@ -6,6 +6,7 @@ import errno
 import socket as stdlib_socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -96,11 +97,17 @@ async def test_what_serves_one_on_a_spare_descriptor_is_cancelled_for_the_next(
     stand.streams.close()
 
 
-async def test_who_has_connected_before_it_closes_is_handed_over() -> None:
+@pytest.mark.parametrize("others_accept", [None, False, True])
+async def test_who_has_connected_before_it_closes_is_handed_over_unless_others_accept(
+    others_accept: bool | None,
+) -> None:
     stand = Stand()
+    if others_accept is not None:
+        politeness = SimpleNamespace(others_accept=lambda: others_accept)
+        stand.streams._politeness = politeness  # type: ignore[assignment]
     clients = [stand.connect() for _ in range(100)]
     stand.streams.close()
-    assert len(stand.accepted) == 100
+    assert len(stand.accepted) == (0 if others_accept else 100)
     for accepted in stand.accepted:
         await accepted.stream.aclose()
     for client in clients:

@@ -161,7 +161,7 @@ async def test_a_tls_handshake_whose_answer_does_not_fit_goes_on_when_there_is_r
         """A socket that wants to write before it can read."""
 
         def recv(self, size: int) -> bytes:
-            raise ssl.SSLWantWriteError
+            raise ssl.SSLWantReadError if asked else ssl.SSLWantWriteError
 
         def __getattr__(self, name: str) -> Any:
             return getattr(socket, name)
@@ -176,7 +176,10 @@ async def test_a_tls_handshake_whose_answer_does_not_fit_goes_on_when_there_is_r
             patch.setattr(incoming, "_socket", Full())
             patch.setattr(incoming._hub, "ask", lambda fd, events: asked.append(events))
             incoming.on_ready(READ, trio.current_time())
-        assert asked == [READ | WRITE]
+            assert asked == [READ | WRITE]
+            incoming.on_ready(WRITE, trio.current_time())
+        # No longer for room, which there is nearly always: the hub would have no rest.
+        assert asked == [READ | WRITE, READ]
 
 
 async def test_a_socket_that_is_dead_on_arrival_is_closed(

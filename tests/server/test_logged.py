@@ -195,6 +195,36 @@ async def test_a_page_has_no_frames_to_tell_of(stage: Stage, journal: Journal) -
     assert steps(journal) == ["connection.accepted", "http.answered"]
 
 
+async def test_a_log_that_is_sent_over_the_connection_is_not_told_of_itself(
+    stage: Stage, journal: Journal
+) -> None:
+    app = new_app()
+    watching: list[Connection] = []
+
+    @app.websocket("/")
+    async def watch(ws: Connection) -> None:
+        watching.append(ws)
+        await ws.receive()
+        await ws.send("hello")
+
+    class Sending(logging.Handler):
+        def emit(self, entry: logging.LogRecord) -> None:
+            if entry.__dict__["event"] == "message.sent":
+                watching[0].send_nowait("a message was sent")
+
+    server = await stage.serve(app)
+    client = await stage.connect(server)
+    sending = Sending()
+    logging.getLogger("wsframework").addHandler(sending)
+    try:
+        await client.send(frame(TEXT, "go"))
+        assert {await client.next_text(), await client.next_text()} == {"hello", "a message was sent"}
+        await client.close_well()
+    finally:
+        logging.getLogger("wsframework").removeHandler(sending)
+    assert steps(journal).count("message.sent") == 1
+
+
 async def test_compressed_messages_are_told_by_their_real_size(stage: Stage, journal: Journal) -> None:
     app = new_app(Deflate(threshold_bytes=0))
 
