@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -11,13 +13,14 @@ from tests.chat.people import Person
 from tests.chat.redis.talking import talking, until_free, until_people
 from tests.chat.serving import connect
 from tests.engines.redis.redis_server import Proxy, RedisServer
-from wsframework import Rooms
+from wsframework import Close, Rooms
 from wsframework.chat import presence
 from wsframework.chat.house import PAGE_PEOPLE, PAGE_ROOMS, BadCursor, House
 from wsframework.chat.presence import CROWD, TAKEN_OVER
 from wsframework.chat.redis.attendance import SharedAttendance, _Entrance
 from wsframework.chat.redis.store import Store
 from wsframework.engines.redis import RedisEngine
+from wsframework.testing import cancel_everywhere
 
 # Names
 
@@ -123,13 +126,59 @@ async def test_nobody_speaks_under_a_name_that_was_given_away(redis: RedisServer
         # As when this worker was stopped, its lease is over, and it does not know it yet.
         await redis.command("ZREM", workers.key("nodes"), workers.node(0))
         other = await Person.come(workers.second, "Ada", "lobby")
-        assert (await ada.ask("say", room="lobby", text="it is me"))["code"] == "storage"
-        await ada.send({"type": "join", "id": 9, "room": "tea"})
-        await ada.peer.read_to_end()
+        await ada.send({"type": "say", "id": 9, "room": "lobby", "text": "it is me"})
+        answers = await ada.peer.read_to_end()
+        assert not any("it is me" in str(answer) or "said" in str(answer) for answer in answers)
         assert ada.peer.closed is not None
         assert ada.peer.closed.code == 1013
         await other.ask("say", room="lobby", text="no, me")
         assert await other.hear(1) == [("Ada", "no, me")]
+
+
+async def test_a_guest_whom_redis_knows_by_another_name_is_put_back(redis: RedisServer) -> None:
+    # As after a new name whose answer was lost, and that the guest was told it does not have.
+    async with talking(redis.url) as workers:
+        ada = await Person.come(workers.first, "Ada", "lobby")
+        attendance = workers.chats[0]._presence
+        assert isinstance(attendance, SharedAttendance)
+        (place,) = attendance._places.values()
+        await attendance._name(place, "name", "Grace", "", force=False)
+        place.name = "Ada"
+        assert (await ada.ask("say", room="lobby", text="first"))["code"] == "storage"
+        assert (await ada.ask("say", room="lobby", text="second"))["type"] == "said"
+        await until_free(workers.second, "Grace")
+
+
+async def test_cancelling_anything_leaves_no_name_taken_and_nobody_in_a_room(redis: RedisServer) -> None:
+    engine = RedisEngine(redis.url, prefix="cancel")
+    attendance = SharedAttendance(Store(engine), Rooms(), (), lost=lambda: None)
+
+    class Nobody:
+        token, holder, over = "token", "", trio.Event()
+
+        def end(self, close: Close) -> None: ...
+
+        def member(self, room: str) -> None: ...
+
+    async def be(guest: Nobody) -> None:
+        await attendance.claim(guest, "Ada", None)
+        await attendance.enter(guest, "lobby")
+        await attendance.rename(guest, "Grace")
+        attendance.leave(guest, "lobby")
+        await attendance.enter(guest, "tea")
+
+    async def check(guest: Nobody) -> None:
+        attendance.depart(guest)
+        for key in ("names", "people:lobby", "people:tea", "busiest", f"guests:{engine.node}"):
+            assert not await engine.commands.call("EXISTS", f"cancel:{{chat}}:{key}"), key
+
+    @asynccontextmanager
+    async def come() -> AsyncIterator[Nobody]:
+        yield Nobody()
+
+    async with engine.run():
+        attendance.begin()
+        assert len((await cancel_everywhere(be, check, setup=come)).points) >= 4
 
 
 async def test_guests_are_put_back_when_redis_has_forgotten_them(redis: RedisServer) -> None:

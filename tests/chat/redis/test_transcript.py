@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from wsframework.chat.redis import transcript as transcripts
 from wsframework.chat.redis.store import Store
 from wsframework.chat.redis.transcript import SharedTranscript
 from wsframework.engines.redis import RedisEngine
+from wsframework.testing import cancel_everywhere
 
 
 class Log:
@@ -32,7 +34,10 @@ class Log:
         self.published: list[Message] = []
         self.resets = 0
         store = Store(self.engine)
-        self.transcript = SharedTranscript(store, retention, self._publish, self._reset)
+        self.forgotten: list[str] = []
+        self.transcript = SharedTranscript(
+            store, retention, self._publish, reset=self._reset, forgotten=self.forgotten.append
+        )
 
         def heard(kind: bytes, value: bytes) -> None:
             if kind == b"said":
@@ -153,6 +158,21 @@ async def test_a_client_that_comes_from_a_process_that_is_ahead_is_waited_for(re
         await two.transcript.reach(id)
         assert two.transcript.last_id == id
         await two.transcript.reach(2**53 - 1)  # no such message: it is not waited for
+
+
+async def test_who_is_not_known_by_the_name_says_nothing(redis: RedisServer) -> None:
+    async with logs(redis.url, prefix="unknown") as (log,):
+        with pytest.raises(HistoryError, match="is not known"):
+            await log.say("it is me", holder="node 1")
+        assert (log.texts, log.forgotten) == ([], ["node 1"])
+
+
+async def test_a_cancelled_message_is_stored_or_not_and_the_next_one_is(redis: RedisServer) -> None:
+    async with logs(redis.url, prefix="cancelled") as (log,):
+        assert (await cancel_everywhere(functools.partial(log.say, "maybe"))).points
+        await log.say("after")
+        assert log.texts[-1] == "after"
+        assert [message.id for message in log.published] == list(range(1, len(log.published) + 1))
 
 
 # Losses

@@ -122,17 +122,27 @@ class SharedAttendance:
         for place in list(self._guests.values()):
             place.guest.end(Close(1013, _NEW_LOG))
 
+    def forgotten(self, holder: str) -> None:
+        """Put a guest back whom Redis does not know, or only by another name."""
+        place = self._place_of(holder)
+        if place is not None and place.name:
+            self._put_back(place)
+
     def _restore(self) -> None:
         named = [place for place in self._guests.values() if place.name]
         self._store.soon("depart", self._node, "others", *(place.number for place in named))
         for place in named:
-            seats: list[Argument] = []
-            for room, seat in place.seats.items():
-                seats += [room, seat]
-            keys = name_keys(place.name)
-            holder = self._holder(place.number)
-            self._store.soon("restore", holder, place.name, place.digest, len(keys), *keys, *seats)
+            self._put_back(place)
         self._count_again.set()
+
+    def _put_back(self, place: _Place) -> None:
+        """Let Redis know a guest as this process knows it."""
+        seats: list[Argument] = []
+        for room, seat in place.seats.items():
+            seats += [room, seat]
+        keys = name_keys(place.name)
+        holder = self._holder(place.number)
+        self._store.soon("restore", holder, place.name, place.digest, len(keys), *keys, *seats)
 
     async def _extend_lease(self) -> None:
         while True:
@@ -232,7 +242,14 @@ class SharedAttendance:
 
         Cancellation: the guest may have either name; a new connection to Redis gives it the old one.
         """
-        await self._name(self._places[guest], "name", name, "", force=False)
+        place = self._places[guest]
+        try:
+            await self._name(place, "name", name, "", force=False)
+        except NameTaken:
+            raise
+        except BaseException:
+            self._put_back(place)  # it may have the new name nevertheless, or get it yet
+            raise
 
     async def _name(self, place: _Place, kind: str, name: str, shown: str, *, force: bool) -> bool:
         """Give a name to a guest; return False if an earlier connection of theirs still has it."""
@@ -268,6 +285,7 @@ class SharedAttendance:
         with self._entering(room, holder) as entrance:
             reply = await self._store.run("enter", holder, room, PAGE_PEOPLE)
             if reply[0] == b"gone":
+                self._put_back(place)
                 raise RoomUnavailable("the guest's process was away for too long")
             place.seats[room] = int(reply[1])
             return entrance.people(int(reply[2]), reply[3])

@@ -31,7 +31,9 @@ def share(
     """
     store = store_of(engine)
     attendance = SharedAttendance(store, rooms, reserved, lost=lambda: transcript.follow())
-    transcript = SharedTranscript(store, retention, publish, reset=attendance.end_all)
+    transcript = SharedTranscript(
+        store, retention, publish, reset=attendance.end_all, forgotten=attendance.forgotten
+    )
 
     def begin() -> None:
         attendance.begin()

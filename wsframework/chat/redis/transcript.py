@@ -50,6 +50,7 @@ class SharedTranscript:
         retention: how much is kept. All processes should agree.
         publish: called for each room with its new messages.
         reset: called when messages are lost that this process had published, or should have.
+        forgotten: called with the holder of a message whom Redis does not know by its name.
 
     Attributes:
         log: the log's identity.
@@ -57,13 +58,20 @@ class SharedTranscript:
     """
 
     def __init__(
-        self, store: Store, retention: Retention, publish: Publish, reset: Callable[[], None]
+        self,
+        store: Store,
+        retention: Retention,
+        publish: Publish,
+        *,
+        reset: Callable[[], None],
+        forgotten: Callable[[str], None],
     ) -> None:
         self.log = ""
         self.last_id = 0
         self._store = store
         self._publish = publish
         self._reset = reset
+        self._forgotten = forgotten
         self._tag = ""
         self._heard = 0
         self._asked = 1
@@ -205,6 +213,7 @@ class SharedTranscript:
         except RoomUnavailable as error:
             raise HistoryError(str(error)) from None
         if reply[0] == b"gone":
+            self._forgotten(draft.holder)
             raise HistoryError("the name of the sender is not known; its process was away for too long")
         return _message(int(reply[1]), draft.room, int(reply[2]), reply[3])
 

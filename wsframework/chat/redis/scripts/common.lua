@@ -86,13 +86,15 @@ local function depart(holder)
   redis.call('HDEL', base .. 'guests:' .. node, number)
 end
 
--- Who has one of the keys, besides `me`; a guest of a dead node has none any more.
+-- Who has one of the keys, besides `me`. A guest of a node whose lease is over has none any more, and is told so
+-- in case the node is only late.
 local function holder_of(keys, me)
   for _, key in ipairs(keys) do
     local holder = redis.call('HGET', base .. 'names', key)
     if holder and holder ~= me then
       if lives(holder) then return holder end
       depart(holder)
+      tell('end', {holder = holder, why = 'taken'})
       redis.call('HDEL', base .. 'names', key)
     end
   end
