@@ -40,6 +40,14 @@ def read(data: bytes, *, cut: int | None = None, limit: int = LIMIT) -> Head | H
     return head
 
 
+def test_a_reader_keeps_nothing_of_a_head_that_it_has_returned() -> None:
+    reader = HeadReader(LIMIT)
+    head = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+    assert reader.feed(head[:20]) is None
+    assert reader.feed(head[20:] + b"behind") is not None
+    assert not reader._buffer
+
+
 def head_of(data: bytes, **options: int) -> Head:
     head = read(data, **options)
     assert isinstance(head, Head), head

@@ -250,10 +250,12 @@ async def test_a_client_that_closed_one_direction_gets_the_answer_to_its_post(de
         assert (await receive_all(client)).endswith(b"done")
 
 
-async def test_frames_that_came_before_the_end_are_no_leaving(desk: Desk) -> None:
+@pytest.mark.parametrize("with_the_head", [False, True])
+async def test_frames_that_came_before_the_end_are_no_leaving(desk: Desk, with_the_head: bool) -> None:
     async with await desk.connect() as client:
-        incoming, left = await deciding(desk, client, REQUEST)
-        await client.send_all(b"early")
+        incoming, left = await deciding(desk, client, REQUEST + b"early" * with_the_head)
+        if not with_the_head:
+            await client.send_all(b"early")
         await client.send_eof()
         await trio.sleep(0.02)
         assert left == []
