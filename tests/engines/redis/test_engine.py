@@ -109,10 +109,11 @@ async def test_a_server_that_is_not_there_at_the_start_is_one_sentence() -> None
             pass
 
 
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
 @pytest.mark.parametrize("name", ["outage", "timeout", "lease", "queue_messages", "queue_bytes"])
-def test_a_number_that_makes_no_sense_is_named(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"RedisEngine\({name}=0\): it must be more than 0"):
-        RedisEngine(**{name: 0})  # type: ignore[arg-type]
+def test_a_number_that_makes_no_sense_is_named(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"RedisEngine\({name}={value}\): it must be more than 0"):
+        RedisEngine(**{name: value})  # type: ignore[arg-type]
 
 
 async def test_an_uncaught_outage_closes_with_1013_and_one_line(
@@ -361,6 +362,25 @@ async def test_presence_says_nothing_twice_when_a_leave_met_a_lost_connection(tm
                 await until(lambda: list(engine.present("tea").values()) == [19])
 
 
+async def test_members_are_counted_at_once_and_over_a_connection_that_is_made_anew(
+    redis: RedisServer,
+) -> None:
+    """It was refused while there was no connection for a moment, as when the engine begins."""
+    proxy = Proxy(redis.port)
+    async with proxy.running():
+        engine = RedisEngine(proxy.url, prefix="count")
+        async with engine.run():
+            assert await engine.count("tea") == 0
+            engine.enter("tea", f"{engine.node}/1", None)
+            await engine.publish("tea", RoomMessage.of("x"), (), None, None)
+            proxy.cut()
+            await until(lambda: not engine.statistics().up)
+            assert await engine.count("tea") == 1
+            await redis.command("SET", "count:{r/milk}:w", "no hash")
+            with pytest.raises(RoomUnavailable, match="cannot count: WRONGTYPE"):
+                await engine.count("milk")
+
+
 async def test_whatever_is_cancelled_leaves_nothing_behind(redis: RedisServer) -> None:
     engine = RedisEngine(redis.url, prefix="cancel")
     async with engine.run():
@@ -373,8 +393,12 @@ async def test_whatever_is_cancelled_leaves_nothing_behind(redis: RedisServer) -
         async def history() -> None:
             await engine.history("tea", position, None)
 
+        async def count() -> None:
+            await engine.count("tea")
+
         assert (await cancel_everywhere(publish)).points
         assert (await cancel_everywhere(history)).points
+        assert (await cancel_everywhere(count)).points
         assert engine.statistics().queued == 0
         await publish()
         await history()

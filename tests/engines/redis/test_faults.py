@@ -5,6 +5,7 @@ A few seconds each in CI. `make chaos` runs them longer and with other seeds, wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -118,6 +119,23 @@ async def test_a_server_that_is_killed_and_has_written_everything_loses_nothing(
     async with Stage.set(tmp_path, ("appendonly", "yes"), ("appendfsync", fsync)) as stage:
         await stage.suffer(kill_and_restart)
         assert not stage.talk.gaps
+
+
+async def test_a_server_that_lost_the_end_of_its_file_is_a_gap_where_messages_are_lost(
+    tmp_path: Path,
+) -> None:
+    async with Stage.set(tmp_path, ("appendonly", "yes"), ("appendfsync", "everysec")) as stage:
+
+        async def lose_the_end(stage: Stage) -> None:
+            await trio.sleep(SECONDS / 4)
+            stage.server.kill()
+            (file,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+            os.truncate(file, file.stat().st_size - 5_000)
+            await stage.server.start()
+
+        await stage.suffer(lose_the_end)
+        assert stage.talk.gaps
+        assert set(stage.talk.gaps) <= {"regressed", "forked"}
 
 
 async def test_a_server_that_comes_back_empty_is_a_gap_everywhere(tmp_path: Path) -> None:

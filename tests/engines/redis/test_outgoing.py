@@ -90,6 +90,11 @@ async def test_a_full_queue_takes_no_more_and_has_room_again() -> None:
         small.add()
 
 
+async def test_a_message_that_the_queue_never_takes_is_named() -> None:
+    with pytest.raises(RoomUnavailable, match="a message of 1 bytes is more than the queue takes"):
+        Stage(bytes=100).add()
+
+
 async def test_a_bounded_number_is_in_flight_and_replies_make_room() -> None:
     stage = Stage()
     for _ in range(600):
@@ -167,6 +172,32 @@ async def test_an_error_refuses_its_batch_or_asks_for_another_connection() -> No
     for text in ("NOSCRIPT No matching script.", "READONLY You can't write", "LOADING Redis is loading"):
         with pytest.raises(LinkLost):
             batch.replied(RedisError(text))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        b"x",
+        [],
+        [b"e", 0, 1],
+        [b"e", 0, 1, b"t1"],
+        [b"e", 0, b"x", b"t1", 2, b"t2"],
+        [b"e", 0, 1, 2, 3, 4],
+    ],
+)
+async def test_messages_are_not_lost_in_an_answer_that_makes_no_sense(reply: object) -> None:
+    """They waited without an end."""
+    stage = Stage()
+    publications = [stage.add(), stage.add()]
+    (batch,) = stage.queue.batches()
+    with pytest.raises((LinkLost, TypeError, ValueError, IndexError, AttributeError)):
+        batch.replied(reply)
+    assert len(stage.queue) == 2
+    stage.queue.begin_again()
+    (batch,) = stage.queue.batches()
+    answer(batch)
+    assert [publication.outcome for publication in publications] == [Place("e", 1, "t1"), Place("e", 2, "t2")]
 
 
 def test_the_code_of_an_error_in_a_script_is_that_of_the_command_in_it() -> None:

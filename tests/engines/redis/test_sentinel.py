@@ -21,7 +21,9 @@ from tests.proxies.running import free_port
 from tests.waiting import until
 from wsframework import ConfigurationError, RoomMessage, RoomUnavailable
 from wsframework.engines.redis import Publisher, RedisEngine
-from wsframework.engines.redis.address import SentinelAddress, parse_address
+from wsframework.engines.redis.address import RedisAddress, SentinelAddress, parse_address
+from wsframework.engines.redis.codec import LinkLost
+from wsframework.engines.redis.login import where
 from wsframework.engines.redis.sentinel import Sentinels
 
 
@@ -234,6 +236,14 @@ async def test_rooms_go_on_when_the_master_hangs_and_wakes(tmp_path: Path) -> No
         found.master.thaw()
         assert set(talk.gaps) <= {"regressed", "forked"}
         assert not talk.refused
+
+
+@pytest.mark.parametrize("reply", [b"x", 7, [b"h"], [b"h", b"port"], [b"h", b"1", b"2"]])
+def test_an_answer_that_is_no_address_is_told(reply: object) -> None:
+    steps = where(RedisAddress("h", 26379, is_sentinel=True), "m")
+    next(steps)
+    with pytest.raises(LinkLost, match=r"sentinel h:26379 answers .* instead of an address"):
+        steps.send(reply)
 
 
 def test_the_sentinel_that_answered_is_asked_first() -> None:

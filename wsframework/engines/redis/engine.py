@@ -30,7 +30,7 @@ import trio
 
 from wsframework.engines.redis.address import parse_address
 from wsframework.engines.redis.carrier import Carrier
-from wsframework.engines.redis.codec import Command, LinkLost
+from wsframework.engines.redis.codec import Command, LinkLost, RedisError
 from wsframework.engines.redis.commands import Commands
 from wsframework.engines.redis.counters import Counters, RedisStatistics
 from wsframework.engines.redis.leases import Leases
@@ -99,8 +99,8 @@ class RedisEngine(Engine):
     ) -> None:
         times = {"outage": outage, "timeout": timeout, "lease": lease}
         for name, value in {**times, "queue_messages": queue_messages, "queue_bytes": queue_bytes}.items():
-            if not value > 0:
-                raise ConfigurationError(f"RedisEngine({name}={value}): it must be more than 0")
+            if not 0 < value < float("inf"):
+                raise ConfigurationError(f"RedisEngine({name}={value}): it must be more than 0, and finite")
         self.node = secrets.token_hex(8)
         self.address = parse_address(url, ssl)
         self._names = Names(prefix)
@@ -420,16 +420,13 @@ class RedisEngine(Engine):
         """Ask Redis how many members a room has.
 
         Raises:
-            RoomUnavailable: it does not answer.
+            RoomUnavailable: it does not answer within `outage`, or refuses.
 
         Cancellation: nothing is left behind.
         """
         self._check("room.count")
-        link = self._carrier.link
-        fields = (
-            None if link is None else await link.answer(("HLEN", self._names.members(self._rooms.key(room))))
-        )
-        if fields is None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            raise RoomUnavailable(f"{self.address} does not answer")
+        try:
+            fields = await self.commands.call("HLEN", self._names.members(self._rooms.key(room)))
+        except RedisError as error:
+            raise RoomUnavailable(f"{self.address} cannot count: {error}") from None
         return max(0, int(fields) - 1)  # one field is the version

@@ -76,8 +76,11 @@ def where(sentinel: RedisAddress, master: str) -> Steps[tuple[str, int]]:
         names = [text_of(each[b"name"]) for each in masters] if isinstance(masters, list) else []
         known = f"; it knows {', '.join(names)}" if names else ""
         raise ConfigurationError(f"{sentinel} knows no master {master!r}{known}")
-    host, port = reply
-    return text_of(host), int(port)
+    try:
+        host, port = reply
+        return text_of(host), int(port)
+    except (TypeError, ValueError):
+        raise LinkLost(f"{sentinel} answers {reply!r:.100} instead of an address") from None
 
 
 def _greet(address: RedisAddress) -> Steps[dict[str, str]]:

@@ -167,6 +167,10 @@ class Outgoing:
         Raises:
             RoomUnavailable: it is full.
         """
+        if publication.size > self._most_bytes:
+            raise RoomUnavailable(
+                f"a message of {len(publication.envelope) - 1} bytes is more than the queue takes"
+            )
         if self._count >= self._most_messages or self.bytes + publication.size > self._most_bytes:
             raise RoomUnavailable(
                 f"{self._count} messages of {self.bytes} bytes wait for Redis, and the queue takes no more"
@@ -211,12 +215,17 @@ class Outgoing:
 
     def stored(self, batch: Batch, epoch: str, known: int, places: list[Any]) -> None:
         """Settle the messages of a batch."""
+        pairs = zip(places[::2], places[1::2], strict=True)
+        found = [Place(epoch, int(offset), tag.decode("ascii")) for offset, tag in pairs]
+        if len(found) != len(batch.publications):
+            raise LinkLost(f"the server answered {len(batch.publications)} messages with {len(found)} places")
+        # After an answer that makes no sense, the batch is sent again over another connection.
         self._answered(batch)
         early = batch.publications[0].due - trio.current_time()
         self.early = early if self.early is None else self.early + (early - self.early) * _SMOOTHING
         self.deduplicated += known
-        for publication, at in zip(batch.publications, range(0, len(places), 2), strict=True):
-            self._settle(publication, Place(epoch, int(places[at]), places[at + 1].decode("ascii")))
+        for publication, place in zip(batch.publications, found, strict=True):
+            self._settle(publication, place)
 
     def refused(self, batch: Batch, why: str, *, unknown: bool) -> None:
         """Settle them: they were not stored, or it is not known."""
