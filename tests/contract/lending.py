@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -11,7 +11,7 @@ from tests.contract.hosts import Host, Served, new_app
 from wsframework import App, Connection
 from wsframework.testing import Client
 
-__all__ = ["lend", "lending"]
+__all__ = ["lend", "lending", "setting"]
 
 
 @asynccontextmanager
@@ -48,3 +48,12 @@ async def lending(host: Host, app: App | None = None) -> AsyncIterator[Lender]:
 
     async with host.serve(app) as served:
         yield Lender(served, take)
+
+
+@contextmanager
+def setting(ended: trio.Event) -> Iterator[None]:
+    """Set an event when the block ends, however it does."""
+    try:
+        yield
+    finally:
+        ended.set()

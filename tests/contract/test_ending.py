@@ -10,13 +10,19 @@ import trio
 import trio_websocket
 
 from tests.contract.hosts import TIMEOUTS, Host, new_app
-from tests.contract.lending import lend
+from tests.contract.lending import lend, setting
 from wsframework import App, Close, CloseFrame, Connection, ConnectionClosed, Limits, Timeouts
 
 GRACE = TIMEOUTS.disconnect_grace
 
 
 # What the handler's end means
+
+
+def only_crash(caplog: pytest.LogCaptureFixture) -> BaseException | None:
+    [logged] = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
+    assert logged.exc_info is not None
+    return logged.exc_info[1]
 
 
 async def test_a_handler_that_returns_closes_with_1000(host: Host) -> None:
@@ -74,9 +80,7 @@ async def test_a_crash_closes_with_1011_is_logged_once_and_touches_no_neighbour(
         async with served.connect() as newcomer:
             await newcomer.send("new")
             assert await newcomer.receive() == "new"
-    [logged] = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
-    assert logged.exc_info is not None
-    assert isinstance(logged.exc_info[1], ZeroDivisionError)
+    assert isinstance(only_crash(caplog), ZeroDivisionError)
 
 
 async def test_a_crash_in_a_task_of_the_connection_closes_with_1011(
@@ -99,9 +103,7 @@ async def test_a_crash_in_a_task_of_the_connection_closes_with_1011(
     async with host.serve(app) as served, served.connect() as client:
         assert (await client.wait_closed()).code == 1011
     assert ended == ["handler"]
-    [logged] = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
-    assert logged.exc_info is not None
-    assert isinstance(logged.exc_info[1], ZeroDivisionError)  # and no group
+    assert isinstance(only_crash(caplog), ZeroDivisionError)  # and no group
 
 
 async def test_connection_closed_that_escapes_is_a_normal_end_and_silent(
@@ -112,11 +114,9 @@ async def test_connection_closed_that_escapes_is_a_normal_end_and_silent(
 
     @app.websocket("/")
     async def wait(ws: Connection) -> None:
-        try:
+        with setting(ended):
             while True:
                 await ws.receive()
-        finally:
-            ended.set()
 
     async with host.serve(app) as served:
         async with served.connect() as client:
@@ -263,10 +263,8 @@ async def test_without_a_grace_the_handler_is_cancelled_at_once(host: Host) -> N
 
     @app.websocket("/")
     async def sleep(ws: Connection) -> None:
-        try:
+        with setting(ended):
             await trio.sleep_forever()
-        finally:
-            ended.set()
 
     async with host.serve(app) as served, served.connect() as client:
         await client.aclose()
@@ -282,10 +280,8 @@ async def test_tasks_of_the_connection_are_cancelled_the_moment_it_ends(host: Ho
 
     async def child() -> None:
         started.set()
-        try:
+        with setting(cancelled):
             await trio.sleep_forever()
-        finally:
-            cancelled.set()
 
     @app.websocket("/")
     async def start_it(ws: Connection) -> None:
@@ -318,10 +314,8 @@ async def test_tasks_of_the_connection_end_with_the_handler(host: Host) -> None:
 
     async def child(task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        try:
+        with setting(cancelled):
             await trio.sleep_forever()
-        finally:
-            cancelled.set()
 
     @app.websocket("/")
     async def start_it(ws: Connection) -> None:
@@ -445,12 +439,10 @@ async def test_a_handler_that_only_sends_ends_with_a_peer_that_left_behind_a_ful
 
     @app.websocket("/")
     async def send_for_ever(ws: Connection) -> None:
-        try:
+        with setting(ended):
             while True:
                 await ws.send("x" * 1000)
                 await trio.sleep(0.01)
-        finally:
-            ended.set()
 
     async with host.serve(app) as served:
         async with served.connect() as client:

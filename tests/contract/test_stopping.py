@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.contract.hosts import Host, new_app
-from tests.contract.lending import lending
+from tests.contract.lending import lending, setting
 from wsframework import App, Closed, Connection, Limits, Timeouts
 
 
@@ -73,10 +73,8 @@ async def test_a_stopping_server_is_over_by_its_deadline_though_handlers_sleep(h
     @app.websocket("/")
     async def sleep(ws: Connection) -> None:
         await ws.send("ready")
-        try:
+        with setting(cancelled):
             await trio.sleep_forever()
-        finally:
-            cancelled.set()
 
     async with host.serve(app) as served, served.connect() as client:
         await client.receive()

@@ -15,7 +15,7 @@ import trio_websocket
 
 from tests.contract.differences import Difference
 from tests.contract.hosts import Host, Served, new_app
-from tests.contract.lending import lending
+from tests.contract.lending import lending, setting
 from tests.waiting import until
 from wsframework import App, Connection, Limits, Timeouts
 from wsframework.wire import Opcode, encode_frame
@@ -280,10 +280,8 @@ async def test_a_handler_that_never_receives_ends_with_a_client_that_resets_behi
 
     @app.websocket("/")
     async def sleep(ws: Connection) -> None:
-        try:
+        with setting(ended):
             await trio.sleep_forever()
-        finally:
-            ended.set()
 
     async with host.serve(app) as served:
         async with served.connect() as client:
