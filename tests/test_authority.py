@@ -12,6 +12,7 @@ from wsframework.authority import (
     LOOPBACK_HOSTS,
     AllowedHosts,
     Authority,
+    host_list,
     is_host_field,
     is_loopback,
     parse_authority,
@@ -217,6 +218,12 @@ def test_an_entry_that_is_no_host_is_refused_with_what_to_write(entry: Any) -> N
 def test_an_empty_list_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no host is allowed"):
         AllowedHosts.parse([])
+
+
+@pytest.mark.parametrize("hosts", [True, 5, object()])
+def test_what_is_no_list_is_refused_with_what_to_write(hosts: Any) -> None:
+    with pytest.raises(ConfigurationError, match="allowed hosts are a list of texts"):
+        host_list(hosts)
 
 
 def test_what_is_remembered_of_strangers_hosts_is_bounded() -> None:

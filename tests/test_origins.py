@@ -153,6 +153,12 @@ def test_what_is_no_origin_is_refused_with_what_to_write(entry: Any) -> None:
     assert str(caught.value).startswith(f"{entry!r} is no origin: write scheme://host")
 
 
+@pytest.mark.parametrize("origins", [True, 5, object()])
+def test_what_is_no_list_is_refused_with_what_to_write(origins: Any) -> None:
+    with pytest.raises(ConfigurationError, match="origins is a list of texts"):
+        Origins.parse(origins)
+
+
 def test_where_tls_ends_here_an_http_page_is_a_foreign_one() -> None:
     assert Origins().allow(request("https://example.com", secure=True))
     assert Origins().allow(request("https://example.com:8443", "example.com:8443", secure=True))

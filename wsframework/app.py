@@ -149,6 +149,7 @@ class App:
         Raises:
             RouteError: the path, a subprotocol, `compression` or the parameters of a function do not fit, or
                 the path is taken.
+            ConfigurationError: an entry of `origins` is not an origin.
         """
         template = Template.parse(check_path(path, "websocket"))
         keys = check_subprotocols(subprotocols)

@@ -249,5 +249,11 @@ def _network(entry: object) -> _Network | None:
 
 
 def host_list(hosts: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """Return hosts as a user may give them, one or several, as a tuple; None stays None."""
+    """Return hosts as a user may give them, one or several, as a tuple; None stays None.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if not (hosts is None or isinstance(hosts, Iterable)):
+        raise ConfigurationError(f"allowed hosts are a list of texts such as 'chat.example', not {hosts!r}")
     return (hosts,) if isinstance(hosts, str) else None if hosts is None else tuple(hosts)

@@ -58,8 +58,13 @@ class Origins:
         """Read an allow-list: origins such as `https://example.com`, `"null"`, or `"*"` for all.
 
         Raises:
-            ConfigurationError: an entry is no origin (a scheme and a host, perhaps a port, no path).
+            ConfigurationError: an entry is no origin (a scheme and a host, perhaps a port, no path), or
+                this is no list of entries.
         """
+        if not isinstance(origins, Iterable):
+            raise ConfigurationError(
+                f"origins is a list of texts such as 'https://app.example', or \"*\" for all, not {origins!r}"
+            )
         entries = [origins] if isinstance(origins, str) else list(origins)
         if "*" in entries:
             return cls(any=True)
