@@ -392,3 +392,24 @@ def test_a_function_whose_parameters_cannot_be_read_is_refused_with_the_reason(
         with pytest.raises(ConfigurationError) as caught:
             check()
         assert why in str(caught.value)
+
+
+class Secret:
+    def __repr__(self) -> str:
+        raise LookupError("it is not to be shown")
+
+
+async def with_a_key(request: Request, missing: str, *, key: object) -> None: ...
+
+
+def test_a_message_shows_no_default_because_it_may_be_a_secret() -> None:
+    function = functools.partial(with_a_key, key=Secret())
+    for check in (
+        lambda: check_handler(function, "/", "ws", ()),
+        lambda: check_handler(function, "/", "ws", (), ("user",)),
+        lambda: check_steps([function], None, "/", ()),
+        lambda: check_steps((), {"user": function}, "/", ()),
+        lambda: check_app_guard(function),
+    ):
+        with pytest.raises(ConfigurationError, match="key: 'object' = …"):
+            check()

@@ -106,6 +106,27 @@ def _signature_of(function: Callable[..., Any], label: str) -> inspect.Signature
         ) from None
 
 
+class _Default:
+    def __repr__(self) -> str:
+        return "…"
+
+
+_DEFAULT = _Default()
+
+
+def _written(signature: inspect.Signature) -> str:
+    """Write a signature without its defaults: a partial's may be secrets, and the `repr` of one may raise."""
+    parameters = signature.parameters.values()
+    return str(
+        signature.replace(
+            parameters=[
+                parameter if parameter.default is parameter.empty else parameter.replace(default=_DEFAULT)
+                for parameter in parameters
+            ]
+        )
+    )
+
+
 def _is_async(target: object) -> bool:
     # A decorator may be what makes it async, or may be a plain function around an async one.
     return callable(target) and (
@@ -161,17 +182,16 @@ def check_handler(
         has = f", and it {_YIELD}" if _is_generator(handler) else ""
         raise RouteError(f"path {path!r}: the handler {label} must be an async function (async def){has}")
     signature = _signature_of(handler, f"path {path!r}")
+    written = f"{label}{_written(signature)}"
     for name in given:
         if not _takes(signature, name):
-            raise RouteError(
-                f"path {path!r}: the handler {label}{signature} has no parameter {name!r}, but given has"
-            )
+            raise RouteError(f"path {path!r}: the handler {written} has no parameter {name!r}, but given has")
     try:
         _check_call(handler, (*names, *given))
     except TypeError as error:
         parameters = ", ".join([first, *names, *given])
         raise RouteError(
-            f"path {path!r}: the handler {label}{signature} cannot be called as "
+            f"path {path!r}: the handler {written} cannot be called as "
             f"{label}({parameters}): {error}; the path and given fill its parameters"
         ) from None
     return handler
@@ -191,7 +211,7 @@ def _check_call(function: Handler, names: Collection[str]) -> None:
     try:
         called.bind(object(), **dict.fromkeys(names))
     except TypeError as error:
-        raise TypeError(f"{error}: its decorator returns a function that takes {called}") from None
+        raise TypeError(f"{error}: its decorator returns a function that takes {_written(called)}") from None
 
 
 def _takes(signature: inspect.Signature, name: str) -> bool:
@@ -280,7 +300,7 @@ def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ..
         if parameter.default is parameter.empty
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     )
-    called = f"{name_of(function)}{signature}"
+    called = f"{name_of(function)}{_written(signature)}"
     for name in asked:
         if name not in names:
             there = f"has {', '.join(names)}" if names else "has none"
