@@ -57,6 +57,7 @@ TESTED_BY = {
     "wsframework/rooms/policy.py": "tests/rooms/test_slow.py",
     "wsframework/rooms/seats.py": "tests/rooms/test_account.py",
     "wsframework/server/crowd.py": "tests/server/test_sharing.py",
+    "wsframework/testing/asking.py": "tests/testing/test_serving.py",
     "wsframework/server/serving.py": "tests/server/test_native.py",
     "wsframework/server/streams.py": "tests/server/test_native.py",
     "wsframework/cli/keyboard.py": "tests/cli/test_connect.py",

@@ -16,8 +16,9 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LAYERS: tuple[tuple[str, ...], ...] = (
     # From the bottom up. A package stands for all its modules; names in one line do not see each other.
     ("tokens",),
-    ("closes", "cookies", "certificates", "headers"),
-    ("errors", "config", "records", "request", "crashes", "matching"),
+    ("closes", "cookies", "certificates", "headers", "parameters"),
+    ("errors", "config", "records", "crashes", "matching"),
+    ("request",),
     ("authority", "calling"),
     ("wire", "routing", "origins", "forwarded", "proxy_protocol", "plugins", "timers", "tasks"),
     ("transport", "parking", "pings", "memberships", "statistics"),
@@ -25,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("endpoint",),
     ("connection",),
     ("observer",),
-    ("session", "rooms"),
+    ("session", "rooms", "access_log"),
     ("sessions",),
     ("server", "deciding", "engines"),
     ("hosts",),
@@ -41,6 +42,7 @@ PURE = (
     "closes",
     "cookies",
     "headers",
+    "parameters",
     "errors",
     "config",
     "request",
@@ -50,7 +52,6 @@ PURE = (
     "authority",
     "origins",
     "forwarded",
-    "proxy_protocol",
     "proxy_protocol",
     "wire",
 )

@@ -181,7 +181,10 @@ async def test_refused_handshakes_and_pages_are_told(autojump_clock: MockClock) 
     }
     async with serve(app):
         assert (await request(app, "GET", "/page")).status == 200
-        assert recorder.names[1:] == ["connection_accepted", "http_answered"]
+        assert recorder.names[1:] == ["connection_accepted", "request_answered", "http_answered"]
+        request_, *figures, seconds = recorder.args("request_answered")
+        assert (request_.path, figures) == ("/page", [200, 4])
+        assert 0 <= seconds < 60
         assert recorder.args("http_answered")[1] == 200
         recorder.events.clear()
         assert (await request(app, "GET", "/echo?no", upgrade)).status == 401

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from wsframework.cookies import set_cookie_field
+from wsframework.errors import Reject
 from wsframework.headers import Headers
 from wsframework.request import Address, Request, Response, reason_phrase
 
@@ -229,3 +230,114 @@ def test_thousands_of_offered_subprotocols_are_kept_as_one_string() -> None:
     assert sys.getsizeof(request._subprotocols) < 20_000
     assert Request("/", subprotocols=()).subprotocols == ()
     assert attrs.evolve(request, subprotocols=("a",)).subprotocols == ("a",)
+
+
+# Bodies
+
+
+def with_body(body: str | bytes, content_type: str = "application/json") -> Request:
+    data = body.encode() if isinstance(body, str) else body
+    return Request("/", {"Content-Type": content_type}, method="POST", is_websocket=False, body=data)
+
+
+async def status_of(reading: Awaitable[object]) -> int:
+    with pytest.raises(Reject) as rejected:
+        await reading
+    assert str(rejected.value.body).endswith("\n")
+    return rejected.value.status
+
+
+async def test_a_request_without_a_body_has_an_empty_one() -> None:
+    assert await Request("/").body() == b""
+    assert await Request("/").text() == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "text"),
+    [
+        ("z\xfcrich".encode(), "text/plain", "z\xfcrich"),
+        ("z\xfcrich".encode("latin-1"), "text/plain; charset=ISO-8859-1", "z\xfcrich"),
+        ("z\xfcrich".encode("utf-16"), 'text/plain; x=y; Charset="utf-16"', "z\xfcrich"),
+        (b"z\xfcrich", "text/plain", 400),
+        (b"z\xfcrich", "text/plain; charset=ascii", 400),
+        (b"x", "text/plain; charset=base64", 415),
+        (b"x", "text/plain; charset=punycode", 415),
+        (b"x", "text/plain; charset=", "x"),
+    ],
+)
+async def test_text_is_in_the_charset_that_is_named(body: bytes, content_type: str, text: str | int) -> None:
+    reading = with_body(body, content_type).text()
+    assert (await status_of(reading) if isinstance(text, int) else await reading) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "value"),
+    [
+        ('{"a": [1, "\xfc", null]}', "application/json", {"a": [1, "\xfc", None]}),
+        ("1", "Application/JSON; charset=utf-8", 1),
+        ("1", "application/cloudevents+json", 1),
+        ("1", "text/plain", 415),
+        ("1", "", 415),
+        ("1", "application/x-www-form-urlencoded", 415),
+        ("1", "text/json+json", 415),
+        ("", "application/json", 400),
+        ("{", "application/json", 400),
+        ("NaN", "application/json", 400),
+        ("[-Infinity]", "application/json", 400),
+        (b'"\xff"', "application/json", 400),
+        ("[" * 200_000, "application/json", 400),
+        ("9" * 100_000, "application/json", 400),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_json_is_read_where_it_is_said_to_be_json(
+    body: str | bytes, content_type: str, value: object
+) -> None:
+    reading = with_body(body, content_type).json()
+    assert (await status_of(reading) if value in (400, 415) else await reading) == value
+
+
+async def test_a_form_is_its_fields() -> None:
+    kind = "application/x-www-form-urlencoded"
+    form = await with_body("a=1&b=%C3%BC+x&a=2&c", kind).form()
+    assert (dict(form), form.get_all("a")) == ({"a": "2", "b": "\xfc x", "c": ""}, ["1", "2"])
+    assert await with_body("", kind).form() == {}
+    assert len(await with_body("&".join(f"f{number}=" for number in range(1000)), kind).form()) == 1000
+    assert await status_of(with_body("a&" * 1001, kind).form()) == 413
+    assert await status_of(with_body("a=\xfc", kind).form()) == 400
+    for wrong in ("multipart/form-data; boundary=x", "text/plain", ""):
+        assert await status_of(with_body("a=1", wrong).form()) == 415
+
+
+def test_a_query_has_all_values_of_a_name() -> None:
+    query = Request("/?tag=a&tag=b&x=%C3%BC").query
+    assert query.get_all("tag") == ["a", "b"]
+    assert (query["tag"], query["x"]) == ("b", "\xfc")
+
+
+@pytest.mark.parametrize(
+    ("location", "sent"),
+    [
+        ("/next?a=b%20c#d", "/next?a=b%20c#d"),
+        ("https://example.com:8443/~ada/(x)", "https://example.com:8443/~ada/(x)"),
+        ('/Zo\xeb?q=a b"<>', "/Zo%C3%AB?q=a%20b%22%3C%3E"),
+    ],
+)
+def test_a_redirect_names_a_location_that_can_be_sent(location: str, sent: str) -> None:
+    answer = Response.redirect(location, headers={"X": "y"})
+    assert (answer.status, answer.headers["location"], answer.headers["x"], answer.body) == (
+        *(303, sent, "y", b""),
+    )
+    assert Response.redirect("/", 308).status == 308
+
+
+@pytest.mark.parametrize("location", ["/a\r\nX: y", "/a\nb", "/\0", "/a\x7f", "/\u2028"])
+def test_a_redirect_is_no_way_to_write_header_fields(location: str) -> None:
+    with pytest.raises(ValueError, match="control character"):
+        Response.redirect(location)
+
+
+@pytest.mark.parametrize("status", [200, 300, 304, 404])
+def test_a_redirect_redirects(status: int) -> None:
+    with pytest.raises(ValueError, match="a redirect has status"):
+        Response.redirect("/", status)

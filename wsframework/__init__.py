@@ -1,5 +1,6 @@
 """A structured-concurrency WebSocket server framework on Trio."""
 
+from wsframework.access_log import AccessLog
 from wsframework.app import App
 from wsframework.certificates import Certificate
 from wsframework.closes import SENT_CODES, Closed, CloseFrame, SentCode
@@ -26,6 +27,7 @@ from wsframework.errors import (
 )
 from wsframework.headers import Headers
 from wsframework.observer import ObservedFrame, Observer
+from wsframework.parameters import Parameters
 from wsframework.plugins import Plugin
 from wsframework.records import JsonFormatter
 from wsframework.request import Address, Request, Response
@@ -64,6 +66,7 @@ __all__ = [
     "Request",
     "Response",
     "Headers",
+    "Parameters",
     "Address",
     "Certificate",
     "set_cookie_field",
@@ -111,6 +114,7 @@ __all__ = [
     "SessionClaim",
     "Plugin",
     "Observer",
+    "AccessLog",
     "ObservedFrame",
     "JsonFormatter",
     "WSFrameworkError",

@@ -52,6 +52,9 @@ class Limits:
         head_fields: number of header lines. If it is exceeded: 431. Browsers send 10 to 20, and two proxies
             add about 10. Each line costs about as much as 100 bytes, however short it is. Apache, h2o, Envoy,
             gunicorn and Python's http.client allow 100; HAProxy 101, websockets 128, Node 2,000.
+        body_bytes: size of an HTTP request's body. If it is exceeded: 413. It is counted, and memory used,
+            only when a guard or handler asks for the body. 1 MiB is enough for forms, webhooks and GraphQL,
+            and nginx's default.
         message_bytes: size of one message in bytes (not code points), checked on the wire and again while
             inflating. If it is exceeded: Close 1009. 1 MiB is also the default of trio-websocket and
             websockets.
@@ -100,6 +103,7 @@ class Limits:
 
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
     head_fields: int = attrs.field(default=100, validator=_positive)
+    body_bytes: int = attrs.field(default=1024 * 1024, validator=_positive)
     message_bytes: int = attrs.field(default=1024 * 1024, validator=_positive)
     unread_bytes: int = attrs.field(default=256 * 1024, validator=_positive)
     outbox_bytes: int = attrs.field(default=64 * 1024, validator=_positive)
@@ -126,6 +130,13 @@ class Timeouts:
             and shorter than a proxy does (nginx: 60 s). If the client disconnects, guards and handlers of GET
             and HEAD are cancelled. A handler of another method runs on, up to this limit, so that its changes
             are not left incomplete.
+        body: how long a body that a guard or handler waits for may make no progress, which is 240 bytes per
+            second at least. After it: 408. While somebody waits for it, `guard` and `http` stand still.
+        keep_alive: how long a connection may be idle between an HTTP answer and the client's next request.
+            After it the connection is closed; 0 closes it after each answer. gunicorn also has 2 s, in which
+            a page has asked for its parts; Node and uvicorn have 5 s. If a proxy in front keeps connections
+            open, set this to more than the proxy's own limit, or it may send a request just when this is
+            over.
         close: how long the end of a connection, which is the closing handshake and the end of TCP together,
             may make no progress. After it the transport is aborted, unless the peer has taken at least 240
             bytes per second of a message or an HTTP answer that was sent before: then the time starts again.
@@ -146,6 +157,8 @@ class Timeouts:
     handshake: float = attrs.field(default=10.0, validator=_finite)
     guard: float = attrs.field(default=10.0, validator=_finite)
     http: float = attrs.field(default=30.0, validator=_finite)
+    body: float = attrs.field(default=5.0, validator=_finite)
+    keep_alive: float = attrs.field(default=2.0, validator=_finite)
     close: float = attrs.field(default=5.0, validator=_finite)
     disconnect_grace: float = attrs.field(default=5.0, validator=_finite)
     last_words: float = attrs.field(default=1.0, validator=_finite)

@@ -124,6 +124,16 @@ class Observer:
     def http_answered(self, remote: Address, status: int) -> None:
         """A request got an HTTP answer: a page, an error, or a refused handshake."""
 
+    def request_answered(self, request: Request, status: int, body_bytes: int, seconds: float) -> None:
+        """A plain HTTP request was decided about, and gets its answer.
+
+        Args:
+            request: the request.
+            status: the answer's HTTP status.
+            body_bytes: the size of the answer's content.
+            seconds: how long guards, given functions and the handler have taken, the body's arrival included.
+        """
+
     def guard_crashed(self, request: Request, guard: str, error: BaseException) -> None:
         """A guard or a given function raised an exception; the client gets a 500.
 

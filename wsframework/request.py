@@ -11,17 +11,30 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import parse_qsl
+from typing import Any, Protocol
+from urllib.parse import quote
 
 import attrs
 
 from wsframework.certificates import Certificate, TLSEnd, read_certificate
 from wsframework.cookies import SameSite, parse_cookies, set_cookie_field
+from wsframework.errors import Reject
 from wsframework.headers import HeaderFields, Headers, check_field
+from wsframework.parameters import Parameters
 from wsframework.tokens import canonical_path, is_status
 
-__all__ = ["Address", "Request", "Response", "reason_phrase"]
+__all__ = ["Address", "Body", "Request", "Response", "reason_phrase"]
+
+# Everything that a URL may have, "%" too: what is encoded already stays as it is (RFC 3986 §2).
+_URL_CHARS = "%/:?#[]@!$&'()*+,;=-._~"
+
+# Not every codec of Python: some take quadratic time.
+_CHARSETS = frozenset(
+    {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252", "utf-16"}
+)
+
+_MOST_FORM_FIELDS = 1000
+"""In the body of a form. Each costs about as much work as 100 bytes; Django and PHP allow 1,000 too."""
 
 
 @attrs.frozen
@@ -39,6 +52,13 @@ class Address:
         if self.port is None:
             return self.host or "unix socket"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Body(Protocol):
+    """Where the body of a request comes from."""
+
+    async def read(self) -> bytes:
+        """Return all of it, as `Request.body` says."""
 
 
 def _as_headers(fields: Headers | HeaderFields) -> Headers:
@@ -77,6 +97,82 @@ class Request:
     local: Address = Address("")
     _certificate: Certificate | TLSEnd | None = attrs.field(default=None, alias="peer_certificate")
     _forwarded_host: str | None = attrs.field(default=None, alias="forwarded_host")
+    _body: Body | bytes = attrs.field(default=b"", alias="body")
+
+    async def body(self) -> bytes:
+        """Return the whole body; empty if the request has none.
+
+        It is read when this is called first, by a guard or by the handler, and kept: further calls return the
+        same. A client that waits for `100 Continue` gets it then. A body that nobody reads is not kept.
+
+        Raises:
+            Reject: the body is larger than `Limits.body_bytes` (413), it stopped coming for `Timeouts.body`
+                (408), or it is malformed or ended too early (400). Let it pass, and the client gets that
+                answer.
+
+        Cancellation: nothing is lost; a later call goes on.
+        """
+        return self._body if isinstance(self._body, bytes) else await self._body.read()
+
+    async def text(self) -> str:
+        """Return the body as text, in the `charset` of Content-Type, or UTF-8 without one.
+
+        Raises:
+            Reject: as `body` does; also if the charset is unknown (415), or the bytes are not of it (400).
+
+        Cancellation: as for `body`.
+        """
+        charset = (_parameter(self.headers.get("content-type", ""), "charset") or "utf-8").lower()
+        if charset not in _CHARSETS:
+            raise Reject(415, "the charset of Content-Type is unknown here: send UTF-8\n")
+        try:
+            return (await self.body()).decode(charset)
+        except UnicodeDecodeError:
+            raise Reject(400, f"the body is no text in {charset}\n") from None
+
+    async def json(self) -> Any:
+        """Return what the body says in JSON (RFC 8259).
+
+        Content-Type must say so, because a page of another site can send a form or plain text to this server,
+        with the user's cookies, but not JSON.
+
+        Raises:
+            Reject: as `body` does; also if Content-Type is neither `application/json` nor of the kind
+                `application/…+json` (415), or the body is not JSON (400).
+
+        Cancellation: as for `body`.
+        """
+        kind = _media_type(self.headers.get("content-type", ""))
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            raise Reject(415, "this takes JSON: send Content-Type: application/json\n")
+        try:
+            return json.loads(await self.body(), parse_constant=_no_json)
+        except RecursionError:
+            raise Reject(400, "the body's JSON is nested too deeply\n") from None
+        except ValueError:  # `JSONDecodeError` and `UnicodeDecodeError` too
+            raise Reject(400, "the body is not JSON (RFC 8259)\n") from None
+
+    async def form(self) -> Parameters:
+        """Return the fields of an HTML form that was sent with `method="post"`.
+
+        Forms with files (`multipart/form-data`) are not read.
+
+        Raises:
+            Reject: as `body` does; also if Content-Type is not `application/x-www-form-urlencoded` (415),
+                there are more than 1,000 fields (413), or the body is not ASCII (400).
+
+        Cancellation: as for `body`.
+        """
+        if _media_type(self.headers.get("content-type", "")) != "application/x-www-form-urlencoded":
+            raise Reject(415, "this takes a form: send Content-Type: application/x-www-form-urlencoded\n")
+        try:
+            text = (await self.body()).decode("ascii")
+        except UnicodeDecodeError:
+            raise Reject(400, "the body of a form is percent-encoded, and so ASCII\n") from None
+        try:
+            return Parameters.parse(text, most=_MOST_FORM_FIELDS)
+        except ValueError:
+            raise Reject(413, f"the form has more than {_MOST_FORM_FIELDS} fields\n") from None
 
     @property
     def peer_certificate(self) -> Certificate | None:
@@ -111,11 +207,11 @@ class Request:
         return canonical_path(_path_of(self.target))
 
     @property
-    def query(self) -> Mapping[str, str]:
-        """The query's parameters, decoded; of a repeated name the last one counts."""
+    def query(self) -> Parameters:
+        """The query's parameters, decoded; of a repeated name the last one counts, `get_all` has them all."""
         # A "#" ends it, as it ends the path: proxies that read the query do so too (RFC 3986 §3.4).
         query = self.target.partition("#")[0].partition("?")[2]
-        return dict(parse_qsl(query, keep_blank_values=True))
+        return Parameters.parse(query)
 
     @property
     def cookies(self) -> Mapping[str, str]:
@@ -147,6 +243,23 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} from {self.remote}>"
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip(" \t").lower()
+
+
+def _parameter(content_type: str, name: str) -> str | None:
+    """Return a parameter of Content-Type (RFC 9110 §8.3.1)."""
+    for part in content_type.split(";")[1:]:
+        key, _, value = part.partition("=")
+        if key.strip(" \t").lower() == name:
+            return value.strip(' \t"')
+    return None
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")  # Python reads NaN and Infinity, and other languages do not
 
 
 def _path_of(target: str) -> str:
@@ -224,6 +337,27 @@ class Response:
     def html(cls, page: str, status: int = 200, headers: HeaderFields = ()) -> Response:
         """Answer with an HTML page."""
         return cls(page, status, headers, content_type="text/html; charset=utf-8")
+
+    @classmethod
+    def redirect(cls, location: str, status: int = 303, headers: HeaderFields = ()) -> Response:
+        """Send the client elsewhere.
+
+        Args:
+            location: a URL, or a path on this server; characters that no URL may have are percent-encoded.
+            status: 303 (the default): ask there with GET; 307: ask there in the same way; 301 and 308 are the
+                same for ever: browsers remember them.
+            headers: more header fields.
+
+        Raises:
+            ValueError: the status does not redirect, or the location has a control character.
+
+        Source: RFC 9110 §10.2.2, §15.4.
+        """
+        if status not in (301, 302, 303, 307, 308):
+            raise ValueError(f"a redirect has status 301, 302, 303, 307 or 308, not {status!r}")
+        if not location.isprintable():
+            raise ValueError(f"the location of a redirect has a control character: {location!r}")
+        return cls(b"", status, [*Headers(headers).pairs(), ("Location", quote(location, safe=_URL_CHARS))])
 
     @classmethod
     def error(cls, status: int, message: str, headers: HeaderFields = ()) -> Response:

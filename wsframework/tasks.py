@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +30,15 @@ import trio
 
 from wsframework.records import describe, record
 
-__all__ = ["GivenUp", "Limit", "UserTasks", "begin_deciding", "end_deciding", "giving_up"]
+__all__ = [
+    "GivenUp",
+    "Limit",
+    "UserTasks",
+    "begin_deciding",
+    "end_deciding",
+    "giving_up",
+    "standing_still",
+]
 
 
 class UserTasks:
@@ -100,9 +110,11 @@ class Limit:
         seconds: how long the code may take.
     """
 
-    __slots__ = ("_given_up", "_scope", "_task")
+    __slots__ = ("_given_up", "_left", "_scope", "_task", "_waits")
 
     def __init__(self, seconds: float) -> None:
+        self._waits = 0  # of `standing_still`
+        self._left = seconds
         self._task = trio.lowlevel.current_task()
         self._scope = trio.CancelScope(deadline=trio.current_time() + seconds, shield=self._task in _limits)
         self._given_up = False
@@ -122,6 +134,20 @@ class Limit:
             raise GivenUp
         return caught
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let no time pass for the code in the scope during the block."""
+        self._waits += 1
+        if self._waits == 1:
+            self._left = self._scope.deadline - trio.current_time()
+            self._scope.deadline = math.inf
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            if not self._waits:
+                self._scope.deadline = trio.current_time() + self._left
+
     def give_up(self) -> None:
         """Cancel the code in the scope; leaving the scope raises `GivenUp`."""
         self._given_up = True
@@ -130,6 +156,17 @@ class Limit:
 
 _limits: dict[trio.lowlevel.Task, Limit | None] = {}
 """For each task that decides about a request, the limit that it is in."""
+
+
+@contextmanager
+def standing_still(task: trio.lowlevel.Task | None) -> Iterator[None]:
+    """Pause the limit that a deciding task is in, if there is one, during the block."""
+    limit = None if task is None else _limits.get(task)
+    if limit is None:
+        yield
+    else:
+        with limit.paused():
+            yield
 
 
 def begin_deciding() -> Callable[[], None]:

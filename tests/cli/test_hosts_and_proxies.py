@@ -18,7 +18,7 @@ def status(url: str, host: str, *, upgrade: bool) -> int:
         fields += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
         fields += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20) as client:
-        client.sendall("\r\n".join(["GET / HTTP/1.1", *fields, "", ""]).encode())
+        client.sendall("\r\n".join(["GET / HTTP/1.1", *fields, "Connection: close", "", ""]).encode())
         return int(client.recv(65536).split()[1])
 
 
@@ -124,7 +124,7 @@ def test_proxies_are_trusted_when_they_are_named(
         port = int(url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
             lines = [f"{name}: {value}" for name, value in fields]
-            client.sendall("\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
+            client.sendall("\r\n".join(["GET / HTTP/1.1", *lines, "Connection: close", "", ""]).encode())
             with client.makefile() as answered:
                 body = answered.read().rpartition("\n")[2]
         assert re.sub(r":\d+", ":*", body) == answer

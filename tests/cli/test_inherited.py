@@ -26,7 +26,7 @@ def ask(address: tuple[str, int] | str, host: str = "localhost") -> str:
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family) as asking:
         asking.connect(address)
-        asking.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        asking.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: asking.recv(65536), b"")).decode()
 
 

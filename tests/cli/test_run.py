@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import trio
@@ -30,6 +31,15 @@ logging.info("imported")
 async def echo(ws):
     async for message in ws:
         await ws.send(message)
+"""
+
+PAGE = """\
+from wsframework import App
+app = App()
+
+@app.http("/page")
+async def page(request):
+    return "a page"
 """
 
 LIFESPAN = """
@@ -104,6 +114,19 @@ def test_the_log_is_json_on_request(write: Write, tmp_path: Path) -> None:
     assert events[0] == "server.listening"
     assert {"connection.opened", "connection.closed", "server.stopped"} <= set(events)
     assert [record["message"] for record in records if record["logger"] == "root"] == ["imported"]
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "workers"])
+def test_plain_requests_are_logged_on_request(write: Write, tmp_path: Path, options: list[str]) -> None:
+    write("page.py", PAGE)
+    for more, logged in (["--access-log"], 1), ([], 0):
+        with serving("page:app", *options, *more, cwd=tmp_path) as server:
+            with urlopen(f"{server.url.replace('ws:', 'http:')}/page?key=secret") as answer:
+                assert answer.read() == b"a page"
+            assert server.stop() == 0
+        records = [line for line in server.errors if "request.answered" in line]
+        assert len(records) == logged
+        assert all("method=GET path=/page" in line and "secret" not in line for line in records)
 
 
 def test_the_log_level_is_heeded(write: Write, tmp_path: Path) -> None:
@@ -384,7 +407,7 @@ def test_the_limit_of_descriptors_is_raised_and_connections_fit_it(write: Write,
         assert process.stdout is not None
         port = int(process.stdout.readline().decode().split()[2].rpartition(":")[2].strip("/"))
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"GET /descriptors HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.sendall(b"GET /descriptors HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert client.makefile("rb").read().endswith(b"\r\n\r\n400")
         clients = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(320)]
         over = clients.pop()

@@ -75,7 +75,7 @@ def test_connections_of_workers_have_an_age_and_local_rooms_are_warned_of_where_
 
 def ask(port: int, host: str, fields: str = "") -> str:
     with socket.create_connection(("127.0.0.1", port)) as asking:
-        asking.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode())
+        asking.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: asking.recv(65536), b"")).decode()
 
 

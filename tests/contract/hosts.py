@@ -84,6 +84,11 @@ class Served:
                     answer += data
             return answer
 
+    async def get(self, path: str, *fields: str) -> bytes:
+        """Ask for a page and read the answer, after which the connection ends."""
+        lines = f"GET {path} HTTP/1.1", f"Host: {self.authority}", *fields, "Connection: close", "", ""
+        return await self.exchange("\r\n".join(lines).encode())
+
 
 class Host(ABC):
     """Something that serves Apps."""

@@ -135,7 +135,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def ask(served: Served, path: str) -> bytes:
-    return await served.exchange(f"GET {path} HTTP/1.1\r\nHost: {served.authority}\r\n\r\n".encode())
+    return await served.get(path)
 
 
 @abandons_a_generator

@@ -215,7 +215,7 @@ async def test_a_plain_get_of_a_websocket_is_426(host: Host) -> None:
     app = new_app()
     named("any", app, "/")
     async with host.serve(app) as served:
-        answer = await served.exchange(f"GET / HTTP/1.1\r\nHost: {served.authority}\r\n\r\n".encode())
+        answer = await served.get("/")
     if host.differs(Difference.SPEAKS_NO_HTTP):
         assert answer.startswith(b"HTTP/1.1 400")
     else:
@@ -230,7 +230,7 @@ async def test_pages_are_answered_on_the_same_port(host: Host) -> None:
         return "fine"
 
     async with host.serve(app) as served:
-        answer = await served.exchange(f"GET /health HTTP/1.1\r\nHost: {served.authority}\r\n\r\n".encode())
+        answer = await served.get("/health")
     if host.differs(Difference.SPEAKS_NO_HTTP):
         assert answer.startswith(b"HTTP/1.1 400")
     else:
@@ -252,7 +252,8 @@ async def test_a_foreign_page_changes_nothing_and_no_answer_lets_a_browser_guess
         return "changed"
 
     async with host.serve(app) as served:
-        head = f"POST /form HTTP/1.1\r\nHost: {served.authority}\r\n{field}\r\nContent-Length: 0\r\n\r\n"
+        head = f"POST /form HTTP/1.1\r\nHost: {served.authority}\r\n{field}\r\n"
+        head += "Content-Length: 0\r\nConnection: close\r\n\r\n"
         answer = await served.exchange(head.encode())
     if host.differs(Difference.SPEAKS_NO_HTTP):
         assert b"changed" not in answer

@@ -143,9 +143,7 @@ async def gone(served: Served, address: str) -> None:
 
 
 async def page(served: Served, address: str) -> bytes:
-    return await served.exchange(
-        b"GET /page HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: %s\r\n\r\n" % address.encode()
-    )
+    return await served.get("/page", f"X-Forwarded-For: {address}")
 
 
 async def test_the_log_and_observers_are_told_of_the_client(

@@ -240,7 +240,7 @@ async def test_hosts_that_are_not_named_get_a_421(follow: Follow, tmp_path: Path
             pass
         with trio.socket.socket() as other:
             await other.connect(("127.0.0.1", port))
-            await other.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+            await other.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
             assert (await other.recv(1000)).startswith(b"HTTP/1.1 421 ")
 
 

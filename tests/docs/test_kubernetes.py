@@ -28,7 +28,7 @@ def test_the_container_answers_its_probes_until_it_drains(tmp_path: Path) -> Non
     with running("-m", "wsframework", *arguments, cwd=tmp_path) as program:
         port = int(program.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as probe:
-            probe.sendall(b"GET /health HTTP/1.1\r\nHost: 10.1.2.3:8000\r\n\r\n")
+            probe.sendall(b"GET /health HTTP/1.1\r\nHost: 10.1.2.3:8000\r\nConnection: close\r\n\r\n")
             assert probe.recv(1000).startswith(b"HTTP/1.1 200 ")
         program.process.terminate()
         program.wait_for("left")

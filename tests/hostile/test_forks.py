@@ -36,7 +36,7 @@ def test_a_forked_child_that_comes_back_from_a_handler_is_no_second_server(tls: 
 def test_a_forked_child_that_comes_back_from_a_page_is_no_second_server(how: str) -> None:
     with serving(timeouts=BRIEF) as target:
         innocent = target.connect()
-        request = f"GET /fork-page/{how} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+        request = f"GET /fork-page/{how} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
         answer = ask(target.port, request)
         if how != "interrupt":  # the child has dropped this connection, which is its own
             assert answer.endswith(b"the parent")

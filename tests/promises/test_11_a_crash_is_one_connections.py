@@ -134,7 +134,8 @@ def _forget() -> object:
 async def provoke(stage: Stage, server: Server, place: str) -> None:
     """Let the deed be done there, and see its own client hear of it."""
     if place in ("/page", "/page/guard"):
-        assert (await stage.ask(server, f"GET {place} HTTP/1.1\r\nHost: x\r\n\r\n")).status == 500
+        page = f"GET {place} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert (await stage.ask(server, page)).status == 500
         return
     client = await stage.dial(server)
     answer = await client.upgrade(place)
@@ -260,7 +261,7 @@ async def test_a_keyboard_interrupt_drains_the_server_and_is_raised(
     neighbour = await stage.connect(ready[0], "/echo")
     client = await stage.dial(ready[0])
     if place == "/page":
-        await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     else:
         answer = await client.upgrade(place) if place != "/guard" else None
         if answer is not None:

@@ -28,7 +28,7 @@ async def test_an_http_handler_that_takes_too_long_gets_503(stage: Stage, journa
 
     server = await stage.serve(app)
     for method in ("GET", "POST"):
-        answer = await stage.ask(server, f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await stage.ask(server, f"{method} / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert answer.status == 503
     assert ended == ["GET", "POST"]
     assert journal.events(least=logging.WARNING) == ["handler.timeout"] * 2
@@ -74,7 +74,7 @@ async def test_a_client_that_leaves_cancels_what_only_it_would_have_got(
     else:
         path = "/guarded" if what == "guard" else "/page"
         method = "HEAD" if what == "HEAD" else "GET"
-        await client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     await begun.wait()
     leave(client)
     await cancelled.wait()

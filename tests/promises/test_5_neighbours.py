@@ -77,7 +77,7 @@ async def test_a_crash_is_1011_for_its_client_one_traceback_in_the_log_and_nothi
 async def test_a_crash_of_an_http_handler_is_a_500_and_one_traceback(stage: Stage, journal: Journal) -> None:
     server = await stage.serve(crashing_app())
     neighbour = await stage.connect(server, "/echo")
-    answer = await stage.ask(server, "GET /crash HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await stage.ask(server, "GET /crash HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.status == 500
     assert b"LookupError" not in answer.body
     assert len(journal.tracebacks()) == 1

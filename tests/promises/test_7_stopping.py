@@ -213,7 +213,7 @@ async def test_what_a_page_answers_during_the_drain_is_its_clients(stage: Stage)
 
     server = await stage.serve(app)
     client = await stage.dial(server)
-    await client.send(b"POST /webhook HTTP/1.1\r\nHost: x\r\n\r\n")
+    await client.send(b"POST /webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     await began.wait()
     stage.cancel(server)
     answer = parse_answer(await client.read_all(), client.end)
@@ -236,9 +236,9 @@ async def test_requests_that_are_never_answered_end_with_the_server(stage: Stage
 
     server = await stage.serve(app)
     sleeping = await stage.dial(server)
-    await sleeping.send(b"GET /sleeps HTTP/1.1\r\nHost: x\r\n\r\n")
+    await sleeping.send(b"GET /sleeps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     lingering = await stage.dial(server)  # it has its answer, and will not close its side
-    await lingering.send(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n")
+    await lingering.send(b"GET /quick HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert (await lingering.read_all()).endswith(b"quick")
     assert server.statistics().connections == 2
     start = trio.current_time()

@@ -50,7 +50,9 @@ def site() -> App:
 
 
 def request(target: str, method: str = "GET", *fields: str) -> str:
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: test.invalid", *fields, "", ""])
+    return "\r\n".join(
+        [f"{method} {target} HTTP/1.1", "Host: test.invalid", *fields, "Connection: close", "", ""]
+    )
 
 
 @pytest.mark.parametrize("leave", [Client.vanish, Client.reset], ids=["FIN", "RST"])
@@ -157,7 +159,7 @@ async def test_a_wrong_version_gets_426_with_the_right_one(stage: Stage) -> None
         ("GET /health HTTP/1.1\r\n\r\n", 400),
         ("GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         ("GET /health HTTP/1.1\r\nHost: a\r\nBad Name: b\r\n\r\n", 400),
-        ("GET /he alth HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /he alth HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (request("/echo", "GET", "Upgrade: websocket"), 426),
         (request("/echo", "GET", "Upgrade: websocket", "Connection: Upgrade"), 426),

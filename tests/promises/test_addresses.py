@@ -92,7 +92,7 @@ async def test_a_unix_socket_is_served_and_its_file_removed(stage: Stage, tmp_pa
     await client.send_text("hello")
     assert await client.next_text() == "hello"
     await client.close_well()
-    answer = await stage.ask(server, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await stage.ask(server, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert (answer.status, answer.body) == (200, b"a page")
     assert server.urls == ()
     stage.cancel(server)
@@ -242,7 +242,7 @@ async def test_plain_http_over_tls_is_answered_and_ended(
 ) -> None:
     server = await stage.serve(app_that_tells_where(QUICK), ssl=server_tls)
     client = await stage.dial(server, ssl=client_tls)
-    await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     start = trio.current_time()
     answer = parse_answer(await client.read_all(), client.end)
     assert (answer.status, answer.body, answer.end) == (200, b"a page", End.FIN)
@@ -253,7 +253,7 @@ async def test_plain_http_over_tls_is_answered_and_ended(
 @pytest.mark.parametrize(
     "said",
     [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         upgrade_request(),
         b"\0" * 1000,
         b"\x16\x03\x01\xff\xff" + b"x" * 2000,

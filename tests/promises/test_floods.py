@@ -298,7 +298,7 @@ async def test_a_slow_reader_gets_a_whole_page_however_short_the_close_timeout_i
 
     server = await stage.serve(app)
     client = await stage.dial(server, receive_buffer=16_384)
-    await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
+    await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     start = trio.current_time()
     received = 0
     while received < size:
@@ -319,7 +319,7 @@ async def test_a_reader_that_stops_is_left_at_the_close_timeout(stage: Stage) ->
 
     server = await stage.serve(app)
     client = await stage.dial(server, receive_buffer=16_384)
-    await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
+    await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     await client.receive_bytes(100_000)
     await until(lambda: not server.statistics().connections)
 

@@ -30,7 +30,7 @@ UPGRADE = (
     "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-PAGE = "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PAGE = "GET /page HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 async def serve_giving(stage: Stage, answer: object) -> Server:

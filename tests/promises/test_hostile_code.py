@@ -167,7 +167,9 @@ async def test_an_exception_that_is_not_what_it_seems_is_a_crash(stage: Stage, p
     for kind in FIGHTING:
         path = f"/{place}/{kind.replace(' ', '_')}"
         if place == "page":
-            assert (await stage.ask(server, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).status == 500, kind
+            assert (
+                await stage.ask(server, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            ).status == 500, kind
         elif place == "guard":
             assert (await (await stage.dial(server)).upgrade(path)).status == 500, kind
         else:

@@ -257,7 +257,9 @@ async def test_an_exception_that_cannot_even_be_printed_is_a_crash_like_any_othe
         client = await stage.connect(server)
         assert (await client.next_frame()).close_code == 1011
         client.vanish()
-        assert (await stage.ask(server, "GET /page HTTP/1.1\r\nHost: x\r\n\r\n")).status == 500
+        assert (
+            await stage.ask(server, "GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        ).status == 500
     assert "whose repr() fails" in caplog.text
 
 

@@ -169,7 +169,7 @@ async def test_a_log_filter_that_raises_keyboard_interrupt_at_every_record_means
                 other.reset()
             case "probe":
                 other = await stage.dial(server)
-                await other.send(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+                await other.send(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         with trio.fail_after(30):
             for client in clients:
                 assert await close_code(client) == 1001

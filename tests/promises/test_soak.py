@@ -229,7 +229,7 @@ async def misbehave(client: Client, chance: random.Random, number: int) -> None:
             await trio.sleep(chance.random() * 0.6)
             return
         case 2:
-            await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.send(b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             await client.read_all()
             return
         case 3:

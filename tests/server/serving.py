@@ -14,7 +14,10 @@ from wsframework.server.listeners import open_tcp_listeners
 from wsframework.server.native import NativeServer, TransportChoice
 from wsframework.server.pollers import Poller
 
-QUICK = Timeouts(handshake=1.0, guard=1.0, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1.0)
+# No keep-alive, because most tests read an answer up to the end of its connection.
+QUICK = Timeouts(
+    handshake=1.0, guard=1.0, keep_alive=0.0, close=0.5, disconnect_grace=0.2, last_words=0.2, drain=1.0
+)
 
 
 def echo_app(limits: Limits | None = None, keepalive: Keepalive | None = None) -> App:

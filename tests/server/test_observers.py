@@ -39,9 +39,9 @@ def together(*users: Observer) -> Observers:
 def test_without_a_users_observer_an_event_is_one_call_of_the_logs_method() -> None:
     observers, with_one = together(), together(Stops())
     for event in event_names():
-        assert getattr(observers, event).__func__ is vars(LogObserver)[event]
+        assert getattr(observers, event).__func__ is getattr(LogObserver, event)
         alone = event != "server_stopped"
-        assert (getattr(getattr(with_one, event), "__func__", None) is vars(LogObserver)[event]) == alone
+        assert (getattr(getattr(with_one, event), "__func__", None) is getattr(LogObserver, event)) == alone
 
 
 def test_the_log_comes_first_and_then_the_users_in_their_order(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from wsframework.forwarded import Client
 from wsframework.observer import Observer
 from wsframework.request import Address, Request, Response
 from wsframework.server.http import Head
-from wsframework.server.opening import Opening, consider, crowded_response, draining_response
+from wsframework.server.opening import Circumstances, Opening, consider, crowded_response, draining_response
 from wsframework.session import Acceptance, Refusal
 from wsframework.wire import DeflateParameters
 
@@ -57,8 +57,16 @@ class App:
         return self.decision
 
 
-async def ask(app: App, asked: Head, *, secure: bool = False) -> Opening | Response:
-    return await consider(asked, app.decide, secure=secure, remote=THERE, local=HERE, observer=Observer())
+async def ask(
+    app: App,
+    asked: Head,
+    *,
+    secure: bool = False,
+    client: Client | None = None,
+    observer: Observer | None = None,
+) -> Opening | Response:
+    circumstances = Circumstances(secure, THERE, HERE, client=client)
+    return await consider(asked, circumstances, app.decide, observer or Observer())
 
 
 async def test_a_refusal_by_a_close_opens_the_websocket_and_is_told_as_a_refusal() -> None:
@@ -72,9 +80,7 @@ async def test_a_refusal_by_a_close_opens_the_websocket_and_is_told_as_a_refusal
 
     refusal = attrs.evolve(Refusal.by(401, CloseFrame(4401, "who are you?")), subprotocol="chat")
     app = App(refusal)
-    opening = await consider(
-        head(*UPGRADE, *OFFERS), app.decide, secure=False, remote=THERE, local=HERE, observer=Refusals()
-    )
+    opening = await ask(app, head(*UPGRADE, *OFFERS), observer=Refusals())
     assert isinstance(opening, Opening)
     assert opening.acceptance is refusal
     assert opening.answer.startswith(b"HTTP/1.1 101 ")
@@ -99,26 +105,10 @@ async def test_what_a_trusted_proxy_says_of_its_client_goes_before_what_the_conn
         (Client(THERE, True, "b.example:8443"), "b.example:8443"),
         (Client(THERE, True), "example.com"),
     ]:
-        await consider(
-            head(*PLAIN),
-            app.decide,
-            secure=False,
-            remote=THERE,
-            local=HERE,
-            observer=Observer(),
-            client=client,
-        )
+        await ask(app, head(*PLAIN), client=client)
         assert (app.requests[-1].secure, app.requests[-1].host) == (True, host)
         assert app.requests[-1].headers["host"] == "example.com"
-    answer = await consider(
-        head(*PLAIN),
-        app.decide,
-        secure=False,
-        remote=THERE,
-        local=HERE,
-        observer=Observer(),
-        client=Client(THERE, True, "a@b"),
-    )
+    answer = await ask(app, head(*PLAIN), client=Client(THERE, True, "a@b"))
     assert isinstance(answer, Response)
     assert (answer.status, len(app.requests)) == (400, 2)
 
@@ -241,9 +231,7 @@ def calls_of_a_handshake(app: wsframework.App) -> Counter[str]:
         if event == "call" and module.startswith("wsframework."):
             calls[f"{module}.{frame.f_code.co_name}"] += 1
 
-    considered = consider(
-        head(*UPGRADE), app.decide, secure=False, remote=THERE, local=HERE, observer=Observer()
-    )
+    considered = consider(head(*UPGRADE), Circumstances(False, THERE, HERE), app.decide, Observer())
     sys.setprofile(count)
     try:
         with pytest.raises(StopIteration) as end:
@@ -304,9 +292,7 @@ async def test_what_a_crash_holds_is_free_without_a_collection(kind: str, groupe
     app.http("/room", guards=guards, given=given)(crash if kind == "page" else page)
     gc.disable()
     try:
-        answer = await consider(
-            head(*PLAIN), app.decide, secure=False, remote=THERE, local=HERE, observer=Observer()
-        )
+        answer = await consider(head(*PLAIN), Circumstances(False, THERE, HERE), app.decide, Observer())
         assert isinstance(answer, Response)
         assert answer.status == 500
         assert [reference() for reference in held] == [None, None]

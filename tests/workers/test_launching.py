@@ -49,5 +49,5 @@ def test_programs_that_a_handler_starts_get_the_signals_of_the_terminal(tmp_path
 
 def ask(found: Crew, path: str) -> str:
     with socket.create_connection(("127.0.0.1", int(found.url.rpartition(":")[2]))) as asking:
-        asking.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        asking.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: asking.recv(65536), b"")).decode()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import attrs
 import typer
 
+from wsframework.access_log import AccessLog
+from wsframework.app import App
 from wsframework.cli.logs import LogFormat, LogLevel
-from wsframework.config import Limits
 from wsframework.diagnostics.target import (
     Opening,
     parse_headers,
@@ -33,7 +35,7 @@ __all__ = [
     "Timeout",
     "TrustedProxy",
     "Url",
-    "aged",
+    "adjust",
     "opening_of",
 ]
 
@@ -99,9 +101,20 @@ MaxAge = Annotated[
 """How long connections may be open."""
 
 
-def aged(limits: Limits, max_age: float | None) -> Limits:
-    """Return the limits with that of `--max-age`, if it is given."""
-    return limits if max_age is None else attrs.evolve(limits, connection_age=max_age)
+def adjust(
+    app: App,
+    trusted_proxy: Iterable[str],
+    proxy_field: Iterable[str] | None,
+    max_age: float | None,
+    *,
+    access_log: bool,
+) -> None:
+    """Apply the options of `run` that add to what an App says itself."""
+    app.proxies = app.proxies.extended(trusted_proxy, proxy_field)
+    if max_age is not None:
+        app.limits = attrs.evolve(app.limits, connection_age=max_age)
+    if access_log:
+        app.observe(AccessLog())
 
 
 Level = Annotated[LogLevel, typer.Option(help="Log records of this level and above.")]

@@ -25,7 +25,7 @@ from wsframework.cli.options import (
     ProxyField,
     ProxyProtocol,
     TrustedProxy,
-    aged,
+    adjust,
 )
 from wsframework.cli.tls import server_context
 from wsframework.errors import ConfigurationError
@@ -55,6 +55,9 @@ def run(
     proxy_field: ProxyField = None,
     proxy_protocol: ProxyProtocol = False,
     max_age: MaxAge = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Log each plain HTTP request, at level info.")
+    ] = False,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
     ssl_cert: Annotated[
@@ -133,6 +136,7 @@ def run(
             proxy_field=proxy_field,
             proxy_protocol=proxy_protocol,
             max_age=max_age,
+            access_log=access_log,
             log_level=log_level,
             log_format=log_format,
             ssl_cert=None if ssl_cert is None else str(ssl_cert),
@@ -153,8 +157,7 @@ def run(
         )
         return
     app = load_app(target)
-    app.proxies = app.proxies.extended(trusted_proxy or (), proxy_field)
-    app.limits = aged(app.limits, max_age)
+    adjust(app, trusted_proxy or (), proxy_field, max_age, access_log=access_log)
     # For those that listen themselves, `app.run` does the same.
     local = hosts_on_loopback(local_host) if sockets and app.allowed_hosts is None else ()
     with crashes_logged():

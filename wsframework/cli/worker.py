@@ -15,7 +15,7 @@ import attrs
 from wsframework.authority import host_list
 from wsframework.cli.importing import load_app, own_traceback
 from wsframework.cli.logs import LogFormat, LogLevel, crashes_logged, set_up_logging
-from wsframework.cli.options import aged
+from wsframework.cli.options import adjust
 from wsframework.cli.tls import server_context
 from wsframework.crashes import unwrap_group
 from wsframework.errors import ConfigurationError
@@ -54,6 +54,7 @@ class Program:
     ssl_cert: str | None
     ssl_key: str | None
     reload: bool = False
+    access_log: bool = False
 
 
 def main() -> None:
@@ -85,8 +86,7 @@ def _serve(assignment: Assignment, program: Program) -> None:
     warn_of_local_rooms(assignment.slot)
     warn_of_local_sessions(assignment.slot)
     app = load_app(program.target)
-    app.proxies = app.proxies.extended(program.trusted_proxy, program.proxy_field)
-    app.limits = aged(app.limits, program.max_age)
+    adjust(app, program.trusted_proxy, program.proxy_field, program.max_age, access_log=program.access_log)
     if program.reload:
         app.timeouts = attrs.evolve(app.timeouts, drain=min(app.timeouts.drain, _DRAIN_SECONDS))
         assignment.wait_to_serve()

@@ -136,6 +136,15 @@ class Admission:
         self._observer.connection_refused(client)
         return False
 
+    def forget(self, client: Address) -> None:
+        """Take note that a trusted proxy's connection is no longer this client's."""
+        if self._limits.connections_per_address is not None:
+            network = self._network(client)
+            if network is not None:
+                self._by_network[network] -= 1
+                if not self._by_network[network]:
+                    del self._by_network[network]
+
     def _enter(self, remote: Address) -> bool:
         network = self._network(remote)
         if network is None:
@@ -158,12 +167,7 @@ class Admission:
     def depart(self, remote: Address) -> None:
         """Count an admitted connection as gone."""
         self.open -= 1
-        if self._limits.connections_per_address is not None:
-            network = self._network(remote)
-            if network is not None:
-                self._by_network[network] -= 1
-                if not self._by_network[network]:
-                    del self._by_network[network]
+        self.forget(remote)
         if not self.open and self._empty is not None:
             self._empty.set()
         if self.open * 4 < self._peak:

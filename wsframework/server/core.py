@@ -33,6 +33,11 @@ class _Waiting(Protocol):
         """Take note that the server is stopping: do not wait for the rest of the head."""
 
 
+class _Idle(Protocol):
+    def end(self) -> None:
+        """Close the connection."""
+
+
 class _Deciding(Protocol):
     on_left: Callable[[], None] | None
 
@@ -57,6 +62,7 @@ class Core:
         transports: of all WebSocket connections.
         sessions: of all handlers that have not ended.
         waiting: sockets in the hub whose head is not complete.
+        idle: sockets in the hub between an HTTP answer and the next request.
         handshakes: scopes in which heads are read from streams, and their deadlines.
         deciding: requests about which the application decides.
         draining: whether the drain has begun, so that no more requests are upgraded.
@@ -96,6 +102,7 @@ class Core:
         self.transports: set[FrameTransport] = set()
         self.sessions: set[Session] = set()
         self.waiting: set[_Waiting] = set()
+        self.idle: set[_Idle] = set()
         self.handshakes: dict[trio.CancelScope, Timer] = {}
         self.deciding: set[_Deciding] = set()
         self.draining = False

@@ -1,6 +1,6 @@
 """How a server stops within `Timeouts.drain`: handshakes finish, clients get Close frames, handlers end.
 
-    settle      handshakes in progress get a moment to finish
+    settle      connections between two requests are closed; handshakes in progress get a moment to finish
     drain       handlers see `ws.draining`; every client gets Close 1001, or 1012 in a restart, spread
                 over time so that the clients do not all reconnect at once
     cut short   the time is over, or `stop` was called twice: every client gets its Close at once
@@ -91,6 +91,8 @@ class Drain:
     async def _settle(self) -> None:
         """Let handshakes in progress finish: their clients came before the server began to stop."""
         core = self._core
+        for idle in list(core.idle):
+            contained(idle.end)
         until = trio.current_time() + min(SETTLE_SECONDS, core.timeouts.drain / 2)
         while trio.current_time() < until:
             if not (core.waiting or core.handshakes or core.deciding):

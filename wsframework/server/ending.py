@@ -69,10 +69,17 @@ class Receiver(Protocol):
 
 
 class NoReceiver:
-    """The substitute for an endpoint after an HTTP answer."""
+    """The substitute for an endpoint after an HTTP answer.
+
+    Attributes:
+        then: called when the answer is written, if the connection goes on: the transport lets go of it.
+    """
 
     has_unread = False
     messages_taken = 0
+
+    def __init__(self, then: Callable[[], None] | None = None) -> None:
+        self.then = then
 
     def _ignore(self, *_: object) -> None:
         """Drop it."""
@@ -158,10 +165,11 @@ class EndingTransport(ABC):
         """Call back once, `seconds` from now."""
         return self._timers.after(seconds, callback)
 
-    def answer(self, data: bytes) -> None:
-        """Write an HTTP answer instead of frames, then end the connection."""
-        self.endpoint = NoReceiver()
-        self._commit(data)
+    def answer(self, data: bytes, then: Callable[[], None] | None = None) -> None:
+        """Write an HTTP answer, no frames; then end the connection, or let go of it and call `then`."""
+        self.endpoint = NoReceiver(then)
+        if data:
+            self._commit(data)
         self._end_sending()
 
     def abort(self, cause: str = "the server dropped the connection") -> None:
@@ -216,6 +224,17 @@ class EndingTransport(ABC):
             self._commit(encoded)
         self.endpoint.end(self._closing.outcome(self._cause))
         self._end_sending()
+
+    def _then(self) -> Callable[[], None] | None:
+        """Return what to call instead of ending a connection that goes on after an HTTP answer."""
+        receiver = self.endpoint
+        return receiver.then if isinstance(receiver, NoReceiver) else None
+
+    def _let_go(self) -> None:
+        """Stop what runs for this transport, because its connection goes on without it."""
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
 
     def _end_sending(self) -> None:
         """No frame follows: flush, then FIN."""

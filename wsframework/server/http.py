@@ -1,7 +1,6 @@
 """The HTTP part of a connection: one request head in, one answer out (RFC 9112), through h11.
 
-There is no keep-alive and request bodies are not read: a connection either becomes a WebSocket or gets one
-small answer and ends. `HeadReader` and `encode_response` do no I/O; `read_head` does.
+`HeadReader` and `encode_response` do no I/O; `read_head` does. Bodies are in `bodies`.
 
 h11 takes 33 µs for a browser's head, which counts in a reconnect storm. So a head that arrives whole, and
 that is beyond all doubt what a browser or a WebSocket library sends, is read by one regular expression in
@@ -23,7 +22,7 @@ from wsframework.errors import HandshakeError
 from wsframework.request import Response, reason_phrase
 from wsframework.tokens import TOKEN
 
-__all__ = ["Head", "HeadReader", "encode_response", "read_head"]
+__all__ = ["Head", "HeadReader", "encode_response", "is_persistent", "read_head"]
 
 _READ_BYTES = 16 * 1024
 
@@ -34,7 +33,9 @@ class Head:
 
     Attributes:
         headers: names in lower case, as h11 has them.
-        trailing: the start of what follows: frames, when a client did not wait for our answer.
+        trailing: the start of what follows: a body, the next request, or frames, when a client did not wait
+            for our answer.
+        body_bytes: the size of the body, 0 if there is none, or None for one that comes in chunks.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Head:
     http_version: str
     headers: tuple[tuple[str, str], ...]
     trailing: bytes
+    body_bytes: int | None = 0
 
 
 # A GET with fields that hold nothing but visible ASCII and single spaces inside: no line folding, no empty
@@ -56,6 +58,15 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 # What no head may hold (RFC 9110 §5.5, RFC 9112 §2.2). h11 says so too, but where one of these stands behind
 # n spaces it takes n² steps to find out: 1.8 s for a head of 16 KiB.
 _FORBIDDEN = re.compile(rb"[\0\x0b\x0c\x7f]|\r(?!\n)")
+
+# What another parser between the client and us may read differently, so that a part of one request becomes
+# another request (RFC 9112 §11.2). h11 accepts all of these.
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_FOLDED = re.compile(rb"\r\n[ \t]")  # "either reject the message" (RFC 9112 §5.2)
+_FRAMING = re.compile(
+    rb"^(content-length|transfer-encoding)[ \t]*:[ \t]*([^\r]*?)[ \t]*\r$", re.IGNORECASE | re.MULTILINE
+)
+_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 # Every open connection keeps its request, so common field names share one string each. They are not interned,
 # because since Python 3.12 the text that clients send would stay interned.
@@ -168,6 +179,11 @@ def _read_any(data: bytes, trailing: bytes) -> Head:
     """Read a whole head, plain or not."""
     if _FORBIDDEN.search(data):
         raise HandshakeError("this is no HTTP/1.1 request: a forbidden control character (RFC 9110 §5.5)")
+    if _BARE_LF.search(data):
+        raise HandshakeError("this is no HTTP/1.1 request: a line without CR at its end (RFC 9112 §2.2)")
+    if _FOLDED.search(data):
+        raise HandshakeError("a header field goes on in a second line (RFC 9112 §5.2)")
+    framing = [(name.lower(), value.lower()) for name, value in _FRAMING.findall(data)]
     parser = h11.Connection(h11.SERVER)
     try:
         parser.receive_data(data)
@@ -188,7 +204,30 @@ def _read_any(data: bytes, trailing: bytes) -> Head:
             (_known(name.decode("ascii")), value.decode("latin-1")) for name, value in event.headers
         ),
         trailing=trailing,
+        body_bytes=_body_bytes(framing, version),
     )
+
+
+def _body_bytes(framing: list[tuple[bytes, bytes]], version: str) -> int | None:
+    """Return the size of the body as `Head` has it.
+
+    Raises:
+        HandshakeError: it is given in two ways, or in one that not everybody understands (RFC 9112 §6.3).
+    """
+    if not framing:
+        return 0
+    if len(framing) > 1:
+        raise HandshakeError("the size of the body is given twice (RFC 9112 §6.3)")
+    name, value = framing[0]
+    if name == b"content-length":
+        if not _LENGTH.fullmatch(value):
+            raise HandshakeError("Content-Length is no number of bytes (RFC 9110 §8.6)")
+        return int(value)
+    if version != "1.1":
+        raise HandshakeError("an HTTP/1.0 request has no Transfer-Encoding (RFC 9112 §6.1)")
+    if value != b"chunked":
+        raise HandshakeError("of transfer codings, only chunked is understood (RFC 9112 §6.1)", 501)
+    return None
 
 
 async def read_head(stream: trio.abc.ReceiveStream, reader: HeadReader) -> Head | None:
@@ -209,14 +248,26 @@ async def read_head(stream: trio.abc.ReceiveStream, reader: HeadReader) -> Head 
             return head
 
 
-def encode_response(response: Response, *, head_only: bool = False) -> bytes:
-    """Encode an answer that ends the connection.
+def is_persistent(head: Head, response: Response) -> bool:
+    """Whether a request and its answer let the connection go on (RFC 9112 §9.3)."""
+    if head.http_version != "1.1":
+        return False
+    options = [value for name, value in head.headers if name == "connection"]
+    options += response.headers.get_all("connection")
+    return not any(option.strip(" \t").lower() == "close" for value in options for option in value.split(","))
+
+
+def encode_response(response: Response, *, head_only: bool = False, persist: bool = False) -> bytes:
+    """Encode an answer.
 
     Args:
         response: what to say.
         head_only: leave out the body: the request was HEAD (RFC 9110 §9.3.2).
+        persist: whether the connection goes on; else the answer says that it ends.
     """
-    fields = [("Date", formatdate(usegmt=True)), ("Connection", "close")]
+    fields = [("Date", formatdate(usegmt=True))]
+    if not persist:
+        fields.append(("Connection", "close"))
     # A 204 or 304 has no content, and a 204 must not even give its length (RFC 9110 §8.6).
     bodiless = response.status in (204, 304)
     if not bodiless:

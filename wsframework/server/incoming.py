@@ -1,4 +1,4 @@
-"""Sockets before they are connections: TLS handshakes and request heads, in the hub.
+"""Sockets that wait for a request: TLS handshakes and request heads, in the hub.
 
 A socket gets a task only when its request's head is complete; a port scan or a health probe costs one object
 and is not logged. One timer bounds TLS and head together. The TLS state of a connection is created when its
@@ -12,25 +12,19 @@ import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
 
-from wsframework.certificates import TLSEnd
 from wsframework.errors import HandshakeError
-from wsframework.forwarded import Client
 from wsframework.records import record
 from wsframework.request import Address, Response
 from wsframework.server.core import Core
+from wsframework.server.exchange import HEAD_READ_BYTES, Exchange
 from wsframework.server.http import Head, HeadReader, encode_response
 from wsframework.server.hub import Hub, hang_up
-from wsframework.server.observed import socket_transport
 from wsframework.server.opening import crowded_response, draining_response
-from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
+from wsframework.server.pollers import READ, WRITE
 from wsframework.server.prefaces import Preface
 from wsframework.server.socket import NOT_NOW, SocketTransport
-from wsframework.timers import Timer
-from wsframework.wire import Deflater, Inflater
 
 __all__ = ["Incoming"]
-
-_HEAD_READ_BYTES = 16 * 1024
 
 _LATE_READS = 64
 """How many pieces of a head are read when its time is up."""
@@ -38,54 +32,27 @@ _LATE_READS = 64
 _LATE_SECONDS = 1.0
 """How much longer a client gets if its bytes came in time and waited in the kernel."""
 
-_READ_ONLY_METHODS = frozenset({"GET", "HEAD"})
 
-
-class Incoming:
-    """A socket whose opening handshake is not complete.
+class Incoming(Exchange):
+    """A socket, from the time when it is accepted to its upgrade or its end.
 
     Args:
-        socket: as it was accepted, non-blocking.
-        remote: the client's address.
-        local: the server's address.
-        hub: watches it.
-        core: the server's.
+        socket, remote, local, hub, core: as for `Exchange`.
         on_head: called with a complete head; then one of `answer`, `upgrade` or `abort` has to be called.
         tls: the context for a TLS handshake.
 
     Attributes:
-        remote: the client's address.
-        local: the server's address.
-        secure: whether it speaks TLS.
-        client: what a trusted proxy says of its client.
-        preface: reads what comes before TLS and the head.
-        on_left: called when the client leaves while the application decides about its GET or HEAD; the
-            socket is closed then. The decision about another method is not cancelled, and its client may have
-            closed one direction only, so its socket stays open for the answer.
+        preface: reads what comes before TLS and the first head.
     """
 
     __slots__ = (
-        "_admitted",
-        "_asked",
-        "_core",
-        "_early",
+        "_accepted",
         "_extended",
         "_handshaking",
-        "_head",
-        "_hub",
-        "_moving",
         "_on_head",
         "_reader",
-        "_socket",
-        "_timer",
         "_tls",
-        "client",
-        "dirty",
-        "local",
-        "on_left",
         "preface",
-        "remote",
-        "secure",
     )
 
     def __init__(
@@ -98,35 +65,14 @@ class Incoming:
         on_head: Callable[[Incoming, Head], None],
         tls: ssl.SSLContext | None,
     ) -> None:
-        self.remote = remote
-        self.local = local
-        self.secure = tls is not None
-        self.client: Client | None = None
+        super().__init__(socket, remote, local, hub, core, secure=tls is not None)
         self.preface: Preface | None = None
-        self.on_left: Callable[[], None] | None = None
-        self.dirty = False
-        self._socket = socket
-        self._hub = hub
-        self._core = core
         self._on_head = on_head
         self._tls = tls
         self._reader = HeadReader(core.limits.head_bytes, core.limits.head_fields)
         self._handshaking = self.secure
-        self._admitted = False
-        self._head: Head | None = None
-        self._early = b""
-        self._moving: SocketTransport | None = None
-        self._asked = READ
+        self._accepted = False  # whether the observers know of it
         self._extended = False
-        self._timer: Timer | None = None
-
-    @property
-    def tls(self) -> TLSEnd | None:
-        """The TLS socket, which has the client's certificate if one was asked for."""
-        socket = self._socket
-        if isinstance(socket, ssl.SSLSocket) and socket.context.verify_mode is not ssl.CERT_NONE:
-            return socket
-        return None
 
     def begin(self) -> None:
         """Wait for the head.
@@ -135,8 +81,7 @@ class Incoming:
             OSError: the hub cannot watch the socket; it is closed, and no longer counted.
         """
         self._admitted = True
-        self._core.waiting.add(self)
-        self._timer = self._core.timers.after(self._core.timeouts.handshake, self._time_out)
+        self._wait(self._core.timeouts.handshake)
         try:
             self._hub.add(self._socket.fileno(), self, READ)
         except BaseException:
@@ -174,7 +119,7 @@ class Incoming:
                 self._close()
                 end()
                 raise
-            transport = self._answer(crowded_response(), end)
+            transport = self._write(encode_response(crowded_response()), end)
             if told is not None:
                 told[transport] = None
         else:
@@ -185,12 +130,8 @@ class Incoming:
         """Continue with TLS or the head."""
         if self._head is None:
             self._go_on()
-        elif events & HANGUP:
-            self._hung_up(self._head.method)
-        elif self._head.method not in _READ_ONLY_METHODS:
-            self._ask(0)
-        elif self._has_finished():
-            self._leave()
+        else:
+            self._on_ready_deciding(self._head, events)
 
     def _go_on(self) -> None:
         try:
@@ -198,7 +139,7 @@ class Incoming:
                 return
             if self._handshaking and not self._go_on_with_tls():
                 return
-            data = self._socket.recv(_HEAD_READ_BYTES)
+            data = self._socket.recv(HEAD_READ_BYTES)
         except ssl.SSLWantWriteError:
             self._ask(READ | WRITE)
             return
@@ -212,8 +153,15 @@ class Incoming:
         if not data:
             self.abort()  # port probe: not logged
             return
-        if not self.secure and not self._reader.started:
+        if not self._accepted:
+            self._accepted = True
             self._core.observer.connection_accepted(self.remote, self.local, None)
+        elif self in self._core.idle:
+            self._stop_waiting()
+            self._wait(self._core.timeouts.handshake)
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             head = self._reader.feed(data)
         except HandshakeError as error:
@@ -223,6 +171,35 @@ class Incoming:
             self._head = head
             self._stop_waiting()
             self._on_head(self, head)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a head for so long."""
+        self._core.waiting.add(self)
+        self._timer = self._core.timers.after(seconds, self._time_out)
+
+    def _stop_waiting(self) -> None:
+        self._core.waiting.discard(self)
+        self._core.idle.discard(self)
+        if self._handshaking:
+            self._core.admission.end_handshake(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _go_on_with(self, data: bytes) -> None:
+        core, seconds = self._core, self._core.timeouts.keep_alive
+        self._reader = HeadReader(core.limits.head_bytes, core.limits.head_fields)
+        self._extended = False
+        if data:
+            self._wait(core.timeouts.handshake)
+            self._take(data)
+            return
+        core.idle.add(self)
+        if core.lifetime.stopping.is_set():
+            self.end()
+        else:
+            self._timer = core.timers.after(seconds, self.end)
+            if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+                self._go_on()  # no poll reports what OpenSSL has decrypted already
 
     def _go_on_with_preface(self, preface: Preface) -> bool:
         while not preface.complete:
@@ -240,7 +217,7 @@ class Incoming:
                 return False
             socket = self._begin_tls(socket)
         socket.do_handshake()
-        self._handshaking = False
+        self._handshaking, self._accepted = False, True
         self._core.admission.end_handshake(self)
         self._core.observer.connection_accepted(self.remote, self.local, socket.version())
         self._ask(READ)
@@ -299,6 +276,13 @@ class Incoming:
         else:
             self.abort()
 
+    def end(self) -> None:
+        """Close a connection that is idle between two requests, unless the next one is there already."""
+        if self._unread():
+            self._go_on()
+        if self in self._core.idle:
+            self.answer(None)
+
     def drain(self) -> None:
         """Take note that the server is stopping: do not wait for the rest."""
         self._read_what_waits()
@@ -308,137 +292,3 @@ class Incoming:
             self.answer(draining_response())
         else:
             self.abort()
-
-    # While the application decides
-
-    def _hung_up(self, method: str) -> None:
-        if method in _READ_ONLY_METHODS:
-            # The poller would report it again and again, and the client cannot be answered. The decision is
-            # still being made, so the connection still counts: otherwise a flood of resets would evade the
-            # limit.
-            self._leave()
-        else:
-            self._ask(QUIET)
-
-    def _has_finished(self) -> bool:
-        """Check what followed the head: return whether it is the end, without bytes before it."""
-        if self._trailing:
-            self._ask(0)
-            return False
-        try:
-            if self.secure:
-                # Only OpenSSL can tell bytes from the end. One record at most: then we ask for no more.
-                self._early = data = self._socket.recv(_HEAD_READ_BYTES)
-            else:
-                # Further bytes stay in the kernel.
-                data = self._socket.recv(1, stdlib_socket.MSG_PEEK)
-        except NOT_NOW:
-            self._ask(READ)
-            return False
-        except OSError:
-            return True
-        if data:
-            self._ask(0)
-        return not data
-
-    def _leave(self) -> None:
-        self._close()
-        if self.on_left is not None:
-            self.on_left()
-
-    def abandon(self) -> None:
-        """Close the connection, unless the application has decided."""
-        if self._moving is None:
-            self.abort()
-
-    # The end
-
-    def answer(self, response: Response) -> None:
-        """Answer in HTTP and end the connection."""
-        admission, remote = self._core.admission, self.remote
-        self._answer(response, lambda: admission.depart(remote))
-        self._admitted = False
-
-    def _answer(self, response: Response, on_release: Callable[[], None]) -> SocketTransport:
-        self._stop_waiting()
-        head_only = self._head is not None and self._head.method == "HEAD"
-        self._moving = transport = self._transport(None, on_release)
-        transport.answer(encode_response(response, head_only=head_only))
-        transport.begin(b"")
-        return transport
-
-    def upgrade(
-        self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
-    ) -> SocketTransport:
-        """Return the connection's transport; call `hand_over` when its endpoint is there.
-
-        From here on the caller counts the connection: its handler may outlive its socket.
-        """
-        self._admitted = False
-        self._moving = self._transport(codecs, on_release)
-        return self._moving
-
-    def hand_over(self) -> None:
-        """Let the transport move the bytes, beginning with those that followed the head."""
-        assert self._moving is not None
-        self._moving.begin(self._trailing)
-
-    async def answered(self) -> None:
-        """Wait until the answer to the upgrade was offered to the socket.
-
-        Cancellation: cannot be cancelled.
-        """
-        assert self._moving is not None
-        # Not a flush of its own: sent one by one between tasks, answers cost a tenth of a connection more.
-        await self._hub.flushed(self._moving)
-
-    @property
-    def _trailing(self) -> bytes:
-        return b"" if self._head is None else self._head.trailing + self._early
-
-    def _transport(
-        self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
-    ) -> SocketTransport:
-        core = self._core
-        make = socket_transport(core.observer, secure=self.secure)
-        self._ask(READ)
-        return make(
-            self._socket,
-            self._hub,
-            limits=core.limits,
-            timeouts=core.timeouts,
-            timers=core.timers,
-            codecs=codecs,
-            on_release=on_release,
-        )
-
-    def _stop_waiting(self) -> None:
-        self._core.waiting.discard(self)
-        if self._handshaking:
-            self._core.admission.end_handshake(self)
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def flush(self) -> None:
-        """Do nothing: before the answer there is nothing to write."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether the peer left while the application was deciding."""
-        return self._socket.fileno() < 0
-
-    def abort(self, cause: str = "") -> None:
-        """Close the socket without an answer, or without more of it, and stop counting it."""
-        if self._moving is not None:
-            # The socket is the transport's, and would be closed under it.
-            self._moving.abort(cause)
-            return
-        self._close()
-        if self._admitted:
-            self._admitted = False
-            self._core.admission.depart(self.remote)
-
-    def _close(self) -> None:
-        self._stop_waiting()
-        self._hub.remove(self._socket.fileno())
-        hang_up(self._socket)

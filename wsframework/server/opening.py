@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 import attrs
+import trio
 
 from wsframework.authority import is_host_field
 from wsframework.certificates import TLSEnd
@@ -17,7 +18,7 @@ from wsframework.forwarded import Client
 from wsframework.headers import Headers
 from wsframework.observer import Observer
 from wsframework.records import logger, record
-from wsframework.request import Address, Request, Response
+from wsframework.request import Address, Body, Request, Response
 from wsframework.server.http import Head
 from wsframework.session import MISTAKE, Acceptance, CrashResponse, Decide, Refusal
 from wsframework.wire import (
@@ -34,7 +35,14 @@ from wsframework.wire import (
     server_codecs,
 )
 
-__all__ = ["Opening", "consider", "crowded_response", "draining_response", "mistake_response"]
+__all__ = [
+    "Circumstances",
+    "Opening",
+    "consider",
+    "crowded_response",
+    "draining_response",
+    "mistake_response",
+]
 
 
 @attrs.frozen(eq=False)
@@ -56,28 +64,37 @@ class Opening:
     compression: DeflateParameters | None
 
 
+@attrs.frozen(eq=False)
+class Circumstances:
+    """What a request's head does not say about it.
+
+    Attributes:
+        secure: whether the request came over TLS.
+        remote: the client's address.
+        local: the server's address.
+        tls: what knows the client's certificate, if it was asked for one.
+        client: what a trusted proxy says of its client; it goes before `secure` and the Host field.
+        body: the request's body, if it has one.
+    """
+
+    secure: bool
+    remote: Address
+    local: Address
+    tls: TLSEnd | None = None
+    client: Client | None = None
+    body: Body | None = None
+
+
 async def consider(
-    head: Head,
-    decide: Decide,
-    *,
-    secure: bool,
-    remote: Address,
-    local: Address,
-    observer: Observer,
-    tls: TLSEnd | None = None,
-    client: Client | None = None,
+    head: Head, circumstances: Circumstances, decide: Decide, observer: Observer
 ) -> Opening | Response:
     """Check a head, have the application decide, and prepare the answer.
 
     Args:
         head: the request's head.
+        circumstances: what else there is to know.
         decide: the application's decision.
-        secure: whether the request came over TLS.
-        remote: the client's address.
-        local: the server's address.
-        observer: is told of what is refused.
-        tls: what knows the client's certificate, if it was asked for one.
-        client: what a trusted proxy says of its client; it goes before `secure` and the Host field.
+        observer: is told of what is refused or answered.
 
     Cancellation: nothing is left behind.
     """
@@ -85,19 +102,32 @@ async def consider(
     # with an invalid field value" (RFC 9112 §3.2). The parser has checked that there is one.
     if not is_host_field(dict(head.headers).get("host", "")):
         return Response.error(400, "Host is not a name or an address with perhaps a port (RFC 9112 §3.2)")
-    host = None
-    if client is not None:
-        secure, host = client.secure, client.host
     upgrade: Upgrade | None = None
-    debug = logger.isEnabledFor(logging.DEBUG)
     if is_upgrade(head.headers):
-        if debug:
+        remote = circumstances.remote
+        if logger.isEnabledFor(logging.DEBUG):
             _log_request(head, remote)
         try:
             upgrade = read_upgrade(head.method, head.http_version, head.headers)
         except HandshakeError as error:
             observer.handshake_refused(remote, error.status, str(error), None)
             return Response.error(error.status, str(error), error.headers)
+    request, host = _request_of(head, circumstances, upgrade)
+    # A target in absolute form, and a proxy, name the host in place of the field.
+    if (host is not None or not head.target.startswith("/")) and not is_host_field(request.host):
+        return Response.error(400, "the host in the target, or from the proxy, is not a name or an address")
+    if upgrade is None:
+        return await _answer(request, decide, observer)
+    return await _open(request, upgrade, decide, observer)
+
+
+def _request_of(
+    head: Head, circumstances: Circumstances, upgrade: Upgrade | None
+) -> tuple[Request, str | None]:
+    """Return the request, and the host that a trusted proxy names."""
+    secure, host = circumstances.secure, None
+    if circumstances.client is not None:
+        secure, host = circumstances.client.secure, circumstances.client.host
     request = Request(
         target=head.target,
         headers=Headers(head.headers),
@@ -105,24 +135,34 @@ async def consider(
         method=head.method,
         is_websocket=upgrade is not None,
         secure=secure,
-        remote=remote,
-        local=local,
-        peer_certificate=tls,
+        remote=circumstances.remote,
+        local=circumstances.local,
+        peer_certificate=circumstances.tls,
         forwarded_host=host,
+        body=circumstances.body or b"",
     )
-    # A target in absolute form, and a proxy, name the host in place of the field.
-    if (host is not None or not head.target.startswith("/")) and not is_host_field(request.host):
-        return Response.error(400, "the host in the target, or from the proxy, is not a name or an address")
+    return request, host
+
+
+async def _answer(request: Request, decide: Decide, observer: Observer) -> Response:
+    """Have a plain HTTP request answered."""
+    began = trio.current_time()
     decision = await decide(request)
-    if isinstance(decision, Response):
-        if isinstance(decision, CrashResponse):
-            crashed = observer.guard_crashed if decision.where == "guard" else observer.handler_crashed
-            crashed(request, decision.name, decision.take_exception())
-        if upgrade is not None:
-            observer.handshake_refused(remote, decision.status, "", request)
-        return decision
-    if upgrade is None:
+    if not isinstance(decision, Response):
         raise TypeError(f"decide() accepted {request!r}, which is no opening handshake")
+    _tell_crash(request, decision, observer)
+    observer.request_answered(request, decision.status, len(decision.body), trio.current_time() - began)
+    return decision
+
+
+async def _open(request: Request, upgrade: Upgrade, decide: Decide, observer: Observer) -> Opening | Response:
+    """Have an opening handshake accepted or refused."""
+    decision = await decide(request)
+    remote = request.remote
+    if isinstance(decision, Response):
+        _tell_crash(request, decision, observer)
+        observer.handshake_refused(remote, decision.status, "", request)
+        return decision
     codecs = extensions = parameters = None
     if decision.compression is not None and upgrade.extensions:
         agreed = negotiate_deflate(decision.compression, upgrade.extensions)
@@ -131,7 +171,7 @@ async def consider(
             codecs = server_codecs(parameters, decision.compression)
     if isinstance(decision, Refusal):
         observer.handshake_refused(remote, decision.status, f"Close {decision.frame}", request)
-    elif debug:
+    elif logger.isEnabledFor(logging.DEBUG):
         record(
             logging.DEBUG,
             "handshake.accepted",
@@ -145,6 +185,12 @@ async def consider(
     request.headers.pack()
     answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
     return Opening(request, decision, answer, codecs, parameters)
+
+
+def _tell_crash(request: Request, decision: Response, observer: Observer) -> None:
+    if isinstance(decision, CrashResponse):
+        crashed = observer.guard_crashed if decision.where == "guard" else observer.handler_crashed
+        crashed(request, decision.name, decision.take_exception())
 
 
 def _log_request(head: Head, remote: Address) -> None:

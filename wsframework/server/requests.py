@@ -15,11 +15,13 @@ from wsframework.crashes import interrupt_in, is_of_the_code
 from wsframework.forwarded import Proxies
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
+from wsframework.server.bodies import HTTPBody
 from wsframework.server.core import Core
 from wsframework.server.draining import contained
-from wsframework.server.http import Head
+from wsframework.server.http import Head, is_persistent
 from wsframework.server.incoming import Incoming
 from wsframework.server.opening import (
+    Circumstances,
     Opening,
     consider,
     crowded_response,
@@ -30,6 +32,7 @@ from wsframework.server.prefaces import Preface
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Refusal, Session
 from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding
+from wsframework.wire import is_upgrade
 
 __all__ = ["Requests"]
 
@@ -74,6 +77,14 @@ class Requests:
         proxies = self._core.proxies
         if proxies is not None and not self._identify(proxies, incoming, head):
             return
+        if head.body_bytes != 0:
+            incoming.body = HTTPBody(
+                head,
+                max_bytes=self._core.limits.body_bytes,
+                standstill=self._core.timeouts.body,
+                timers=self._core.timers,
+                on_wanted=incoming.want_body,
+            )
         # Before the task runs: from here on the drain waits for it, and ends it when the time is over.
         self._core.deciding.add(incoming)
         try:
@@ -93,7 +104,7 @@ class Requests:
         if not self._core.admission.identify(client.remote):
             incoming.answer(crowded_response())
             return False
-        incoming.remote, incoming.client = client.remote, client
+        incoming.forwarded(client)
         record(logging.DEBUG, "request.forwarded", remote=client.remote, proxy=peer, secure=client.secure)
         return True
 
@@ -122,28 +133,9 @@ class Requests:
             contained(session.give_up)
 
     async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | None:
-        incoming.on_left = begin_deciding()
         try:
-            opening: Opening | Response | None
-            try:
-                opening = await consider(
-                    head,
-                    self._decide,
-                    secure=incoming.secure,
-                    remote=incoming.remote,
-                    local=incoming.local,
-                    observer=self._core.observer,
-                    tls=incoming.tls,
-                    client=incoming.client,
-                )
-            except GivenUp:
-                opening = None
-            except BaseException as error:
-                if not is_of_the_code(error):
-                    raise
-                # Perhaps an `Accept` whose fields were changed, so that no head can be made of them.
-                record_failure(error, remote=incoming.remote)
-                opening = mistake_response()
+            opening = await self._consider(incoming, head)
+            # After the answer, the same connection may have the next request.
             return self._proceed(incoming, head, opening)
         except BaseException as error:
             # A bug, or the program's end. It must not end the other connections.
@@ -154,6 +146,30 @@ class Requests:
             if interrupt is not None:
                 raise interrupt from None
             return None
+
+    async def _consider(self, incoming: Incoming | StreamIncoming, head: Head) -> Opening | Response | None:
+        """Have the application decide; None means that the client has left, or that the drain is over."""
+        incoming.on_left = begin_deciding()
+        if incoming.body is not None:
+            incoming.body.decided_by = trio.lowlevel.current_task()
+        try:
+            circumstances = Circumstances(
+                incoming.secure,
+                incoming.remote,
+                incoming.local,
+                incoming.tls,
+                incoming.client,
+                incoming.body,
+            )
+            return await consider(head, circumstances, self._decide, self._core.observer)
+        except GivenUp:
+            return None
+        except BaseException as error:
+            if not is_of_the_code(error):
+                raise
+            # Perhaps an `Accept` whose fields were changed, so that no head can be made of them.
+            record_failure(error, remote=incoming.remote)
+            return mistake_response()
         finally:
             end_deciding()
             self._core.deciding.discard(incoming)
@@ -163,7 +179,7 @@ class Requests:
     def _proceed(
         self, incoming: Incoming | StreamIncoming, head: Head, opening: Opening | Response | None
     ) -> Session | None:
-        """Carry out a decision; None means that the client has left, or that the drain is over."""
+        """Carry out a decision; return what runs the connection if it was upgraded."""
         core, remote = self._core, incoming.remote
         if incoming.gone or opening is None:
             record(logging.DEBUG, "handshake.lost", remote=remote, error="the client has left")
@@ -176,7 +192,7 @@ class Requests:
         if isinstance(opening, Response):
             try:
                 status = opening.status  # a user's class may compute it, and fail the next time
-                incoming.answer(opening)
+                incoming.answer(opening, persist=self._may_persist(head, opening))
             except BaseException as error:  # of a user's class, and not what it should be
                 if not is_of_the_code(error):
                     raise
@@ -215,6 +231,13 @@ class Requests:
                 core.sessions.discard(session)
             raise
         return session
+
+    def _may_persist(self, head: Head, response: Response) -> bool:
+        """Whether a connection may go on after an answer. After a refused handshake it does not."""
+        core = self._core
+        if not core.timeouts.keep_alive or core.lifetime.stopping.is_set():
+            return False
+        return is_persistent(head, response) and not is_upgrade(head.headers)
 
     def _over(self, session: Session) -> None:
         self._core.sessions.discard(session)

@@ -295,7 +295,7 @@ class SocketTransport(FrameTransport):
             if outbox:
                 self._join_small_frames()
             elif self._sending_ended:
-                self._send_fin()
+                self._finish_sending()
             return
         if len(outbox) == 1:
             data = outbox[0]
@@ -359,7 +359,18 @@ class SocketTransport(FrameTransport):
         if self.room_wanted:
             self._made_room()
         if self._sending_ended and not self.outbox:
+            self._finish_sending()
+
+    def _finish_sending(self) -> None:
+        """Everything is written: hand the socket back if the connection goes on, or send FIN."""
+        then = self._then()
+        if then is None:
             self._send_fin()
+        elif self._on_release is not None:
+            self._on_release = None
+            self._blocked = True  # no flush may write to a socket that is another's
+            self._let_go()
+            then()
 
     def _send_fin(self) -> None:
         if self._sent_fin or self._on_release is None:

@@ -36,6 +36,7 @@ class StreamTransport(FrameTransport):
     """One connection's frames over a Trio stream."""
 
     __slots__ = (
+        "_handed_back",
         "_may_read",
         "_read_ended",
         "_reading",
@@ -62,6 +63,7 @@ class StreamTransport(FrameTransport):
         self._reading = trio.CancelScope()
         self._read_ended: trio.Event | bool = False
         self._saw_fin = False
+        self._handed_back = False
         self._waited_for: float | None = None
         self._written: trio.Event | None = None
         self._writer: Task | None = None  # while it waits for something to write
@@ -69,7 +71,7 @@ class StreamTransport(FrameTransport):
         self._may_read.set()
 
     async def run(self, initial: bytes) -> None:
-        """Move bytes until the connection is over, then close the stream.
+        """Move bytes until the connection is over, then close the stream, unless it was handed back.
 
         Args:
             initial: bytes that came right behind the opening handshake.
@@ -85,7 +87,8 @@ class StreamTransport(FrameTransport):
                         waiting.set()
         finally:
             try:
-                await close_stream(self._stream)
+                if not self._handed_back:
+                    await close_stream(self._stream)
             finally:
                 self._released()
                 self._wake_written()
@@ -168,7 +171,13 @@ class StreamTransport(FrameTransport):
                 # A stream has one reader at a time, and ours has not ended yet.
                 self._read_ended = trio.Event()
                 await self._read_ended.wait()
-            await end_stream(self._stream, saw_fin=self._saw_fin)
+            then = self._then()
+            if then is None:
+                await end_stream(self._stream, saw_fin=self._saw_fin)
+            else:
+                self._handed_back = True
+                self._let_go()
+                then()
         except BROKEN as error:
             self._broken(_describe(error))
         else:

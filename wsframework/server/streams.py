@@ -1,11 +1,13 @@
 """Connections over Trio streams: in memory, and on platforms without a hub.
 
-The task of a connection runs no user code. It reads the head, waits for the decision of a user task, and then
-moves bytes until the end. So it ends the connection properly even if user code has damaged its own task.
+The task of a connection runs no user code. It reads the head, waits for the decision of a user task, and
+reads the body meanwhile if it is asked for. Then it writes the answer and reads the next head, or moves bytes
+until the end. So it ends the connection properly even if user code has damaged its own task.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from wsframework.errors import HandshakeError
 from wsframework.forwarded import Client
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
+from wsframework.server.bodies import CONTINUE, HTTPBody
 from wsframework.server.core import Core
+from wsframework.server.framing import READ_BYTES
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
 from wsframework.server.observed import stream_transport
 from wsframework.server.opening import crowded_response, draining_response
@@ -55,6 +59,7 @@ class StreamIncoming:
         local: the server's address.
         secure: whether the request came over TLS.
         client: what a trusted proxy says of its client.
+        body: the request's body, if it has one.
         gone: whether the peer left while the application was deciding.
         on_left: called when it does, if the decision is no longer needed.
     """
@@ -78,15 +83,19 @@ class StreamIncoming:
         self.secure = core.secure or isinstance(stream, trio.SSLStream)
         self.gone = False
         self.on_left: Callable[[], None] | None = None
+        self.body: HTTPBody | None = None
         self._stream = stream
         self._core = core
         self._on_head = on_head
         self._admitted = False
-        self._method = ""
+        self._head: Head | None = None
+        self._proxy: tuple[Address, Client | None] | None = None
         self._trailing = received
+        self._goes_on = False
         self._transport: StreamTransport | None = None
         self._on_release: Callable[[], None] = _nothing
         self._decided = trio.Event()
+        self._body_wanted = trio.Event()
         if preface is not None:
             self._preface = preface
 
@@ -100,12 +109,30 @@ class StreamIncoming:
 
     # Called by the task that decides
 
-    def answer(self, response: Response) -> None:
-        """Answer in HTTP and end the connection."""
-        self._trailing = b""
+    def want_body(self) -> None:
+        """Read the body, because somebody waits for it."""
+        self._body_wanted.set()
+
+    def forwarded(self, client: Client) -> None:
+        """Take note that the request comes from this client of the peer, as the next one may not."""
+        self._proxy = self.remote, self.client
+        self.remote, self.client = client.remote, client
+
+    def answer(self, response: Response, *, persist: bool = False) -> None:
+        """Answer in HTTP, and end the connection or, with `persist`, wait for the next request on it."""
+        head_only = self._head is not None and self._head.method == "HEAD"
+        persist = persist and (self.body is None or self.body.drop_rest())
+        data = encode_response(response, head_only=head_only, persist=persist)
         self._transport = self._make_transport(None)
-        self._transport.answer(encode_response(response, head_only=self._method == "HEAD"))
+        self._transport.answer(data, self._go_on if persist else None)
+        if persist:
+            self._transport.pause_reading()  # what comes is the next request
+        else:
+            self._trailing = b""
         self._decided.set()
+
+    def _go_on(self) -> None:
+        self._goes_on = True
 
     def upgrade(
         self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
@@ -121,6 +148,7 @@ class StreamIncoming:
 
     def hand_over(self) -> None:
         """Let the transport move the bytes."""
+        self._head = None  # an idle connection would keep it
         self._decided.set()
 
     async def answered(self) -> None:
@@ -186,37 +214,95 @@ class StreamIncoming:
             admission.end_refusal()
 
     async def _serve_admitted(self) -> None:
-        try:
-            head = await self._read_head()
-        except BROKEN as error:
-            record(logging.DEBUG, "handshake.lost", remote=self.remote, error=str(error.__cause__ or error))
-            return
-        if head is None:
-            await self._move_bytes()  # None for a probe, which connected and left
-            return
-        tls = self._stream.version() if isinstance(self._stream, trio.SSLStream) else None
-        self._core.observer.connection_accepted(self.remote, self.local, tls)
-        if isinstance(head, Response):
-            self.answer(head)
-        else:
-            self._method, self._trailing = head.method, head.trailing
-            self._on_head(self, head)
-            del head  # an idle connection keeps what its task refers to
-            # The decision is nearly always there after the first step of the user task.
-            for _ in range(2):
-                await trio.lowlevel.checkpoint()
-            if not self._decided.is_set():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch)
-                    await self._decided.wait()
-                    nursery.cancel_scope.cancel(reason="it is decided")
-        await self._move_bytes()
+        first = True
+        while first or self._goes_on:
+            self._goes_on = False
+            try:
+                head = await self._read_head(first=first)
+            except BROKEN as error:
+                if first:
+                    cause = str(error.__cause__ or error)
+                    record(logging.DEBUG, "handshake.lost", remote=self.remote, error=cause)
+                return
+            if first and head is not None:
+                tls = self._stream.version() if isinstance(self._stream, trio.SSLStream) else None
+                self._core.observer.connection_accepted(self.remote, self.local, tls)
+            first = False
+            if isinstance(head, Response):
+                self.answer(head)
+            elif head is not None:
+                await self._exchange(head)
+                del head  # an idle connection keeps what its task refers to
+            # None for a probe, which connected and left
+            await self._move_bytes()
+            if self._goes_on and not await self._begin_again():
+                return
 
-    async def _read_head(self) -> Head | Response | None:
+    async def _exchange(self, head: Head) -> None:
+        """Have a request decided about."""
+        self._head, self._trailing = head, head.trailing
+        self._decided, self._body_wanted = trio.Event(), trio.Event()
+        self._on_head(self, head)
+        method = head.method
+        del head
+        # The decision is nearly always there after the first step of the user task.
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        if not self._decided.is_set():
+            async with trio.open_nursery() as nursery:
+                if self.body is None:
+                    nursery.start_soon(self._watch, method)
+                else:
+                    nursery.start_soon(self._pump, self.body)
+                await self._decided.wait()
+                nursery.cancel_scope.cancel(reason="it is decided")
+
+    async def _pump(self, body: HTTPBody) -> None:
+        """Read the body once it is wanted."""
+        await self._body_wanted.wait()
+        try:
+            if body.awaits_continue:
+                body.awaits_continue = False
+                await self._stream.send_all(CONTINUE)
+            await self._read_body(body)
+        except BROKEN:
+            body.fail(400, "the connection was lost before the body was complete")
+
+    async def _read_body(self, body: HTTPBody) -> None:
+        while body.wants:
+            data = await self._stream.receive_some(READ_BYTES)
+            if data:
+                body.feed(bytes(data))
+            else:
+                body.fail(400, "the connection ended before the body was complete")
+
+    async def _begin_again(self) -> bool:
+        """Drop what is left of the body; return whether there can be another request."""
+        body, core = self.body, self._core
+        if body is not None:
+            if body.wants:
+                with trio.CancelScope() as scope, contextlib.suppress(*BROKEN):
+                    timer = core.timers.after(core.timeouts.body, scope.cancel)
+                    try:
+                        await self._read_body(body)
+                    finally:
+                        timer.cancel()
+            if not body.complete:
+                return False
+            self._trailing = body.trailing
+        self._head = self.body = None
+        if self._proxy is not None:
+            core.admission.forget(self.remote)
+            (self.remote, self.client), self._proxy = self._proxy, None
+        return True
+
+    async def _read_head(self, *, first: bool) -> Head | Response | None:
         """Read a request's head. A Response refuses it; None means that the peer left or sent nothing."""
         core = self._core
+        if not first and not self._trailing and not await self._idle():
+            return None
         reader = HeadReader(core.limits.head_bytes, core.limits.head_fields)
-        received = self._trailing
+        received, self._trailing = self._trailing, b""
         scope = trio.CancelScope()
 
         def time_out() -> None:
@@ -228,7 +314,7 @@ class StreamIncoming:
             with scope:
                 if self._preface is not None and not await self._read_preface(self._preface):
                     return None
-                if isinstance(self._stream, trio.SSLStream):
+                if first and isinstance(self._stream, trio.SSLStream):
                     with core.admission.handshaking(scope):
                         await self._stream.do_handshake()
                 if received and (head := reader.feed(received)) is not None:
@@ -245,6 +331,25 @@ class StreamIncoming:
         limit = core.timeouts.handshake
         return Response.error(408, f"the request's head was not complete within {limit:g} s")
 
+    async def _idle(self) -> bool:
+        """Wait for the first bytes of the next request; return whether they came."""
+        idle = _Idle()
+        core = self._core
+        core.idle.add(idle)
+        timer = core.timers.after(core.timeouts.keep_alive, idle.end)
+        if core.lifetime.stopping.is_set():
+            idle.end()
+        try:
+            with idle.scope:
+                self._trailing = bytes(await self._stream.receive_some(READ_BYTES))
+        finally:
+            core.idle.discard(idle)
+            timer.cancel()
+        if idle.scope.cancelled_caught:
+            self._transport = self._make_transport(None)
+            self._transport.answer(b"")
+        return bool(self._trailing)
+
     async def _read_preface(self, preface: Preface) -> bool:
         """Read what precedes TLS and the head; return False if the connection is over or answered."""
         stream = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
@@ -254,7 +359,7 @@ class StreamIncoming:
         del self._preface
         return True
 
-    async def _watch(self) -> None:
+    async def _watch(self, method: str) -> None:
         """Notice when the client leaves while the application decides."""
         try:
             while len(self._trailing) < _READ_AHEAD_BYTES:
@@ -266,7 +371,7 @@ class StreamIncoming:
                 return  # what came before a FIN counts
         except BROKEN:
             pass
-        if self._method not in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD"):
             return  # cancelling a POST could leave its work half done
         self.gone = True
         if self.on_left is not None:
@@ -290,6 +395,17 @@ class StreamIncoming:
         return stream_transport(core.observer)(
             self._stream, limits=core.limits, timeouts=core.timeouts, timers=core.timers, codecs=codecs
         )
+
+
+class _Idle:
+    """A connection between two requests."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    def end(self) -> None:
+        """Close it."""
+        self.scope.cancel(reason="no request came")
 
 
 def _nothing() -> None:

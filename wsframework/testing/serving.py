@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import attrs
-import h11
 import trio
 import trio_websocket
 
@@ -37,6 +34,7 @@ from wsframework.observer import Observer
 from wsframework.request import Address, Request, Response
 from wsframework.server import Server, serve_streams
 from wsframework.session import Acceptance
+from wsframework.testing.asking import Answer, Exchange
 from wsframework.testing.background import open_background
 from wsframework.testing.client import Client, ClientSettings, Link, open_client
 from wsframework.testing.deadline import DEADLINE_SECONDS, fail_after
@@ -49,32 +47,6 @@ Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 _HOST = "localhost"
 _LOCAL = Address("127.0.0.1", 80)
 _ports = itertools.cycle(range(49152, 65536))  # the ports that systems give to clients (RFC 6335 §6)
-
-
-@attrs.frozen
-class Answer:
-    """A plain HTTP answer.
-
-    Attributes:
-        status: the HTTP status.
-        headers: the header fields, looked up without regard to case.
-        body: the content.
-        crash: the exception of a handler, guard or given function, when that is why the status is 500.
-    """
-
-    status: int
-    headers: Headers
-    body: bytes
-    crash: BaseException | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as UTF-8 text."""
-        return self.body.decode()
-
-    def json(self) -> Any:
-        """Return the content as the value that its JSON stands for."""
-        return json.loads(self.body)
 
 
 class MemoryServer:
@@ -157,6 +129,7 @@ class MemoryServer:
         path: str,
         headers: HeaderFields = (),
         *,
+        body: str | bytes = b"",
         deadline: float = DEADLINE_SECONDS,
     ) -> Answer:
         """Ask for a plain HTTP answer; see `request`."""
@@ -164,13 +137,11 @@ class MemoryServer:
         fields = _pairs(headers)
         if "host" not in Headers(fields):
             fields.insert(0, ("Host", self._host))
-        parser = h11.Connection(h11.CLIENT)
-        question = parser.send(h11.Request(method=method, target=path, headers=fields))
-        question += parser.send(h11.EndOfMessage()) or b""
+        exchange = Exchange(method, path, fields, body)
         async with stream:
             with fail_after(deadline, lambda: f"waited {deadline:g} s for the answer to {method} {path}"):
-                await stream.send_all(question)
-                answer = await _read_answer(stream, parser, link)
+                await stream.send_all(exchange.question)
+                answer = await exchange.read_answer(stream, link)
         link.crash_seen = answer.crash is not None
         return answer
 
@@ -355,6 +326,7 @@ async def request(
     path: str,
     headers: HeaderFields = (),
     *,
+    body: str | bytes = b"",
     deadline: float = DEADLINE_SECONDS,
 ) -> Answer:
     """Ask an App for a plain HTTP answer, in memory.
@@ -368,6 +340,7 @@ async def request(
         path: path and query.
         headers: header fields; Host is `localhost` if there is none, or, where the App does not answer to
             that, the first host of its `allowed_hosts`.
+        body: what is sent; `str` as UTF-8. Give `Content-Type` in `headers` where the handler reads it.
         deadline: seconds that the answer may take.
 
     Raises:
@@ -377,7 +350,7 @@ async def request(
     Cancellation: the connection is closed.
     """
     async with _joined(app) as server:
-        return await server.request(method, path, headers, deadline=deadline)
+        return await server.request(method, path, headers, body=body, deadline=deadline)
 
 
 @asynccontextmanager
@@ -424,22 +397,6 @@ async def _joined(app: App) -> AsyncIterator[MemoryServer]:
             return
     async with serve(app) as own:
         yield own
-
-
-async def _read_answer(stream: trio.abc.Stream, parser: h11.Connection, link: Link) -> Answer:
-    status, fields, body = 0, Headers(), b""
-    while True:
-        match parser.next_event():
-            case h11.NEED_DATA:
-                parser.receive_data(bytes(await stream.receive_some()))
-            case h11.Response() as response:
-                status = response.status_code
-                pairs = response.headers.raw_items()
-                fields = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in pairs])
-            case h11.Data() as data:
-                body += data.data
-            case h11.EndOfMessage() | h11.ConnectionClosed():
-                return Answer(status, fields, body, link.crash)
 
 
 def _pairs(headers: HeaderFields) -> list[tuple[str, str]]:

@@ -1,0 +1,254 @@
+"""The body of one HTTP request, from the bytes behind its head to the handler that asks for it.
+
+A transport reads bytes only while a body `wants` some: nothing before a guard or handler has asked for it,
+and nothing after its end. So a body that nobody reads costs no memory, and a client that waits for
+`100 Continue` gets it only if its body is wanted. What stands behind the body is the next request's.
+
+Lengths are counted here; chunks are read by h11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import h11
+import trio
+
+from wsframework.errors import Reject
+from wsframework.request import reason_phrase
+from wsframework.server.http import Head
+from wsframework.tasks import standing_still
+from wsframework.timers import Timer, Timers
+
+__all__ = ["CONTINUE", "HTTPBody"]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_SLOWEST_BYTES_PER_SECOND = 240
+"""The rate at which a client must send a body that is waited for: the same as for taking an answer."""
+
+_SKIPPED_BYTES = 64 * 1024
+"""Up to this size the rest of a body that nobody has read is read and dropped, so that the connection can
+go on. To end it, and have the client connect again, costs less than more than that."""
+
+_CHUNK_HEAD_BYTES = 4096
+"""The most that the line before a chunk, or the trailer behind the last one, may have."""
+
+
+class HTTPBody:
+    """A body as it arrives.
+
+    Args:
+        head: the head of its request; what trails it is the beginning of the body.
+        max_bytes: the largest size that `read` returns.
+        standstill: seconds without enough progress after which `read` gives up.
+        timers: measure them.
+        on_wanted: called when `wants` becomes true.
+
+    Attributes:
+        complete: whether its end has arrived.
+        awaits_continue: whether the client waits for `100 Continue` before it sends the body.
+        max_bytes: as given; the route may have another one, until the body is asked for.
+        trailing: once it is complete: the bytes behind it.
+        decided_by: the task that decides about the request: while anybody waits for the body, the limits of
+            its guards and handler stand still.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_chunks",
+        "_dropping",
+        "_error",
+        "_left",
+        "_on_wanted",
+        "_parser",
+        "_received",
+        "_standstill",
+        "_timer",
+        "_timers",
+        "_wanted",
+        "awaits_continue",
+        "complete",
+        "decided_by",
+        "max_bytes",
+        "trailing",
+    )
+
+    def __init__(
+        self,
+        head: Head,
+        *,
+        max_bytes: int,
+        standstill: float,
+        timers: Timers,
+        on_wanted: Callable[[], None],
+    ) -> None:
+        self.complete = False
+        self.awaits_continue = not head.trailing and _expects_continue(head)
+        self.max_bytes = max_bytes
+        self.trailing = b""
+        self.decided_by: trio.lowlevel.Task | None = None
+        self._left = head.body_bytes
+        self._parser = _chunk_parser() if head.body_bytes is None else None
+        self._standstill = standstill
+        self._timers = timers
+        self._timer: Timer | None = None
+        self._on_wanted = on_wanted
+        self._wanted = False
+        self._dropping = False
+        self._chunks: list[bytes] = []
+        self._received = 0
+        self._error: tuple[int, str] | None = None
+        self._arrived: trio.Event | None = None
+        if head.trailing:
+            self.feed(head.trailing)
+
+    # The transport's side
+
+    @property
+    def wants(self) -> bool:
+        """Whether the transport is to read further bytes."""
+        return self._wanted and not self.complete and self._error is None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the connection, at least one."""
+        if self.complete or self._error is not None:
+            self.trailing += data
+            return
+        try:
+            if self._parser is None:
+                self._count(data)
+            else:
+                self._parse(self._parser, data)
+        except h11.RemoteProtocolError:
+            self.fail(400, "the body's chunks are malformed (RFC 9112 §7.1)")
+
+    def fail(self, status: int, why: str) -> None:
+        """Take note that the body will not be complete; `read` raises a `Reject` with that status."""
+        if not self.complete and self._error is None:
+            self._error = status, why
+            self._over()
+
+    def drop_rest(self) -> bool:
+        """Read what is left without keeping it, if that is little.
+
+        Returns:
+            Whether the connection can go on after the answer. If the body is not `complete`, first of all
+            `wants` has to become false.
+        """
+        if self.complete:
+            return True
+        if self._error is not None or self._left is None or self._left > _SKIPPED_BYTES:
+            return False
+        if self.awaits_continue:
+            return False  # it may send the body, or not
+        self._dropping = self._wanted = True
+        self._chunks.clear()
+        return True
+
+    def _count(self, data: bytes) -> None:
+        assert self._left is not None
+        mine = data if len(data) <= self._left else data[: self._left]
+        self._left -= len(mine)
+        self._take(mine)
+        if not self._left:
+            self._completed(data[len(mine) :])
+
+    def _parse(self, parser: h11.Connection, data: bytes) -> None:
+        parser.receive_data(data)
+        while True:
+            event = parser.next_event()
+            if isinstance(event, h11.Data):
+                self._take(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                self._completed(parser.trailing_data[0])
+                return
+            else:
+                return
+            if self._error is not None:
+                return
+
+    def _completed(self, trailing: bytes) -> None:
+        self.complete = True
+        self.trailing = trailing
+        self._over()
+
+    def _take(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._dropping:
+            return
+        if self._received > self.max_bytes and self._wanted:
+            self._too_large()
+        elif data:
+            self._chunks.append(data)
+
+    def _too_large(self) -> None:
+        self._chunks.clear()
+        self.fail(413, f"the body has more than {self.max_bytes} bytes")
+
+    def _over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._arrived is not None:
+            self._arrived.set()
+
+    # The handler's side
+
+    async def read(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            Reject: there is none: 400, 408 or 413, as `Request.body` says.
+
+        Cancellation: nothing is lost; a later call goes on.
+        """
+        if not self._wanted:
+            self._ask()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self.complete and self._error is None:
+            if self._arrived is None:
+                self._arrived = trio.Event()
+            with standing_still(self.decided_by):
+                await self._arrived.wait()
+        if self._error is not None:
+            status, why = self._error
+            # A new one each time: the same would collect the frames of all that raise it.
+            raise Reject(status, f"{status} {reason_phrase(status)}: {why}\n")
+        if len(self._chunks) > 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0] if self._chunks else b""
+
+    @trio.lowlevel.enable_ki_protection
+    def _ask(self) -> None:
+        self._wanted = True
+        if self._received + (self._left or 0) > self.max_bytes:
+            # Before the client sends it, if it says how much it is.
+            self._too_large()
+        elif self.wants:
+            self._time(self._received)
+            self._on_wanted()
+
+    def _time(self, received: int) -> None:
+        self._timer = self._timers.after(self._standstill, lambda: self._look(received))
+
+    def _look(self, received: int) -> None:
+        if not self.wants:
+            return
+        if self._received - received >= max(1.0, _SLOWEST_BYTES_PER_SECOND * self._standstill):
+            self._time(self._received)
+        else:
+            self.fail(408, f"the body did not go on within {self._standstill:g} s")
+
+
+def _expects_continue(head: Head) -> bool:
+    """Whether the client waits before it sends the body (RFC 9110 §10.1.1)."""
+    expectations = [value.lower() for name, value in head.headers if name == "expect"]
+    return head.http_version == "1.1" and "100-continue" in expectations
+
+
+def _chunk_parser() -> h11.Connection:
+    """Return a parser that expects chunks next."""
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_CHUNK_HEAD_BYTES)
+    parser.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    parser.next_event()
+    return parser
