@@ -75,6 +75,14 @@ async def run_out_of_memory(stage: Stage) -> None:
     await stage.server.command("CONFIG", "SET", "maxmemory", "0")
 
 
+async def lose_the_replicas(stage: Stage) -> None:
+    """Redis answers NOREPLICAS."""
+    await trio.sleep(SECONDS / 4)
+    await stage.server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    await trio.sleep(SECONDS / 4)
+    await stage.server.command("CONFIG", "SET", "min-replicas-to-write", "0")
+
+
 async def flush_all(stage: Stage) -> None:
     await trio.sleep(SECONDS / 2)
     await stage.server.command("FLUSHALL")
@@ -151,9 +159,12 @@ async def test_a_flushed_server_is_a_gap_everywhere(tmp_path: Path) -> None:
         assert set(stage.talk.gaps) == {"epoch"}
 
 
-async def test_a_server_without_memory_refuses_messages_and_loses_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [run_out_of_memory, lose_the_replicas], ids=lambda fault: fault.__name__)
+async def test_a_server_without_memory_or_replicas_refuses_messages_and_loses_none(
+    fault: Callable[[Stage], Awaitable[None]], tmp_path: Path
+) -> None:
     async with Stage.set(tmp_path) as stage:
-        await stage.suffer(run_out_of_memory)
+        await stage.suffer(fault)
         assert stage.talk.refused
         assert not stage.talk.unknown
         assert not stage.talk.gaps

@@ -232,7 +232,13 @@ async def test_rooms_go_on_when_the_master_is_killed_and_comes_back(tmp_path: Pa
 @pytest.mark.slow
 async def test_rooms_go_on_when_the_master_hangs_and_wakes(tmp_path: Path) -> None:
     async with watched(tmp_path) as found:
+        publisher = Publisher(found.url, timeout=6)
+        await trio.to_thread.run_sync(publisher.publish, "outside", "1")
         talk = await talk_through(found, lambda found: found.master.freeze(), SECONDS + 2)
+        # Its connection is to the master that hangs.
+        position = await trio.to_thread.run_sync(publisher.publish, "outside", "2")
+        assert position.split(".")[1] == "2"
+        publisher.close()
         found.master.thaw()
         assert set(talk.gaps) <= {"regressed", "forked"}
         assert not talk.refused
