@@ -69,23 +69,26 @@ async def ask(
     return await consider(asked, circumstances, app.decide, observer or Observer())
 
 
+class Refusals(Observer):
+    """Writes down which handshakes are refused."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Address, int, str, Request | None]] = []
+
+    def handshake_refused(self, remote: Address, status: int, reason: str, request: Request | None) -> None:
+        self.told.append((remote, status, reason, request))
+
+
 async def test_a_refusal_by_a_close_opens_the_websocket_and_is_told_as_a_refusal() -> None:
-    told: list[object] = []
-
-    class Refusals(Observer):
-        def handshake_refused(
-            self, remote: Address, status: int, reason: str, request: Request | None
-        ) -> None:
-            told.append((remote, status, reason, request))
-
     refusal = attrs.evolve(Refusal.by(401, CloseFrame(4401, "who are you?")), subprotocol="chat")
     app = App(refusal)
-    opening = await ask(app, head(*UPGRADE, *OFFERS), observer=Refusals())
+    refusals = Refusals()
+    opening = await ask(app, head(*UPGRADE, *OFFERS), observer=refusals)
     assert isinstance(opening, Opening)
     assert opening.acceptance is refusal
     assert opening.answer.startswith(b"HTTP/1.1 101 ")
     assert b"\r\nSec-WebSocket-Protocol: chat\r\n" in opening.answer
-    assert told == [(THERE, 401, "Close 4401 (who are you?)", app.requests[0])]
+    assert refusals.told == [(THERE, 401, "Close 4401 (who are you?)", app.requests[0])]
 
 
 async def test_the_application_sees_the_whole_request() -> None:
@@ -134,29 +137,33 @@ async def test_a_plain_request_is_no_websocket() -> None:
 )
 async def test_a_wrong_handshake_is_answered_without_asking_the_application(asked: Head, status: int) -> None:
     app = App(Acceptance(handler))
-    answer = await ask(app, asked)
+    refusals = Refusals()
+    answer = await ask(app, asked, observer=refusals)
     assert isinstance(answer, Response)
     assert answer.status == status
     assert app.requests == []
+    assert [(remote, told, request) for remote, told, _, request in refusals.told] == [(THERE, status, None)]
 
 
 @pytest.mark.parametrize("host", ["x/y", "a@x", "a b", "a..b", "x:y", "x:65536", "[::1", "::1", "é", "a?b"])
 @pytest.mark.parametrize("rest", [(), UPGRADE[1:]])
 async def test_a_host_that_is_none_is_400(host: str, rest: tuple[tuple[str, str], ...]) -> None:
-    app = App(Response("page"))
-    answer = await ask(app, head(("host", host), *rest))
+    app, refusals = App(Response("page")), Refusals()
+    answer = await ask(app, head(("host", host), *rest), observer=refusals)
     assert isinstance(answer, Response)
     assert (answer.status, app.requests) == (400, [])
+    assert [status for _, status, _, _ in refusals.told] == [400] * bool(rest)
 
 
 @pytest.mark.parametrize("authority", ["user@example.com", "<script>", "example.com:99999", "[::1", "a\\b"])
 @pytest.mark.parametrize("rest", [(), UPGRADE[1:]])
 async def test_a_target_whose_host_is_none_is_400(authority: str, rest: tuple[tuple[str, str], ...]) -> None:
-    app = App(Response())
+    app, refusals = App(Response()), Refusals()
     asked = attrs.evolve(head(*PLAIN, *rest), target=f"http://{authority}/room")
-    answer = await ask(app, asked)
+    answer = await ask(app, asked, observer=refusals)
     assert isinstance(answer, Response)
     assert (answer.status, app.requests) == (400, [])
+    assert [status for _, status, _, _ in refusals.told] == [400] * bool(rest)
     for target in ("http://example.org:81/room", "http://[::1]?a", "*"):
         await ask(app, attrs.evolve(asked, target=target))
     assert [request.host for request in app.requests] == ["example.org:81", "[::1]", "example.com"]
@@ -189,6 +196,13 @@ async def test_an_accepted_handshake_has_its_101_with_subprotocol_and_extra_fiel
     assert "Sec-WebSocket-Protocol: chat" in lines
     assert "X-Extra: yes" in lines
     assert not any(line.startswith("Sec-WebSocket-Extensions") for line in lines)
+
+
+async def test_a_handshake_that_cannot_be_accepted_by_the_programs_mistake_is_told_as_refused() -> None:
+    app, refusals = App(Acceptance(handler, headers=(("X-Name", "\u20ac"),))), Refusals()
+    with pytest.raises(ValueError, match="X-Name"):
+        await ask(app, head(*UPGRADE), observer=refusals)
+    assert refusals.told == [(THERE, 500, "", app.requests[0])]
 
 
 async def test_compression_is_agreed_on_when_both_want_it() -> None:

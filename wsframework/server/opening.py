@@ -101,24 +101,31 @@ async def consider(
     # "A server MUST respond with a 400 [...] to any request message that contains [...] a Host header field
     # with an invalid field value" (RFC 9112 §3.2). The parser has checked that there is one.
     if not is_host_field(dict(head.headers).get("host", "")):
-        return Response.error(400, "Host is not a name or an address with perhaps a port (RFC 9112 §3.2)")
+        wrong = HandshakeError("Host is not a name or an address with perhaps a port (RFC 9112 §3.2)")
+        return _refuse(wrong, head, circumstances, observer)
     upgrade: Upgrade | None = None
     if is_upgrade(head.headers):
-        remote = circumstances.remote
         if logger.isEnabledFor(logging.DEBUG):
-            _log_request(head, remote)
+            _log_request(head, circumstances.remote)
         try:
             upgrade = read_upgrade(head.method, head.http_version, head.headers)
         except HandshakeError as error:
-            observer.handshake_refused(remote, error.status, str(error), None)
-            return Response.error(error.status, str(error), error.headers)
+            return _refuse(error, head, circumstances, observer)
     request, host = _request_of(head, circumstances, upgrade)
     # A target in absolute form, and a proxy, name the host in place of the field.
     if (host is not None or not head.target.startswith("/")) and not is_host_field(request.host):
-        return Response.error(400, "the host in the target, or from the proxy, is not a name or an address")
+        wrong = HandshakeError("the host in the target, or from the proxy, is not a name or an address")
+        return _refuse(wrong, head, circumstances, observer)
     if upgrade is None:
         return await _answer(request, decide, observer)
     return await _open(request, upgrade, decide, observer)
+
+
+def _refuse(error: HandshakeError, head: Head, circumstances: Circumstances, observer: Observer) -> Response:
+    """Answer a request that is not valid, so that the application is not asked."""
+    if is_upgrade(head.headers):
+        observer.handshake_refused(circumstances.remote, error.status, str(error), None)
+    return Response.error(error.status, str(error), error.headers)
 
 
 def _request_of(
@@ -183,7 +190,11 @@ async def _open(request: Request, upgrade: Upgrade, decide: Decide, observer: Ob
         )
     # The request is kept as long as the connection.
     request.headers.pack()
-    answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
+    try:
+        answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
+    except Exception:  # of an `Accept` whose fields were changed; our caller answers
+        observer.handshake_refused(remote, 500, "", request)
+        raise
     return Opening(request, decision, answer, codecs, parameters)
 
 
