@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import trio
+import trio.testing
 
 from wsframework import LocalSessionStore, SessionClaim, SessionStore, SessionUnavailable
 from wsframework.testing import SessionStoreContract
@@ -89,3 +91,41 @@ async def test_a_claim_that_was_released_writes_no_more() -> None:
     store.release(claim)
     with pytest.raises(SessionUnavailable, match="the session has ended"):
         await store.save(claim, b"late")
+
+
+async def test_the_former_secret_ends_in_time() -> None:
+    clock = Clock()
+    store = LocalSessionStore(clock=clock)
+    await store.create(claim_of("id"))
+    assert await store.resume(claim_of("id", "two"), "one")
+    clock.now = 4.9
+    assert await store.resume(claim_of("id", "three"), "one")
+    clock.now = 5
+    assert not await store.resume(claim_of("id", "four"), "one")
+    assert await store.resume(claim_of("id", "five"), "three")
+
+
+@pytest.mark.parametrize("step", ["create", "resume", "save", "confirm", "end"])
+async def test_a_step_is_a_checkpoint_and_one_that_is_cancelled_was_not_done(step: str) -> None:
+    store = LocalSessionStore()
+    claim, next_claim = claim_of("id"), claim_of("id", "two")
+    await store.create(claim)
+    assert await store.resume(next_claim, "one")
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
+        "create": lambda: store.create(claim_of("other")),
+        "resume": lambda: store.resume(claim_of("id", "three"), "two"),
+        "save": lambda: store.save(next_claim, b"new"),
+        "confirm": lambda: store.confirm(next_claim),
+        "end": lambda: store.end(next_claim),
+    }
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await steps[step]()
+    assert scope.cancelled_caught
+    assert len(store) == 1
+    assert (next_claim.taken, next_claim.body) == (False, b"")
+    if step == "confirm":
+        next_claim = claim_of("id", "two")
+        assert await store.resume(next_claim, "one")  # the former secret is valid still
+    with trio.testing.assert_checkpoints():
+        await steps[step]()

@@ -114,7 +114,7 @@ class LocalSessionStore(SessionStore):
         elif secret != record.former or record.former_until <= now:
             return False
         self._hold(record)
-        claim.generation, claim.version, claim.body = before.generation + 1, before.version, before.body
+        claim.generation, claim.body = before.generation + 1, before.body
         record.claim = claim
         before.take()
         return True
@@ -130,7 +130,6 @@ class LocalSessionStore(SessionStore):
         await checkpoint_if_cancelled()
         if self._held(claim) is not None:
             claim.body = body
-            claim.version += 1
         await cancel_shielded_checkpoint()
 
     async def confirm(self, claim: SessionClaim) -> None:

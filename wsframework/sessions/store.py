@@ -32,7 +32,6 @@ class SessionClaim:
         tag: a random text that no other claim has.
         generation: how many claims the session has had, this one included; 0 before it was made. The claim
             with the highest one holds.
-        version: how often the body was changed under this claim and those before it.
         taken: whether another claim has taken the session.
     """
 
@@ -46,7 +45,6 @@ class SessionClaim:
         "tag",
         "taken",
         "user",
-        "version",
         "window",
     )
 
@@ -68,7 +66,6 @@ class SessionClaim:
         self.body = body
         self.tag = secrets.token_hex(8)
         self.generation = 0
-        self.version = 0
         self.taken = False
         self.on_taken: Callable[[], None] | None = None
 
@@ -117,7 +114,7 @@ class SessionStore(ABC):
 
         The secret is the session's if it is the newest one, or the one before it that its client showed, for
         `claim.overlap` seconds after that was replaced and until the newest is confirmed or shown. Then
-        `claim.secret` becomes the newest, `claim.body` and `claim.version` are set, and the claim that held
+        `claim.secret` becomes the newest, `claim.generation` and `claim.body` are set, and the claim that had
         the session is told, wherever it is. Otherwise nothing changes.
 
         Args:

@@ -54,11 +54,13 @@ class _Held:
 
     Attributes:
         claim: the claim.
-        number: the highest version that was ever sent; a failed one may still arrive.
+        version: of the body that Redis has confirmed; it grows with each change of the session.
+        number: the highest version that was ever sent; one that failed may still arrive.
         touched_at: when it was touched.
     """
 
     claim: SessionClaim
+    version: int = 0
     number: int = 0
     touched_at: float = 0.0
 
@@ -137,7 +139,7 @@ class RedisSessionStore(SessionStore):
         for held in many:
             claim, held.touched_at = held.claim, now
             keys.append(self._key(claim))
-            arguments += [claim.tag, claim.generation, claim.version, _seconds(1.5 * claim.window)]
+            arguments += [claim.tag, claim.generation, held.version, _seconds(1.5 * claim.window)]
         answers = await self._commands.call(*_TOUCH.call(keys, *arguments))
         gone = 0
         for held, answer in zip(many, answers, strict=True):
@@ -147,7 +149,7 @@ class RedisSessionStore(SessionStore):
                 gone += self._claims.pop(held.claim.tag, None) is not None
             elif answer == _BEHIND:
                 with suppress(SessionUnavailable):
-                    await self._store(held, held.claim.version, held.claim.body)
+                    await self._store(held, held.version, held.claim.body)
         if gone:
             record(logging.ERROR, "redis.sessions_lost", sessions=gone)
 
@@ -166,7 +168,7 @@ class RedisSessionStore(SessionStore):
 
         Cancellation: a record that was made is removed.
         """
-        details = (claim.user, claim.secret, self._node, claim.version, claim.body)
+        details = (claim.user, claim.secret, self._node, 0, claim.body)
         try:
             with self._noted(claim):
                 if (await self._step("create", claim, *details))[0] != _DONE:
@@ -185,12 +187,12 @@ class RedisSessionStore(SessionStore):
         Cancellation: it may have been taken.
         """
         details = (claim.user, secret, claim.secret, self._node, round(1000 * claim.overlap))
-        with self._noted(claim):
+        with self._noted(claim) as held:
             answer = await self._step("resume", claim, *details, self._channels)
         if answer[0] != _DONE:
             self._claims.pop(claim.tag, None)
             return False
-        claim.generation, claim.version, claim.body = answer[1], answer[2], answer[3]
+        claim.generation, held.version, claim.body = answer[1], answer[2], answer[3]
         return True
 
     async def save(self, claim: SessionClaim, body: bytes) -> None:
@@ -206,10 +208,10 @@ class RedisSessionStore(SessionStore):
             await trio.lowlevel.checkpoint()
             self._judge(claim, _REFUSED if claim.taken else _GONE)
             return
-        held.number = version = max(held.number, claim.version) + 1
+        held.number = version = max(held.number, held.version) + 1
         await self._store(held, version, body)
         if not claim.taken:
-            claim.version, claim.body = version, body
+            held.version, claim.body = version, body
 
     async def _store(self, held: _Held, version: int, body: bytes) -> None:
         claim = held.claim
@@ -229,7 +231,7 @@ class RedisSessionStore(SessionStore):
         answer = (await self._step("confirm", claim))[0]
         held = self._claims.get(claim.tag)
         if answer == _BEHIND and held is not None:
-            await self._store(held, claim.version, claim.body)
+            await self._store(held, held.version, claim.body)
             answer = (await self._step("confirm", claim))[0]
         self._judge(claim, answer)
 
@@ -248,25 +250,26 @@ class RedisSessionStore(SessionStore):
 
     def release(self, claim: SessionClaim) -> None:
         """Let the record expire after the claim's window; at the latest half as much later."""
-        if self._claims.pop(claim.tag, None) is not None:
-            terms = (claim.tag, claim.generation, claim.version, _seconds(claim.window))
+        held = self._claims.pop(claim.tag, None)
+        if held is not None:
+            terms = (claim.tag, claim.generation, held.version, _seconds(claim.window))
             self._soon(*_TOUCH.call([self._key(claim)], *terms))
 
     # How a step is done
 
     @contextmanager
-    def _noted(self, claim: SessionClaim) -> Iterator[None]:
+    def _noted(self, claim: SessionClaim) -> Iterator[_Held]:
         """Know a claim from before it is asked for, unless that fails."""
         if not self._runs:
             raise ConfigurationError(
                 "the RedisSessionStore does not run: write app.install(sessions) before the app serves"
             )
-        self._claims[claim.tag] = _Held(claim, touched_at=trio.current_time())
+        held = self._claims[claim.tag] = _Held(claim, touched_at=trio.current_time())
         if claim.window < self._shortest:
             self._shortest = claim.window
             self._wanted.set()
         try:
-            yield
+            yield held
         except BaseException:
             self._claims.pop(claim.tag, None)
             raise
