@@ -23,6 +23,10 @@ def test_a_key_comes_back_whatever_it_is(key: str) -> None:
     assert key_of(one) == key_of(two) == key
 
 
+def test_a_key_may_have_64_characters() -> None:
+    assert key_of(member_id("a1b2", 7, "€" * 64)) == "€" * 64
+
+
 def test_a_number_is_a_key() -> None:
     assert key_of(member_id("a1b2", 7, 42)) == "42"
 

@@ -243,6 +243,17 @@ async def test_a_watcher_is_told_that_what_it_knows_may_be_out_of_date(
     room.members[0].leave()
 
 
+async def test_an_engine_that_cannot_tell_who_is_present_leaves_no_watcher() -> None:
+    class Broken(LocalEngine):
+        def present(self, room: str) -> Mapping[str, Any]:
+            raise OSError("a test")
+
+    room = Room("tea", engine=Broken())
+    with pytest.raises(OSError, match="a test"):
+        room.watch()
+    assert seats.subscription_of(room.engine, "tea") is None
+
+
 async def test_the_first_change_waits_until_the_members_are_known(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

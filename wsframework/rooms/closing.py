@@ -26,8 +26,9 @@ def close_frame_in(message: RoomMessage) -> CloseFrame:
         ValueError: there is none.
     """
     opcode, payload = message.opcode, message.payload
-    if opcode != Opcode.CLOSE or len(payload) < 2:
-        raise ValueError(f"opcode {opcode} with {len(payload)} bytes is no message of a room")
+    if opcode != Opcode.CLOSE:
+        raise ValueError(f"opcode {opcode} is no message of a room")
+    # Less than two bytes are no code that may be sent.
     frame = CloseFrame(int.from_bytes(payload[:2]), payload[2:].decode())
     check_close(frame.code, frame.reason)
     return frame

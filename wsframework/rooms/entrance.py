@@ -58,7 +58,7 @@ class Entrance:
     @property
     def subscription(self) -> Subscription | None:
         """What the engine delivers to for rooms of this name, if one of them has members."""
-        return self.own or subscription_of(self._engine, self._name)
+        return subscription_of(self._engine, self._name)
 
     def watch(self, linger: float) -> Watch:
         """Return the changes of who is present from now on.
