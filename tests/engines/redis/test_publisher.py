@@ -169,6 +169,25 @@ def test_each_process_is_a_publisher_of_its_own(redis: RedisServer) -> None:
     assert (ended.stdout.split(), ended.stderr) == (["1", "2", "3", "4", "5"], "")
 
 
+async def test_a_new_publisher_for_each_message_does_not_make_them_slower(redis: RedisServer) -> None:
+    """Redis went through the numbers of all of them for each message."""
+
+    def publish(count: int) -> None:
+        for _ in range(count):
+            with Publisher(redis.url, prefix="each") as publisher:
+                publisher.publish("tea", "x")
+
+    await redis.command("CONFIG", "RESETSTAT")
+    await trio.to_thread.run_sync(publish, 150)
+    statistics = await redis.command("INFO", "commandstats")
+    assert int(statistics.split(b"cmdstat_hgetall:calls=")[1].split(b",")[0]) == 3
+    # Those of an hour ago are removed.
+    for number in range(200):
+        await redis.command("HSET", "each:{r/tea}:m", f"p:old{number}", "1 1 tag 1000")
+    await trio.to_thread.run_sync(publish, 1)
+    assert await redis.command("HLEN", "each:{r/tea}:m") == b":153\r\n"
+
+
 async def test_a_port_of_another_protocol_is_named(tmp_path: Path) -> None:
     ca = trustme.CA()
     ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "pem")

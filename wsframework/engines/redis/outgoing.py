@@ -42,6 +42,9 @@ _OVERHEAD_BYTES = 256
 _MOST_EXPIRIES = 64 * 1024
 """Rooms to which we published whose expiry is remembered."""
 
+_MOST_EXPIRY_SECONDS = 600
+"""How rarely an expiry is set, at the most: then the script notes the time too."""
+
 _UNKEPT_SECONDS = 300
 """How long the state of a room lives that keeps no messages; twice that, see the script."""
 
@@ -285,7 +288,7 @@ class Expiries:
     def due(self, key: bytes, keep: History | None, now: float) -> int:
         """Return the seconds for which to keep a room's history, or 0 if that need not be said again."""
         seconds = _UNKEPT_SECONDS if keep is None else max(1, round(keep.seconds * 1.1))
-        if now - self._set_at.get(key, -seconds) <= seconds / 10:
+        if now - self._set_at.get(key, -seconds) <= min(seconds / 10, _MOST_EXPIRY_SECONDS):
             return 0
         if len(self._set_at) >= _MOST_EXPIRIES:
             self._set_at.clear()

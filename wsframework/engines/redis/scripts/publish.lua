@@ -6,7 +6,8 @@
 --       then for each message: its number at the node (ascending), its tag, its envelope
 -- Returns  {epoch, how many were there already, offset, tag, offset, tag, ...}
 --
--- State: "epoch offset tag bytes count": the newest message's place, and what the history holds.
+-- State: "epoch offset tag bytes count": the newest message's place, and what the history holds. Beside it there
+-- is the newest number of each node, with its place and the time, and how many nodes there were.
 -- No command follows one that has changed something if it can fail for want of memory, disk or replicas: a
 -- script is not rolled back. It can still fail in the middle if the user's rights change.
 
@@ -106,8 +107,10 @@ if KEYS[3] then redis.call('SET', KEYS[3], epoch .. ' ' .. place, 'PX', 600000) 
 if expire > 0 then
   redis.call('EXPIRE', KEYS[2], expire)
   redis.call('EXPIRE', KEYS[1], 2 * expire + 60)
-  -- Nodes that have not published for an hour have no retries left.
-  if redis.call('HLEN', KEYS[1]) > 32 then
+  -- Nodes that have not published for an hour have no retries left. They are looked for when there are twice
+  -- as many as the last time: a program may be a new node with each message.
+  local nodes = redis.call('HLEN', KEYS[1])
+  if nodes > 32 and nodes > 2 * tonumber(redis.call('HGET', KEYS[1], 'c') or 0) then
     local fields = redis.call('HGETALL', KEYS[1])
     for i = 1, #fields, 2 do
       local its = string.match(fields[i + 1], '^%d+ %d+ %S+ (%d+)$')
@@ -115,6 +118,7 @@ if expire > 0 then
         redis.call('HDEL', KEYS[1], fields[i])
       end
     end
+    redis.call('HSET', KEYS[1], 'c', redis.call('HLEN', KEYS[1]))
   end
 end
 redis.call('PUBLISH', ARGV[3], 'm ' .. epoch .. ' ' .. text(first) .. ' ' .. #parts .. '\n' .. table.concat(parts))
