@@ -24,6 +24,7 @@ from wsframework.server.hub import Hub, hang_up
 from wsframework.server.observed import socket_transport
 from wsframework.server.pollers import HANGUP, QUIET, READ
 from wsframework.server.socket import NOT_NOW, SocketTransport
+from wsframework.server.tls_socket import TLSSocket, has_pending
 from wsframework.timers import Timer
 from wsframework.wire import Deflater, Inflater
 
@@ -122,7 +123,7 @@ class Exchange(ABC):
     def tls(self) -> TLSEnd | None:
         """The TLS socket, which has the client's certificate if one was asked for."""
         socket = self._socket
-        if isinstance(socket, ssl.SSLSocket) and socket.context.verify_mode is not ssl.CERT_NONE:
+        if isinstance(socket, TLSSocket) and socket.context.verify_mode is not ssl.CERT_NONE:
             return socket
         return None
 
@@ -164,8 +165,8 @@ class Exchange(ABC):
             with contextlib.suppress(OSError):
                 self._socket.send(CONTINUE)
         self._ask(READ)
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            self._read_body(self.body)  # what OpenSSL has decrypted already, no poll reports
+        if has_pending(self._socket):
+            self._read_body(self.body)  # no poll reports what has left the kernel
 
     def _read_body(self, body: HTTPBody) -> None:
         data = b""
@@ -180,7 +181,7 @@ class Exchange(ABC):
                 body.feed(data)
             else:
                 body.fail(400, "the connection ended before the body was complete")
-            if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            if not has_pending(self._socket):
                 break
         if body.wants:
             return
@@ -284,6 +285,8 @@ class Exchange(ABC):
         self._asked = READ
         if body is not None and body.wants:
             self._timer = self._core.timers.after(self._core.timeouts.body, self.abort)
+            if has_pending(self._socket):
+                self._read_body(body)
             return
         rest = (head.trailing if body is None else body.trailing) + self._early
         self._head = self.body = None

@@ -23,6 +23,7 @@ from wsframework.server.opening import crowded_response, draining_response
 from wsframework.server.pollers import READ, WRITE
 from wsframework.server.prefaces import Preface
 from wsframework.server.socket import NOT_NOW, SocketTransport
+from wsframework.server.tls_socket import TLSSocket, has_pending
 
 __all__ = ["Incoming"]
 
@@ -134,6 +135,19 @@ class Incoming(Exchange):
             self._on_ready_deciding(self._head, events)
 
     def _go_on(self) -> None:
+        self._take_step()
+        if self._tls is not None:
+            self._go_on_pending()
+
+    def _go_on_pending(self) -> None:
+        """Take the steps for bytes that no poll reports."""
+        core = self._core
+        while (
+            self._head is None and has_pending(self._socket) and (self in core.waiting or self in core.idle)
+        ):
+            self._take_step()
+
+    def _take_step(self) -> None:
         try:
             if self.preface is not None and not self._go_on_with_preface(self.preface):
                 return
@@ -141,7 +155,7 @@ class Incoming(Exchange):
                 return
             data = self._socket.recv(HEAD_READ_BYTES)
         except ssl.SSLWantWriteError:
-            self._ask(READ | WRITE)
+            self._ask(WRITE)
             return
         except NOT_NOW:
             self._ask(READ)  # an idle socket is always ready to be written
@@ -192,14 +206,14 @@ class Incoming(Exchange):
         if data:
             self._wait(core.timeouts.handshake)
             self._take(data)
+            self._go_on_pending()
             return
         core.idle.add(self)
         if core.lifetime.stopping.is_set():
             self.end()
         else:
             self._timer = core.timers.after(seconds, self.end)
-            if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-                self._go_on()  # no poll reports what OpenSSL has decrypted already
+            self._go_on_pending()
 
     def _go_on_with_preface(self, preface: Preface) -> bool:
         while not preface.complete:
@@ -211,7 +225,7 @@ class Incoming(Exchange):
 
     def _go_on_with_tls(self) -> bool:
         socket = self._socket
-        if not isinstance(socket, ssl.SSLSocket):
+        if not isinstance(socket, TLSSocket):
             if not self._unread():
                 self.abort()
                 return False
@@ -223,14 +237,10 @@ class Incoming(Exchange):
         self._ask(READ)
         return True
 
-    def _begin_tls(self, socket: stdlib_socket.socket) -> ssl.SSLSocket:
+    def _begin_tls(self, socket: stdlib_socket.socket) -> TLSSocket:
         assert self._tls is not None
-        # Python does not close a socket that it finds reset while wrapping it.
-        socket.getpeername()
         self._core.admission.begin_handshake(self)
-        self._socket = wrapped = self._tls.wrap_socket(
-            socket, server_side=True, do_handshake_on_connect=False
-        )
+        self._socket = wrapped = TLSSocket(socket, self._tls)
         return wrapped
 
     def make_room(self) -> None:

@@ -1,38 +1,33 @@
 """The transport over a TLS socket in the hub.
 
-The socket is a non-blocking `ssl.SSLSocket`: OpenSSL reads and writes the descriptor itself. With memory BIOs
-each record would be copied through Python twice more and cost three calls instead of one. A TLS socket
-differs from a plain one in four points, which this module handles: a read may leave decrypted bytes behind
-that no poll reports; a write that could not be completed must be repeated with the same bytes; each direction
-may have to wait for the other; and the connection ends with a close_notify alert before FIN.
+A `TLSSocket` differs from a plain one in four points, which this module handles: a read may leave bytes
+behind that no poll reports; a write that could not be completed must be repeated with the same bytes; each
+direction may have to wait for the other; and the connection ends with a close_notify alert before FIN.
 """
 
 from __future__ import annotations
 
-import socket as stdlib_socket
 import ssl
 from typing import Any
 
 from wsframework.server.hub import Hub
 from wsframework.server.pollers import READ, WRITE
 from wsframework.server.socket import NOT_NOW, SocketTransport
+from wsframework.server.tls_socket import RECORD_BYTES, TLSSocket
 
 __all__ = ["TLSTransport"]
-
-_TLS_PIECE_BYTES = 16 * 1024
-"""One TLS record. OpenSSL takes a record whole or not at all, so progress is seen record by record."""
 
 _TLS_PIECES_PER_FLUSH = 8
 
 
 class TLSTransport(SocketTransport):
-    """The same over a non-blocking `ssl.SSLSocket`."""
+    """The same over a `TLSSocket`."""
 
     __slots__ = ("_offered", "_read_needs_write", "_write_needs_read")
 
-    def __init__(self, socket: stdlib_socket.socket, hub: Hub, **settings: Any) -> None:
+    def __init__(self, socket: TLSSocket, hub: Hub, **settings: Any) -> None:
         super().__init__(socket, hub, **settings)
-        self._offered = False  # whether OpenSSL has begun to write `outbox[0]`
+        self._offered = False  # whether `outbox[0]` is being written
         # For TLS's own messages, such as key updates, either direction may have to wait for the other.
         self._read_needs_write = False
         self._write_needs_read = False
@@ -73,7 +68,7 @@ class TLSTransport(SocketTransport):
             self._ask()
 
     def _read_pending(self) -> None:
-        """Read later what OpenSSL has decrypted already, because no poll reports it."""
+        """Read later what has left the kernel already, because no poll reports it."""
         if self._pending():
             self._hub.again(self)
 
@@ -82,17 +77,17 @@ class TLSTransport(SocketTransport):
             return False
         if self._on_release is None or self._saw_fin or self._sent_fin:
             return False
-        assert isinstance(self._socket, ssl.SSLSocket)
+        assert isinstance(self._socket, TLSSocket)
         return self._socket.pending() > 0
 
     def go_on(self, now: float) -> None:
-        """Decode more of what was read, or read what OpenSSL has decrypted."""
+        """Decode more of what was read, or read what has left the kernel."""
         super().go_on(now)
         if self._pending():
             self._read(now)
 
     def resume_reading(self) -> None:
-        """Ask the hub for bytes again, and take those that OpenSSL has decrypted already."""
+        """Ask the hub for bytes again, and take those that have left the kernel already."""
         super().resume_reading()
         self._read_pending()
 
@@ -101,9 +96,8 @@ class TLSTransport(SocketTransport):
     def flush(self) -> None:
         """Write the outbox in pieces, as far as the socket takes it.
 
-        After SSL_ERROR_WANT_WRITE OpenSSL has begun a record, and the next call must offer the same bytes, or
-        more that begin with them (SSL_write(3)). So each call offers the whole first piece of the outbox, and
-        that piece stays as it is until it is taken.
+        After `ssl.SSLWantWriteError` a record has begun, and the next call must offer the same bytes. So each
+        call offers the whole first piece of the outbox, and that piece stays as it is until it is taken.
         """
         if self._blocked or not self.outbox:
             super().flush()
@@ -141,7 +135,7 @@ class TLSTransport(SocketTransport):
 
     def _cut_piece(self) -> None:
         """Make the first piece of the outbox as long as one record, if there are enough bytes."""
-        outbox, room, whole = self.outbox, _TLS_PIECE_BYTES, 0
+        outbox, room, whole = self.outbox, RECORD_BYTES, 0
         for piece in outbox:
             if len(piece) > room:
                 break
@@ -157,7 +151,7 @@ class TLSTransport(SocketTransport):
     def _send_fin(self) -> None:
         if self._sent_fin or self._on_release is None:
             return
-        assert isinstance(self._socket, ssl.SSLSocket)
+        assert isinstance(self._socket, TLSSocket)
         try:
             # This sends close_notify and does not wait for the peer's, as RFC 8446 §6.1 allows.
             self._socket.unwrap()
