@@ -78,7 +78,8 @@ def chat(
 ) -> None:
     """Serve a chat: open it in two browser windows and talk.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it gracefully. Messages are kept for the next start.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it gracefully. Messages are kept for the next start. With
+    --workers, signals and exit codes are those of `run --workers`.
     """
     _check_options(redis, workers, db, no_history)
     set_up_logging(log_level, log_format)

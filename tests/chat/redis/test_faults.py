@@ -128,3 +128,53 @@ async def test_while_redis_is_away_messages_are_refused_and_the_chat_comes_back_
         await until_people(bob, "lobby", "Ada", "Bob")
         newcomer = await Person.come(workers.second, "Late")
         assert texts(await newcomer.ask("join", room="lobby")) == ["before", "during"]
+
+
+@pytest.mark.parametrize("lags", [False, True])
+async def test_a_failover_is_told_to_clients_if_and_only_if_it_lost_messages(
+    tmp_path: Path, lags: bool
+) -> None:
+    async with (
+        RedisServer(tmp_path / "master").running() as master,
+        RedisServer(tmp_path / "replica").running() as replica,
+        Proxy(master.port).running() as proxy,
+    ):
+        await replica.command("REPLICAOF", "127.0.0.1", str(master.port))
+        async with talking(proxy.url, outage=3.0) as workers:
+            ada = await Person.come(workers.first, "Ada")
+            bob = await Person.come(workers.second, "Bob", "lobby")
+            log = (await ada.ask("join", room="lobby"))["log"]
+            await ada.ask("say", room="lobby", text="kept")
+            await until_replicated(master, replica, workers.key("log"))
+            if lags:
+                await replica.command("REPLICAOF", "NO", "ONE")
+            last = await ada.ask("say", room="lobby", text="newest")
+            assert last["type"] == "said"
+            if not lags:
+                await until_replicated(master, replica, workers.key("log"))
+                await replica.command("REPLICAOF", "NO", "ONE")
+            proxy.target = replica.port
+            master.kill()
+            if not lags:
+                assert (await ada.ask("say", room="lobby", text="after"))["type"] == "said"
+                assert await bob.hear(3) == [("Ada", "kept"), ("Ada", "newest"), ("Ada", "after")]
+                await until_people(bob, "lobby", "Ada", "Bob")
+                return
+            for person in (ada, bob):
+                await person.peer.read_to_end()
+                assert person.peer.closed is not None
+                assert person.peer.closed.code == 1013
+            back = await Person.come(workers.second, "Ada", token=ada.token)
+            joined = await back.ask("join", room="lobby", after=last["message"], log=log)
+            assert (joined["complete"], texts(joined)) == (False, ["kept"])
+            # No id is given to two messages.
+            said = await back.ask("say", room="lobby", text="after")
+            assert said["message"] > last["message"]
+
+
+async def until_replicated(master: RedisServer, replica: RedisServer, log: str) -> None:
+    """Wait until a replica has the newest message."""
+    newest = await master.command("HGET", log, "id")
+    with trio.fail_after(20):
+        while await replica.command("HGET", log, "id") != newest:  # noqa: ASYNC110 - it is elsewhere
+            await trio.sleep(0.02)
