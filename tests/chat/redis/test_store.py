@@ -132,6 +132,42 @@ async def test_the_rights_in_the_documentation_suffice(tmp_path: Path) -> None:
         assert set(refused) == {b"info"}  # the engine does without it
 
 
+async def test_what_a_stranger_publishes_is_logged_and_skipped(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with talking(redis.url) as workers:
+        ada = await Person.come(workers.first, "Ada", "lobby")
+        log = workers.chats[0]._journal.log
+        for payload in (
+            "",
+            "x",
+            "said",
+            "said a b c",
+            f"said {log} 1 tag now lobby {{}}",
+            f"said {log} 1 tag 0 lobby []",
+            f"said {log} 999999999999 tag 0 lobby {{}}",
+            "said other 7 tag 0 lobby {}",
+            "entered {",
+            "entered []",
+            'left {"room": 1}',
+            'end {"holder": "x"}',
+            f'end {{"holder": "{workers.node(0)} x", "why": 1}}',
+            "log {}",
+            "unknown {}",
+        ):
+            await redis.command("PUBLISH", workers.key("events"), payload)
+        await ada.ask("say", room="lobby", text="hello")
+        assert await ada.hear(1) == [("Ada", "hello")]
+        assert ada.events == []
+        reads = await redis.command("INFO", "commandstats")
+        assert "server.crashed" not in caplog.text
+        # And nothing asks again and again for what does not exist.
+        await trio.sleep(0.2)
+        again = await redis.command("INFO", "commandstats")
+        calls = [int(re.search(rb"cmdstat_evalsha:calls=(\d+)", info).group(1)) for info in (reads, again)]  # type: ignore[union-attr]
+        assert calls[1] - calls[0] < 10
+
+
 async def test_two_chats_with_different_prefixes_do_not_meet(redis: RedisServer) -> None:
     async with talking(redis.url) as one, talking(redis.url) as two:
         ada = await Person.come(one.first, "Ada", "lobby")

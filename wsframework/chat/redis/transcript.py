@@ -73,7 +73,6 @@ class SharedTranscript:
         self._reset = reset
         self._forgotten = forgotten
         self._tag = ""
-        self._heard = 0
         self._asked = 1
         self._answered = 0
         self._follow = trio.Event()
@@ -96,13 +95,11 @@ class SharedTranscript:
         log, id, tag, stamp, room, body = value.split(b" ", 5)
         number = int(id)
         if log.decode() != self.log:
-            self._heard = number
             self.follow()
         elif number == self.last_id + 1:
             message = _message(number, room.decode(), int(stamp), body)
             self._told(message, tag.decode())
         elif number > self.last_id:
-            self._heard = number
             self.follow()
 
     def _told(self, message: Message, tag: str) -> None:
@@ -143,8 +140,8 @@ class SharedTranscript:
             "follow", self.log, self.last_id, self._tag, _identity(), _MESSAGES_AT_ONCE, _BYTES_AT_ONCE
         )
 
-    def _take(self, reply: Any) -> None:
-        """Publish what follows the last message, or start anew."""
+    def _take(self, reply: Any) -> bool:
+        """Publish what follows the last message, or start anew; return whether there is nothing more."""
         log, newest, tag, flat = reply[0].decode(), int(reply[1]), reply[2].decode(), reply[3]
         if log != self.log:
             lost, self.log = bool(self.log), log
@@ -152,7 +149,7 @@ class SharedTranscript:
             if lost:
                 logger.error("Redis has lost messages of the chat; clients load it anew")
                 self._reset()
-            return
+            return True
         for at in range(0, len(flat), 5):
             id, its_tag, stamp, room, body = flat[at : at + 5]
             if id != self.last_id + 1:
@@ -161,24 +158,20 @@ class SharedTranscript:
                 logger.error("messages were forgotten before they were read here; clients load the chat anew")
                 self._begin_at(newest, tag)
                 self._reset()
-                return
+                return True
             self._told(_message(id, room.decode(), int(stamp), body), its_tag.decode())
-        self._heard = max(self._heard, newest)
+        return self.last_id >= newest
 
     def _begin_at(self, newest: int, tag: str) -> None:
-        self.last_id, self._tag, self._heard = newest, tag, newest
-
-    @property
-    def _is_behind(self) -> bool:
-        return self._asked != self._answered or self._heard > self.last_id
+        self.last_id, self._tag = newest, tag
 
     async def _keep_up(self) -> None:
         while True:
-            while self._is_behind:
+            while self._asked != self._answered:
                 asked = self._asked
                 try:
-                    self._take(await self._read())
-                    self._answered = asked
+                    if self._take(await self._read()):
+                        self._answered = asked
                 except RoomUnavailable:
                     await trio.sleep(_PAUSE_SECONDS)  # the store has logged it
             caught_up, self._caught_up = self._caught_up, trio.Event()
@@ -234,7 +227,7 @@ class SharedTranscript:
         # What was said before this is answered has been heard, unless something was missed before.
         await self._store.run("counts")
         with trio.move_on_after(self._store.engine.outage):
-            while self._is_behind:
+            while self._asked != self._answered:
                 await self._caught_up.wait()
 
     async def newest(self, room: str, *, upto: int) -> Page:
