@@ -141,10 +141,9 @@ class Incoming(Exchange):
 
     def _go_on_pending(self) -> None:
         """Take the steps for bytes that no poll reports."""
-        core = self._core
-        while (
-            self._head is None and has_pending(self._socket) and (self in core.waiting or self in core.idle)
-        ):
+        while self._head is None and not self._handshaking and has_pending(self._socket):
+            if self not in self._core.waiting and self not in self._core.idle:
+                break
             self._take_step()
 
     def _take_step(self) -> None:
