@@ -102,6 +102,20 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(
     assert await Desk(timers, 10, b"x" * 10, max_bytes=10).read() == b"x" * 10
 
 
+@pytest.mark.parametrize(
+    ("size", "whole"), [(11, b"hello world"), (None, b"6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n")]
+)
+async def test_a_body_that_came_whole_with_its_head_and_is_too_large_is_refused(
+    timers: Timers, size: int | None, whole: bytes
+) -> None:
+    desk = Desk(timers, size, whole + b"GET /", max_bytes=10)
+    for _ in range(2):
+        assert await desk.read() == 413
+    # It has ended, so the connection can go on with the next request.
+    assert (desk.body.drop_rest(), desk.body.trailing, desk.asked) == (True, b"GET /", 0)
+    assert await Desk(timers, size, whole, max_bytes=11).read() == b"hello world"
+
+
 async def test_chunks_are_counted_as_they_come(timers: Timers, autojump_clock: MockClock) -> None:
     desk = Desk(timers, None, b"6\r\nhello \r\n", max_bytes=10)
     async with trio.open_nursery() as nursery:

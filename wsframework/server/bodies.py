@@ -184,7 +184,9 @@ class HTTPBody:
 
     def _too_large(self) -> None:
         self._chunks.clear()
-        self.fail(413, f"the body has more than {self.max_bytes} bytes")
+        if self._error is None:  # also if it is complete: it may have come with the head
+            self._error = 413, f"the body has more than {self.max_bytes} bytes"
+            self._over()
 
     def _over(self) -> None:
         if self._timer is not None:
