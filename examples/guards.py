@@ -23,7 +23,7 @@ async def user(request: Request) -> str:
     """Find who knows the words, for the handler, or refuse with a 401."""
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
     for words, name in TOKENS.items():
-        if compare_digest(words, token):
+        if compare_digest(words.encode(), token.encode()):
             return name
     raise Reject(401, "say the words\n", {"WWW-Authenticate": "Bearer"})
 

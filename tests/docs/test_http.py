@@ -23,7 +23,7 @@ def sign(body: str, key: bytes = b"change me") -> dict[str, str]:
 @exercises("howto/http.md", "shop.py")
 async def test_a_webhook_pushes_into_a_room_and_a_form_redirects(follow: Follow) -> None:
     app = follow("howto/http.md").load("shop.py").app
-    async with serve(app), connect(app, "/orders") as client:
+    async with serve(app) as server, connect(app, "/orders") as client:
         body = '{"count": 2, "what": "tea"}'
         answer = await request(app, "POST", "/webhook", JSON | sign(body), body=body)
         assert answer.status == 204
@@ -37,9 +37,15 @@ async def test_a_webhook_pushes_into_a_room_and_a_form_redirects(follow: Follow)
             ("x" * 1_100_000, JSON, 413),
         ]:
             assert (await request(app, "POST", "/webhook", headers, body=wrong)).status == status
+        async with server.open_stream() as stream:  # no client in Python sends this
+            await stream.send_all(b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nX-Signature: \xe9\r\n\r\n")
+            assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 403 ")
         greeted = await request(app, "POST", "/greet", FORM, body="name=Zo%C3%AB&x=1")
         assert (greeted.status, greeted.headers["location"]) == (303, "/hello?name=Zo%C3%AB")
         assert (await request(app, "GET", greeted.headers["location"])).text == "<h1>Hello, Zoë!</h1>"
+        # What a browser encodes in a form is encoded in the URL too: "a&b#c" and a line break.
+        greeted = await request(app, "POST", "/greet", FORM, body="name=a%26b%23c%0D%0A")
+        assert (greeted.status, greeted.headers["location"]) == (303, "/hello?name=a%26b%23c%0D%0A")
 
 
 @exercises("howto/http.md", "call.py")
