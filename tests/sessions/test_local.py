@@ -72,7 +72,8 @@ async def test_sessions_without_a_connection_take_so_many_bytes_and_the_oldest_g
     claims = [claim_of(f"{number}", body=b"x" * 2000) for number in range(6)]
     for claim in claims:
         await store.create(claim)
-        store.release(claim)
+        for _ in range(2):
+            store.release(claim)  # twice is once
     assert len(store) == 4
     found = [await store.resume(claim_of(claim.id, "two"), "one") for claim in claims]
     assert found == [False] * 3 + [True] * 3

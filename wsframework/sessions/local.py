@@ -177,7 +177,7 @@ class LocalSessionStore(SessionStore):
         if claim.taken:
             return None
         record = self._records.get(claim.id)
-        if record is None or record.claim is not claim or record.expires is not None:
+        if record is None or record.expires is not None:
             raise SessionUnavailable("the session has ended")
         return record
 
