@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -208,6 +210,26 @@ async def test_a_port_of_another_protocol_is_named(tmp_path: Path) -> None:
         ):
             with pytest.raises(RoomUnavailable, match=why):
                 await trio.to_thread.run_sync(Publisher(url, timeout=0.3).publish, "tea", "x")
+
+
+def test_a_last_attempt_that_has_no_time_does_not_hide_why_the_others_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts = 0
+
+    def connect(_: object, timeout: float) -> NoReturn:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            time.sleep(timeout)
+            raise TimeoutError
+        time.sleep(0.4)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    monkeypatch.setattr("wsframework.engines.redis.publisher._connect", connect)
+    with pytest.raises(RoomUnavailable, match="cannot be reached: Connection refused"):
+        Publisher(timeout=0.5).publish("tea", "x")
+    assert attempts > 1
 
 
 async def test_a_wrong_login_is_a_mistake_in_the_configuration(redis: RedisServer) -> None:

@@ -128,7 +128,7 @@ async def test_sentinels_and_the_server_speak_tls(tmp_path: Path) -> None:
         )
 
 
-async def fails(url: str, why: str, timeout: float = 2.0) -> None:
+async def fails(url: str, why: str, timeout: float = 4.0) -> None:
     """Expect one sentence of an engine and of a publisher."""
     with pytest.raises(ConfigurationError, match=why) as caught:
         async with RedisEngine(url, timeout=timeout).run():

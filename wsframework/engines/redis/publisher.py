@@ -166,7 +166,9 @@ class Publisher:
 
     def _store(self, room: bytes, name: bytes | None, stored: tuple[int, str, bytes], due: float) -> Position:
         sent = False
+        why = ""
         while True:
+            began = time.monotonic()
             try:
                 if self._connection is None:
                     self._expiries.clear()
@@ -181,8 +183,11 @@ class Publisher:
             except (LinkLost, OSError) as error:
                 # The same number again: if it was stored, it is not stored twice.
                 self.close()
+                # What fails for want of time, at the end, tells less than what failed before.
+                if not why or due - began > self._timeout / 4:
+                    why = str(error)
                 if time.monotonic() >= due - 0.05:
-                    server, why = str(self.address), str(error)
+                    server = str(self.address)
                     text = why if why.startswith(server) else f"{server} did not take it: {why}"
                     raise RoomUnavailable(text, unknown=sent) from None
                 time.sleep(0.05)
