@@ -185,8 +185,8 @@ class App:
         """Register an async function that answers plain HTTP on the same port, for a page or a health check.
 
         The handler is called with the request and, by name, the path's parameters and what the given
-        functions have returned. It returns a `Response`, or text or bytes for a 200. It is for small answers;
-        request bodies are not read.
+        functions have returned. It returns a `Response`, or text or bytes for a 200. It is for small answers.
+        `Request.body` and the methods beside it read what was sent.
 
         Args:
             path: a template, as for `websocket`.
