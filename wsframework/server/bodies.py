@@ -4,23 +4,26 @@ A transport reads bytes only while a body `wants` some: nothing before a guard o
 and nothing after its end. So a body that nobody reads costs no memory, and a client that waits for
 `100 Continue` gets it only if its body is wanted. What stands behind the body is the next request's.
 
-Lengths are counted here; chunks are read by h11.
+Lengths are counted here; `chunks` reads chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import h11
 import trio
 
 from wsframework.errors import Reject
 from wsframework.request import reason_phrase
+from wsframework.server.chunks import ChunkReader
 from wsframework.server.http import Head
 from wsframework.tasks import standing_still
 from wsframework.timers import Timer, Timers
 
-__all__ = ["CONTINUE", "HTTPBody"]
+__all__ = ["BODY_READ_BYTES", "CONTINUE", "HTTPBody"]
+
+BODY_READ_BYTES = 16 * 1024
+"""The most that is read of a body at once. As many bytes of the smallest chunks take 2 ms."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -30,9 +33,6 @@ _SLOWEST_BYTES_PER_SECOND = 240
 _SKIPPED_BYTES = 64 * 1024
 """Up to this size the rest of a body that nobody has read is read and dropped, so that the connection can
 go on. To end it, and have the client connect again, costs less than more than that."""
-
-_CHUNK_HEAD_BYTES = 4096
-"""The most that the line before a chunk, or the trailer behind the last one, may have."""
 
 
 class HTTPBody:
@@ -57,16 +57,17 @@ class HTTPBody:
     __slots__ = (
         "_arrived",
         "_chunks",
+        "_content",
         "_dropping",
         "_error",
         "_left",
         "_on_wanted",
-        "_parser",
         "_received",
         "_standstill",
         "_timer",
         "_timers",
         "_wanted",
+        "_whole",
         "awaits_continue",
         "complete",
         "decided_by",
@@ -89,14 +90,16 @@ class HTTPBody:
         self.trailing = b""
         self.decided_by: trio.lowlevel.Task | None = None
         self._left = head.body_bytes
-        self._parser = _chunk_parser() if head.body_bytes is None else None
+        self._chunks = ChunkReader() if head.body_bytes is None else None
         self._standstill = standstill
         self._timers = timers
         self._timer: Timer | None = None
         self._on_wanted = on_wanted
         self._wanted = False
         self._dropping = False
-        self._chunks: list[bytes] = []
+        # Not a list of pieces: each piece of a few bytes would take 50 more.
+        self._content = bytearray()
+        self._whole: bytes | None = None
         self._received = 0
         self._error: tuple[int, str] | None = None
         self._arrived: trio.Event | None = None
@@ -116,11 +119,13 @@ class HTTPBody:
             self.trailing += data
             return
         try:
-            if self._parser is None:
+            if self._chunks is None:
                 self._count(data)
             else:
-                self._parse(self._parser, data)
-        except h11.RemoteProtocolError:
+                self._take(self._chunks.feed(data))
+                if self._chunks.complete and self._error is None:
+                    self._completed(self._chunks.trailing)
+        except ValueError:
             self.fail(400, "the body's chunks are malformed (RFC 9112 §7.1)")
 
     def fail(self, status: int, why: str) -> None:
@@ -143,7 +148,7 @@ class HTTPBody:
         if self.awaits_continue:
             return False  # it may send the body, or not
         self._dropping = self._wanted = True
-        self._chunks.clear()
+        self._content.clear()
         return True
 
     def _count(self, data: bytes) -> None:
@@ -153,20 +158,6 @@ class HTTPBody:
         self._take(mine)
         if not self._left:
             self._completed(data[len(mine) :])
-
-    def _parse(self, parser: h11.Connection, data: bytes) -> None:
-        parser.receive_data(data)
-        while True:
-            event = parser.next_event()
-            if isinstance(event, h11.Data):
-                self._take(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                self._completed(parser.trailing_data[0])
-                return
-            else:
-                return
-            if self._error is not None:
-                return
 
     def _completed(self, trailing: bytes) -> None:
         self.complete = True
@@ -179,11 +170,11 @@ class HTTPBody:
             return
         if self._received > self.max_bytes and self._wanted:
             self._too_large()
-        elif data:
-            self._chunks.append(data)
+        else:
+            self._content += data
 
     def _too_large(self) -> None:
-        self._chunks.clear()
+        self._content.clear()
         if self._error is None:  # also if it is complete: it may have come with the head
             self._error = 413, f"the body has more than {self.max_bytes} bytes"
             self._over()
@@ -216,9 +207,9 @@ class HTTPBody:
             status, why = self._error
             # A new one each time: the same would collect the frames of all that raise it.
             raise Reject(status, f"{status} {reason_phrase(status)}: {why}\n")
-        if len(self._chunks) > 1:
-            self._chunks = [b"".join(self._chunks)]
-        return self._chunks[0] if self._chunks else b""
+        if self._whole is None:
+            self._whole, self._content = bytes(self._content), bytearray()
+        return self._whole
 
     @trio.lowlevel.enable_ki_protection
     def _ask(self) -> None:
@@ -246,11 +237,3 @@ def _expects_continue(head: Head) -> bool:
     """Whether the client waits before it sends the body (RFC 9110 §10.1.1)."""
     expectations = [value.lower() for name, value in head.headers if name == "expect"]
     return head.http_version == "1.1" and "100-continue" in expectations
-
-
-def _chunk_parser() -> h11.Connection:
-    """Return a parser that expects chunks next."""
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_CHUNK_HEAD_BYTES)
-    parser.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-    parser.next_event()
-    return parser

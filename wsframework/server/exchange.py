@@ -16,7 +16,7 @@ from collections.abc import Callable
 from wsframework.certificates import TLSEnd
 from wsframework.forwarded import Client
 from wsframework.request import Address, Response
-from wsframework.server.bodies import CONTINUE, HTTPBody
+from wsframework.server.bodies import BODY_READ_BYTES, CONTINUE, HTTPBody
 from wsframework.server.core import Core
 from wsframework.server.framing import READ_BYTES
 from wsframework.server.http import Head, encode_response
@@ -172,7 +172,7 @@ class Exchange(ABC):
         data = b""
         while body.wants:
             try:
-                data = self._socket.recv(READ_BYTES)
+                data = self._socket.recv(BODY_READ_BYTES)
             except NOT_NOW:
                 return
             except OSError:

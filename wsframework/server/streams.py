@@ -21,7 +21,7 @@ from wsframework.errors import HandshakeError
 from wsframework.forwarded import Client
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
-from wsframework.server.bodies import CONTINUE, HTTPBody
+from wsframework.server.bodies import BODY_READ_BYTES, CONTINUE, HTTPBody
 from wsframework.server.core import Core
 from wsframework.server.framing import READ_BYTES
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
@@ -270,7 +270,7 @@ class StreamIncoming:
 
     async def _read_body(self, body: HTTPBody) -> None:
         while body.wants:
-            data = await self._stream.receive_some(READ_BYTES)
+            data = await self._stream.receive_some(BODY_READ_BYTES)
             if data:
                 body.feed(bytes(data))
             else:
