@@ -110,7 +110,8 @@ class Session:
 
         True if the session was resumed, each of its rooms of before was joined again (or left with `leave`),
         and none of them has lost messages that the client missed. What was sent with `ws.send` does not
-        count: the session does not know it.
+        count: the session does not know it. Nor does what a store has lost of `data` and cannot know: see
+        its documentation.
         """
         return self.resumed and not self._absent and not self._gap
 

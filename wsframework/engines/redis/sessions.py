@@ -73,6 +73,9 @@ class RedisSessionStore(SessionStore):
         app.install(engine)
         app.install(sessions)
 
+    If Redis loses the newest changes of a session, in a crash or a failover, the process that has the
+    connection stores them again. If it has ended too, they are lost, and the session is resumed without them.
+
     Times are those of Redis' clock. A step for which there is no connection waits for one, for the engine's
     `outage`; one that was on its way when the connection was lost is done again, which has no further effect.
 
