@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.here import run_here
-from tests.cli.process import PATIENCE_SECONDS, running
+from tests.cli.process import PATIENCE_SECONDS, ROOT, running
 from tests.workers.processes import APP, Crew, needs_proc
 
 
@@ -134,6 +134,38 @@ def test_a_file_called_like_a_module_of_python_breaks_no_worker(tmp_path: Path) 
         assert program.stop() == 0
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "workers"])
+@pytest.mark.parametrize("target", ["a:app", "a.py:app"])
+def test_a_working_directory_that_has_been_deleted_is_one_line_and_2(
+    tmp_path: Path, workers: list[str], target: str
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    command = [sys.executable, "-P", "-m", "wsframework", "run", target, "--port", "0", *workers]
+    command += ["--log-format", "json"]
+    ended = subprocess.run(
+        ["sh", "-c", 'rmdir "$0" && exec "$@"', str(here), *command],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert "the working directory has been deleted: start the program in" in ended.stderr
+    assert len(no_records(ended.stderr)) == 1
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "workers"])
+def test_an_address_that_stdout_cannot_encode_is_escaped(tmp_path: Path, workers: list[str]) -> None:
+    folder = tmp_path / "tür"
+    folder.mkdir()
+    (folder / "plain.py").write_text("from wsframework import App\napp = App()\n")
+    arguments = ("-m", "wsframework", "run", "plain:app", "--unix", str(folder / "s"), *workers)
+    with running(*arguments, cwd=folder, environment={"PYTHONIOENCODING": "ascii"}) as program:
+        assert "t\\xfcr/s" in program.wait_for("Listening on")
+        assert program.stop() == 0
+
+
 def test_workers_run_with_the_options_of_the_interpreter(tmp_path: Path) -> None:
     (tmp_path / "echo.py").write_text(
         f"{APP}import sys\nprint('options:', sys.flags.optimize, sys.flags.dev_mode, sys._xoptions['mine'])\n"
@@ -143,6 +175,18 @@ def test_workers_run_with_the_options_of_the_interpreter(tmp_path: Path) -> None
         program.wait_for("Listening on")
         program.wait_for("options: 2 True 1")
         assert program.stop() == 0
+
+
+@pytest.mark.parametrize("text", [APP, "raise OSError"], ids=["serves", "fails"])
+def test_a_worker_leaves_no_socket_to_the_garbage_collector(tmp_path: Path, text: str) -> None:
+    (tmp_path / "echo.py").write_text(text)
+    arguments = ("-X", "dev", "-m", "wsframework", "run", "echo:app", "--port", "0", "--workers", "1")
+    with running(*arguments, cwd=tmp_path) as program:
+        if text == APP:
+            program.wait_for("Listening on")
+            program.process.terminate()
+        assert program.wait() == (0 if text == APP else 2)
+    assert "ResourceWarning" not in "\n".join(program.errors)
 
 
 @needs_proc

@@ -79,6 +79,18 @@ async def test_the_watchdog_is_fed_twice_in_each_interval_while_all_is_well(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_worker_that_hangs_has_most_of_the_interval_to_be_replaced(
+    address: str, manager: StandIn, autojump_clock: trio.testing.MockClock
+) -> None:
+    told = ServiceManager.take({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "60000000"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.feed_watchdog)
+        await trio.sleep(29)
+        # The last time is at most five seconds ago, and not half of the interval.
+        assert manager.heard() == ["WATCHDOG=1"] * 6
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "environment",
     [

@@ -186,6 +186,44 @@ async def test_while_a_program_is_developed_its_first_start_may_fail(
     page.close()
 
 
+async def test_a_worker_that_was_being_added_when_a_roll_began_has_the_new_version_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    launch = FakeLaunch(serving=2)
+    async with supervising(launch, 2) as (supervisor, _):
+        roller = Roller(supervisor)
+        supervisor.start_soon(roller.run)
+        supervisor.add()
+        await launch.started(3)
+        roller.ask()
+        await trio.sleep(0.1)
+        launch.serving = 1000
+        launch.processes[2].serve()  # with the version of before
+        for process in launch.processes[:3]:
+            assert await process.hear() == ("drain", {"restarting": True})
+            process.end(0)
+        await trio.sleep(1)
+        assert not roller.rolling
+        assert [place.worker.generation for place in supervisor.places] == [1, 1, 1]
+        assert len(launch.processes) == 6
+
+
+async def test_a_new_worker_that_dies_is_replaced_while_the_old_one_hangs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 2) as (supervisor, _):
+        roller = Roller(supervisor)
+        supervisor.start_soon(roller.run)
+        roller.ask()
+        await launch.started(3)
+        await trio.sleep(0.1)
+        # The old one is stopped: it says nothing and does not end.
+        launch.processes[2].end(-signal.SIGKILL)
+        with trio.fail_after(2):
+            await launch.started(4)
+
+
 def test_a_roll_takes_a_renewed_certificate_but_not_a_broken_one(tmp_path: Path) -> None:
     authority = trustme.CA()
 

@@ -7,6 +7,7 @@ a module that cannot be imported follows the line.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows the program's name; None takes them from `sys.argv`.
     """
     _open_missing_streams()
+    _print_any_character()
     try:
         from wsframework.cli.importing import own_traceback
         from wsframework.cli.output import fail
@@ -37,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigurationError as error:
         cause = error.__cause__ if isinstance(error, ImportStringError) else None
         fail(str(error), "" if cause is None else own_traceback(cause))
+
+
+def _print_any_character() -> None:
+    """Escape what the encoding of stdout does not have, as Python does for stderr: a path, for example."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _open_missing_streams() -> None:

@@ -17,10 +17,10 @@ from typing import Annotated, TypeGuard
 import typer
 
 from wsframework.app import App
-from wsframework.errors import ImportStringError
+from wsframework.errors import ConfigurationError, ImportStringError
 from wsframework.records import bounded_lines
 
-__all__ = ["Target", "load_app", "own_traceback", "shorten", "split_target"]
+__all__ = ["Target", "load_app", "own_traceback", "shorten", "split_target", "working_directory"]
 
 Target = Annotated[
     str,
@@ -36,6 +36,7 @@ def load_app(target: str) -> App:
         target: a module's dotted name, a colon, and the App's name in it (`chat:app`, `shop.web:site.app`).
 
     Raises:
+        ConfigurationError: the working directory has been deleted.
         ImportStringError: the string is malformed, the module does not exist or fails, or the name is not an
             App. The message is one line, and names the line of the user's module that failed; what it raised
             is the error's cause.
@@ -77,8 +78,8 @@ def split_target(target: str) -> tuple[str, str]:
 
 def _advice(file: str, attribute: str) -> str:
     """Say how a file is named as a module, or what prevents that."""
+    folder = here = Path(working_directory())
     path = Path(os.path.abspath(os.path.expanduser(file.removesuffix(".py"))))
-    folder = Path.cwd()
     if not path.is_relative_to(folder):
         folder = path.parent
     parts = path.relative_to(folder).parts
@@ -89,7 +90,7 @@ def _advice(file: str, attribute: str) -> str:
             return f"rename it: {part!r} cannot be the name of a module"
     if not parts:
         return "write that of a module, such as chat:app"
-    where = "" if folder == Path.cwd() else f"go to {folder}, and "
+    where = "" if folder == here else f"go to {folder}, and "
     return f"{where}write the module's: {'.'.join(parts)}:{attribute}"
 
 
@@ -97,12 +98,26 @@ def shorten(path: str) -> str:
     """Return a file's path relative to the working directory when it is below it."""
     try:
         return str(Path(path).relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         return path
 
 
+def working_directory() -> str:
+    """Return the working directory.
+
+    Raises:
+        ConfigurationError: it has been deleted.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the working directory has been deleted: start the program in the one that is there now"
+        ) from None
+
+
 def _import(name: str) -> ModuleType:
-    directory = os.getcwd()
+    directory = working_directory()
     if directory not in sys.path:
         sys.path.insert(0, directory)
     # The module's file may be newer than the process.

@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 import watchfiles
 
+from wsframework.cli.importing import working_directory
 from wsframework.errors import ConfigurationError
 
 __all__ = ["folder_of", "watch_files", "watcher"]
@@ -42,7 +43,7 @@ def watcher(target: str, more: Sequence[Path]) -> Callable[..., Awaitable[None]]
     for folder in more:
         if not folder.is_dir():
             raise ConfigurationError(f"--reload-dir {folder}: there is no such folder")
-    return functools.partial(watch_files, [folder_of(target, Path.cwd()), *more])
+    return functools.partial(watch_files, [folder_of(target, Path(working_directory())), *more])
 
 
 def folder_of(target: str, directory: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import attrs
 
+from wsframework.cli.importing import working_directory
 from wsframework.cli.output import fail
 from wsframework.cli.worker import Program
 from wsframework.request import Address
@@ -94,7 +95,7 @@ def _interpreter_options() -> list[str]:
     """
     options = ["-O"] * sys.flags.optimize
     options += [option for option, flag in _FLAGS.items() if getattr(sys.flags, flag)]
-    if "-P" not in options and Path(__file__).parents[2] != Path.cwd():
+    if "-P" not in options and str(Path(__file__).parents[2]) != working_directory():
         options.append("-P")
     options += [f"-W{option}" for option in sys.warnoptions]
     named = getattr(sys, "_xoptions", {}).items()  # CPython's, and documented

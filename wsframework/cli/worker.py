@@ -78,6 +78,8 @@ def main() -> None:
         cause = error.__cause__
         assignment.fail(str(error), "" if cause is None else own_traceback(cause), mistake=True)
         sys.exit(2)
+    finally:
+        assignment.close()
 
 
 def _serve(assignment: Assignment, program: Program) -> None:

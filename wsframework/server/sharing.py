@@ -100,7 +100,6 @@ class Politeness:
         self.pause = _FIRST_PAUSE_SECONDS
         self._crowd = crowd
         self._admission = admission
-        self._full = False
         self._since: float | None = None
         self._asked_at = 0.0
 
@@ -111,9 +110,8 @@ class Politeness:
             now: `trio.current_time()`.
         """
         full = self._admission.is_full
-        if full is not self._full:
-            self._full = full
-            self._crowd.enter(Phase.FULL if full else Phase.SERVING)
+        # Each time, because every listener of a server has a politeness of its own.
+        self._crowd.enter(Phase.FULL if full else Phase.SERVING)
         least = self._crowd.fewest()
         if least is None:
             return _ACCEPTS_ALONE  # if this one is full too, it answers with 503

@@ -35,6 +35,10 @@ _SEND_SECONDS = 0.2
 
 _MOST_DIGITS = len(str(2**64))
 
+_FEED_SECONDS = 5.0
+"""How often to tell that all is well, at least. If it is told twice in an interval only, half of the interval
+may be over when a worker hangs, and what is left does not suffice to replace it."""
+
 _LOOK_SECONDS = 0.5
 """How soon to look again when all is not well."""
 
@@ -84,7 +88,9 @@ class ServiceManager:
         self._send(f"STOPPING=1\nSTATUS={status}")
 
     async def feed_watchdog(self, is_well: Callable[[], bool] = lambda: True) -> None:
-        """Send WATCHDOG=1 twice in each of its intervals, as long as all is well, until cancelled.
+        """Send WATCHDOG=1 twice in each of its intervals, or every 5 seconds if that is more often.
+
+        It does so as long as all is well, until cancelled.
 
         Nothing but the event loop sends it, so a loop that is blocked is noticed.
 
@@ -94,7 +100,7 @@ class ServiceManager:
         while self.watches:
             if is_well():
                 self._send("WATCHDOG=1")
-                await trio.sleep(self._half_seconds)
+                await trio.sleep(min(self._half_seconds, _FEED_SECONDS))
             else:
                 await trio.sleep(min(self._half_seconds, _LOOK_SECONDS))
 

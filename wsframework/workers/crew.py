@@ -49,7 +49,7 @@ class Worker:
         started_at: when it was started, by Trio's clock.
         imported: set when it has imported the App, if it waits then; set with `settled` at the latest.
         settled: set when it serves or has ended.
-        gone: set when it no longer accepts connections.
+        gone: set when it no longer accepts connections, or is told to stop: one that hangs never says so.
         ended: set when its process has ended.
         reported: whether the parent ends with its failure, and prints that; then its log has no traceback.
         failure: what it said before its end, or how it ended if it has never served.
@@ -119,6 +119,7 @@ class Worker:
             self.told = True
             self.ends_by = trio.current_time() + self._ends_within
             self._channel.send("drain", {"restarting": restarting})
+            self.gone.set()
         if not self.running:
             self._cut_off = True
             self.send_signal(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -18,8 +19,11 @@ __all__ = ["Launch", "Process", "signal_name"]
 _PARENTS_OWN = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
 """What a service manager tells the parent alone (sd_listen_fds, sd_notify, sd_watchdog_enabled)."""
 
-_HELD_BACK = {signal.SIGINT, signal.SIGHUP}
+_HELD_BACK = {signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU}
 """Blocked in a worker from its first instruction: it ignores them, and Ctrl-C reaches it too."""
+
+_WAITING = trio.CapacityLimiter(math.inf)
+"""For threads that wait for a process: as many as there are processes, and Trio's own limit is 40."""
 
 
 class Process:
@@ -38,7 +42,7 @@ class Process:
             pidfd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
             # Not there, forbidden as in some containers, or no descriptor is left.
-            return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True, limiter=_WAITING)
         try:
             await trio.lowlevel.wait_readable(pidfd)
         finally:

@@ -316,7 +316,7 @@ class Supervisor:
                 await before_retry()
 
     async def _open_place(self) -> None:
-        place = Place(await self.start_worker())
+        place = Place(await self._start_newest())
         self.places.append(place)
         assert self._keepers is not None
         self._keepers.start_soon(self._keep, place)
@@ -340,14 +340,19 @@ class Supervisor:
             await self._pause(place.deaths - 1)
         while True:
             try:
-                worker = await self.start_worker()
+                place.worker = await self._start_newest()
+                return
             except StartFailed:
                 continue  # the next one starts after a longer pause
-            if worker.generation == self.generation:
-                place.worker = worker
-                return
-            # A rolling restart has begun meanwhile, and leaves this place to us.
+
+    async def _start_newest(self) -> Worker:
+        """Start a worker as `start_worker` does, and another one if a rolling restart has begun meanwhile.
+
+        The restart leaves to us what does not serve yet, and this worker may have the old version.
+        """
+        while (worker := await self.start_worker()).generation != self.generation:
             worker.drain(restarting=True)
+        return worker
 
     async def _pause(self, failures: int) -> None:
         """Wait after a number of failures, counted from 0; not at all if it is negative."""

@@ -7,6 +7,7 @@ the end     as told by the channel, by SIGTERM, or within two seconds of the par
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import functools
 import logging
@@ -30,11 +31,23 @@ from wsframework.server import Server, run_server
 from wsframework.workers.channel import Channel
 from wsframework.workers.page import Page, Slot
 
+try:
+    import ctypes
+except ImportError:  # an optional part of Python's own build
+    _ctypes: Any = None
+else:
+    _ctypes = ctypes
+
 __all__ = ["Assignment", "serve_as_worker", "take_assignment"]
 
 ORPHAN_DRAIN_SECONDS = 1.0
 ORPHAN_SECONDS = 1.8
 """How long after the parent's end a worker may drain, and exist."""
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2), <linux/prctl.h>."""
+
+_OF_PARENT = (signal.SIGTTIN, signal.SIGTTOU)
 
 STUCK_SECONDS = 10.0
 """Added to an App's own limits: how long the parent waits for the end of a worker before it kills it. The
@@ -70,6 +83,12 @@ class Assignment:
             sys.exit(1)
         if kind != "serve":
             sys.exit(0)
+
+    def close(self) -> None:
+        """Close the channel and the listeners, which the server has closed if it has run."""
+        self.channel.close()
+        for listener in self.listeners:
+            listener.close()
 
     def fail(self, line: str, details: str = "", *, mistake: bool = False) -> None:
         """Tell the parent why this worker will not serve.
@@ -109,7 +128,12 @@ def take_assignment(channel_fd: int) -> Assignment:
     # What came before is ignored with the rest. A debugger handles SIGINT once it is left with `continue`;
     # beside a terminal it stays blocked, or Ctrl-C would open the debugger instead of stopping the program.
     ignored = {signal.SIGHUP} if terminal else {signal.SIGINT, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored)
+    if not terminal:
+        # Meant for the parent, when a service manager sends them to every process; they would stop this one.
+        for number in _OF_PARENT:
+            signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ignored, *_OF_PARENT})
+    _run_at_parents_end()
     for fd in (channel_fd, page, *inherited):
         os.set_inheritable(fd, False)
     watch = functools.partial(_outlive_parent_briefly, channel_fd)
@@ -192,6 +216,13 @@ class _Duties:
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     """Leave a signal of the terminal to the parent."""
+
+
+def _run_at_parents_end() -> None:
+    """Have a process that is stopped continue when the parent ends, so that it can end too."""
+    if sys.platform == "linux" and _ctypes is not None:
+        with contextlib.suppress(OSError, AttributeError):  # another C library, or not permitted
+            _ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT))
 
 
 def _outlive_parent_briefly(channel_fd: int) -> None:
