@@ -11,5 +11,5 @@ chaos: $(VENV)/.dev ## Restart, kill and stop workers, and hurt a Redis, under l
 	@CHAOS_ROLLS=$(ROLLS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/workers -m chaos -s
 	@echo 'faults of Redis: SECONDS=$(SECONDS) SEED=$(SEED)'
 	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest \
-		$(addprefix tests/engines/redis/test_,faults.py session_faults.py failover.py sentinel.py accounts.py volume.py) \
+		$(addprefix tests/engines/redis/test_,faults.py session_faults.py failover.py sentinel.py accounts.py volume.py vandals.py) \
 		tests/workers/test_redis.py
