@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
+import time
 import weakref
 from collections.abc import Callable
 
@@ -157,3 +159,25 @@ async def test_pending_timers_die_with_their_task(autojump_clock: MockClock) -> 
         await timers.run()
     await trio.sleep(5)
     assert log == []
+
+
+async def test_timers_that_are_due_together_let_other_tasks_run_in_between(nursery: trio.Nursery) -> None:
+    timers = Timers()
+    left = 100
+    seen: list[int] = []
+
+    def work() -> None:
+        nonlocal left
+        left -= 1
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            pass
+
+    for _ in range(100):
+        timers.after(0, work)
+    nursery.start_soon(timers.run)
+    with trio.fail_after(30):
+        while left:
+            await trio.lowlevel.checkpoint()
+            seen.append(left)
+    assert max(before - after for before, after in itertools.pairwise([100, *seen])) < 50

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import attrs
 import pytest
@@ -21,6 +23,7 @@ from wsframework.config import Keepalive, Limits
 from wsframework.request import Address, Request, Response
 from wsframework.server import Server, TransportChoice, serve, serve_streams
 from wsframework.server.blocking import BlockedLoop, LoopWatch
+from wsframework.server.framing import FrameTransport
 from wsframework.server.logged import LogObserver
 from wsframework.server.pollers import Poller, SelectorPoller
 from wsframework.server.stacks import Standing
@@ -124,6 +127,32 @@ async def test_pings_to_quiet_clients_are_answered_and_keep_the_connection(
         await trio.sleep(0.4)
         await client.send_message("still here")
         assert await client.get_message() == "still here"
+
+
+async def test_connections_that_are_dropped_together_let_other_tasks_run_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked, run = 0, [0]
+
+    def check(transport: FrameTransport, now: float, keepalive: Keepalive) -> None:
+        nonlocal checked
+        checked += 1
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            pass
+
+    monkeypatch.setattr(FrameTransport, "check_alive", check)
+    app = echo_app(keepalive=Keepalive(interval=20))
+    async with serving(app) as server, AsyncExitStack() as stack:
+        for _ in range(60):
+            url = f"ws://127.0.0.1:{server.port}/"
+            await stack.enter_async_context(trio_websocket.open_websocket_url(url))
+        checked = 0
+        with trio.fail_after(30):
+            while checked < 60:
+                await trio.lowlevel.checkpoint()
+                run.append(checked)
+    assert max(after - before for before, after in itertools.pairwise(run)) < 40
 
 
 # Mistakes of ours
