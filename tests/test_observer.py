@@ -11,11 +11,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionRejected
 
+from tests.server.serving import serving
 from wsframework import (
     App,
     Close,
     ConfigurationError,
     Connection,
+    Limits,
     ObservedFrame,
     Observer,
     Reject,
@@ -24,6 +26,7 @@ from wsframework import (
     Timeouts,
 )
 from wsframework.observer import FRAME_EVENTS, event_names, observes
+from wsframework.server.native import TransportChoice
 from wsframework.testing import connect, request, serve
 from wsframework.testing.client import Client
 
@@ -196,6 +199,25 @@ async def test_refused_handshakes_and_pages_are_told(autojump_clock: MockClock) 
         assert (status, asked) == (426, None)
         assert "ersion" in reason
         assert recorder.names == ["connection_accepted", "handshake_refused", "http_answered"]
+
+
+@pytest.mark.parametrize("transport", ["hub", "stream"])
+async def test_an_answer_to_what_is_no_request_is_told_too(transport: TransportChoice) -> None:
+    recorder = Recorder()
+    app = App(timeouts=Timeouts(handshake=0.2), limits=Limits(head_bytes=100))
+    app.observe(recorder)
+    async with serving(app, transport=transport) as server:
+        for sent, status in [
+            (b"hello\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 100, 431),
+            (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+            (b"GET / HTTP/1.1\r\n", 408),
+        ]:
+            recorder.events.clear()
+            async with await trio.open_tcp_stream("127.0.0.1", server.port or 0) as stream:
+                await stream.send_all(sent)
+                assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 %d " % status)
+            assert recorder.args("http_answered")[1] == status
 
 
 async def test_a_handshake_that_the_drain_refuses_is_told_once(autojump_clock: MockClock) -> None:

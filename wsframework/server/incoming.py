@@ -178,7 +178,7 @@ class Incoming(Exchange):
         try:
             head = self._reader.feed(data)
         except HandshakeError as error:
-            self.answer(Response.error(error.status, str(error), error.headers))
+            self._refuse_head(Response.error(error.status, str(error), error.headers))
             return
         if head is not None:
             self._head = head
@@ -271,6 +271,10 @@ class Incoming(Exchange):
             self._go_on()
         return anything
 
+    def _refuse_head(self, response: Response) -> None:
+        self._core.observer.http_answered(self.remote, response.status)
+        self.answer(response)
+
     def _time_out(self) -> None:
         late = self._read_what_waits()
         if self not in self._core.waiting:
@@ -281,7 +285,7 @@ class Incoming(Exchange):
             self._extended = True
             self._timer = self._core.timers.after(min(limit, _LATE_SECONDS), self._time_out)
         elif self._reader.started:
-            self.answer(Response.error(408, f"the request's head was not complete within {limit:g} s"))
+            self._refuse_head(Response.error(408, f"the request's head was not complete within {limit:g} s"))
         else:
             self.abort()
 
@@ -298,6 +302,6 @@ class Incoming(Exchange):
         if self not in self._core.waiting:
             return
         if self._reader.started:
-            self.answer(draining_response())
+            self._refuse_head(draining_response())
         else:
             self.abort()

@@ -229,6 +229,7 @@ class StreamIncoming:
                 self._core.observer.connection_accepted(self.remote, self.local, tls)
             first = False
             if isinstance(head, Response):
+                self._core.observer.http_answered(self.remote, head.status)
                 self.answer(head)
             elif head is not None:
                 await self._exchange(head)
