@@ -308,7 +308,10 @@ class Room:
         as long as the membership, use `join`.
 
         Args:
-            ws, data, key, after: as for `join`.
+            ws: as for `join`.
+            data: as for `join`.
+            key: as for `join`.
+            after: as for `join`.
 
         Raises:
             ConnectionClosed: the connection is closing.

@@ -295,7 +295,9 @@ class Session:
         It is for programs in which messages of the client say what it subscribes to.
 
         Args:
-            room, data, after: as for `join`.
+            room: as for `join`.
+            data: as for `join`.
+            after: as for `join`.
 
         Raises:
             Exception: as for `join`.

@@ -122,7 +122,8 @@ class Publisher:
 
         Args:
             user: the id of the user.
-            message, key: as for `publish`.
+            message: as for `publish`.
+            key: as for `publish`.
 
         Returns:
             Its position, when Redis has confirmed it.
