@@ -127,6 +127,12 @@ def test_what_is_no_request_is_refused_with_a_status(data: bytes, status: int, c
     assert str(error)
 
 
+@pytest.mark.parametrize("first", [b"\0", b" ", b"\x16", b"\x7f", b"\x88", b"\xff"])
+def test_what_cannot_begin_a_request_is_refused_without_waiting_for_its_end(first: bytes) -> None:
+    with pytest.raises(HandshakeError, match="illegal request line"):
+        HeadReader(1000).feed(first)
+
+
 @pytest.mark.parametrize("line", [b"\r\n", b"\n"])
 @pytest.mark.parametrize("cut", [1000, 1, 2, 3])
 def test_one_empty_line_before_the_request_is_passed_over_and_a_second_is_not(line: bytes, cut: int) -> None:

@@ -168,8 +168,9 @@ class HeadReader:
             self._passed_over = True
         if not buffer or (buffer == b"\r" and not self._passed_over):
             return False
-        # Answered at once, because the end of such a head may never come: TLS on a port without, for example.
-        if buffer[0] <= ord(" "):
+        # Answered at once, because the end of such a head may never come: TLS on a port without, for example,
+        # or a frame behind a request that was no handshake.
+        if not ord(" ") < buffer[0] < 0x7F:
             raise HandshakeError("this is no HTTP/1.1 request: illegal request line")
         self._begun = True
         return True
