@@ -293,7 +293,8 @@ def test_the_short_way_and_h11_read_the_same(data: bytes) -> None:
     if event is None:
         assert isinstance(ours, HandshakeError)
     elif event is h11.NEED_DATA:
-        assert ours is None
+        # h11 waits for the end of a line that begins with a byte which no method has.
+        assert isinstance(ours, HandshakeError) if asked[:1] >= b"\x7f" else ours is None
     elif isinstance(ours, HandshakeError):
         # What h11 lets through: DEL, which no field may hold (RFC 9110 §5.5), and what smugglers use.
         assert ours.status == 505 or b"\x7f" in data or re.search(SMUGGLED, asked)
