@@ -76,6 +76,24 @@ def fill(pipe: Pipe) -> None:
         number += 1
 
 
+def test_the_end_waits_for_what_was_not_written_in_time_at_an_error(pipe: Pipe) -> None:
+    # The pipe is full, and its reader comes after the twentieth of a second that an error waits.
+    for number in range(100):
+        pipe.logger.info("%d %s", number, LINE)
+    pipe.logger.error("the reason")
+
+    def read() -> None:
+        text = ""
+        while "the reason" not in text:
+            text += pipe.read_some()
+
+    late = threading.Timer(0.1, read)
+    late.start()
+    pipe.handler.flush()
+    assert not pipe.handler._queue
+    late.join(20)
+
+
 def test_lines_come_in_order_and_whole(pipe: Pipe) -> None:
     for number in range(3000):
         pipe.logger.info("%d %s", number, "y" * (number % 700))

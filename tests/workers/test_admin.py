@@ -44,6 +44,24 @@ async def test_figures_of_all_workers_and_their_sums(autojump_clock: trio.testin
     assert (total["connections"], total["accepted"], total["messages_received"]) == (3, 20, 240)
 
 
+async def test_counters_of_workers_that_have_ended_stay_in_the_sums(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1) as (supervisor, page):
+        Page.attach(page.fd, 0).beat(
+            Figures(websockets=5, accepted=10, refused=1, messages_received=100, messages_sent=50)
+        )
+        launch.processes[0].end(1)
+        await launch.started(2)
+        Page.attach(page.fd, 0).beat(Figures(accepted=1, messages_sent=1))
+        total = Admin(supervisor, Roller(supervisor), page).answer(b'{"do": "show"}')["total"]
+    counters = {"accepted": 11, "refused": 1, "messages_received": 100, "messages_sent": 51}
+    assert isinstance(total, dict)
+    assert counters.items() <= total.items()
+    assert total["websockets"] == 0
+
+
 async def test_a_worker_without_fresh_heartbeats_is_shown_as_stuck() -> None:
     async with supervising(FakeLaunch(), 1) as (supervisor, page):
         slot = Page.attach(page.fd, 0, lambda: 1.0)

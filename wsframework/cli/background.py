@@ -96,7 +96,9 @@ class BackgroundHandler(logging.Handler):
 
     def flush(self) -> None:
         """Wait until everything is written, or for a second."""
-        self._wait_until_written(_FLUSH_SECONDS)
+        if not self._wait_until_written(_FLUSH_SECONDS):
+            # A reader that does not read is waited for once; the writer notices when it reads again.
+            self._stuck = True
 
     def close(self) -> None:
         """Write what is left, as `flush` does; later records are written by the caller, or dropped."""
@@ -114,15 +116,17 @@ class BackgroundHandler(logging.Handler):
             # Not `handleError`: it prints to stderr, and blocks.
             return b""
 
-    def _wait_until_written(self, seconds: float) -> None:
+    def _wait_until_written(self, seconds: float) -> bool:
+        """Wait, unless the reader is known not to read; return False if that took too long."""
         if self._thread is None or self._thread is threading.current_thread():
-            return
+            return True
         deadline = time.monotonic() + seconds
         with self._changed:
-            # Wait only once for a reader that does not read; the writer notices when it reads again.
-            while (self._queue or self._writing) and not self._stuck:
-                if not self._changed.wait(deadline - time.monotonic()):
-                    self._stuck = True
+            return bool(
+                self._changed.wait_for(
+                    lambda: self._stuck or not (self._queue or self._writing), deadline - time.monotonic()
+                )
+            )
 
     # The thread
 

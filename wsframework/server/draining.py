@@ -74,9 +74,8 @@ class Drain:
         """Cancel the handlers and decisions that are left, and abort their connections."""
         for session in list(self._core.sessions):
             contained(session.cancel)
+        self._end_decisions()
         for deciding in list(self._core.deciding):
-            if deciding.on_left is not None:
-                contained(deciding.on_left)
             # Code that resists its cancellation, or has left its task, does not keep the connection.
             contained(deciding.abandon)
         self._abort_all("the time to drain was over")
@@ -120,6 +119,7 @@ class Drain:
             connections=self._core.admission.open,
             handlers=len(self._core.sessions),
         )
+        self._end_decisions()
         await self._close_all(self._core.lifetime.close_frame)
 
     async def _give_up(self) -> None:
@@ -146,12 +146,18 @@ class Drain:
         for waiting in list(self._core.waiting):
             contained(waiting.drain)
 
+    def _end_decisions(self) -> None:
+        """Cancel guards and HTTP handlers: a task that obeys answers its client with 503."""
+        for deciding in list(self._core.deciding):
+            if deciding.on_left is not None:
+                contained(deciding.on_left)
+
     async def _close_all(self, frame: CloseFrame) -> None:
         """Close all connections that are left at once, without the tasks of the hub and without timers."""
         for endpoint in self._endpoints():
             contained(functools.partial(endpoint.start_close, frame, frame.reason))
         self._flush()
-        if any(transport.outbox_bytes for transport in self._core.transports):
+        if self._core.deciding or any(transport.outbox_bytes for transport in self._core.transports):
             await self._core.lifetime.outlast_interrupts(_let_frames_depart)
             self._flush()
 

@@ -148,7 +148,7 @@ class Requests:
             return None
 
     async def _consider(self, incoming: Incoming | StreamIncoming, head: Head) -> Opening | Response | None:
-        """Have the application decide; None means that the client has left, or that the drain is over."""
+        """Have the application decide; None means that the client has left."""
         incoming.on_left = begin_deciding()
         if incoming.body is not None:
             incoming.body.decided_by = trio.lowlevel.current_task()
@@ -163,7 +163,8 @@ class Requests:
             )
             return await consider(head, circumstances, self._decide, self._core.observer)
         except GivenUp:
-            return None
+            # The client has left, or the time to drain is over; then it waits for an answer.
+            return draining_response() if self._core.draining and not incoming.gone else None
         except BaseException as error:
             if not is_of_the_code(error):
                 raise

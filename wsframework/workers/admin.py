@@ -246,7 +246,9 @@ class Admin:
 
     def _figures(self) -> dict[str, object]:
         workers = [self._shown(worker) for worker in self._supervisor.workers.values()]
-        sums: dict[str, int | float] = {}
+        # Those who watch a counter expect it to grow, also when workers are replaced.
+        counted = self._supervisor.counted
+        sums: dict[str, int | float] = {name: getattr(counted, name) for name in _COUNTERS}
         for shown in workers:
             for name in _SUMMED:
                 value = shown[name]
@@ -278,10 +280,9 @@ class Admin:
         }
 
 
-_SUMMED = (
-    *("connections", "websockets", "accepted", "refused", "messages_received", "messages_sent"),
-    *("messages_per_second", "rss", "pss"),
-)
+_COUNTERS = ("accepted", "refused", "messages_received", "messages_sent")
+
+_SUMMED = (*_COUNTERS, "connections", "websockets", "messages_per_second", "rss", "pss")
 
 
 def memory_of(pid: int) -> tuple[int | None, int | None]:

@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from wsframework.records import record
+from wsframework.server.crowd import Figures
 from wsframework.workers.crew import Failure, Worker
 from wsframework.workers.launching import Launch
 from wsframework.workers.page import Page
@@ -91,6 +92,7 @@ class Supervisor:
     Attributes:
         places: for the workers that should serve, in order.
         workers: all whose process has not ended, by their number.
+        counted: by workers that have ended, all together.
         generation: how many rolling restarts have begun.
         stopping: whether it has begun to stop.
         start_seconds: how long a start may take; None in the first round, where a service manager has its own
@@ -100,6 +102,7 @@ class Supervisor:
     def __init__(self, launch: Launch, page: Page, on_stopping: Callable[[], None]) -> None:
         self.places: list[Place] = []
         self.workers: dict[int, Worker] = {}
+        self.counted = Figures()
         self.generation = 0
         self.stopping = False
         self.start_seconds: float | None = None
@@ -292,10 +295,20 @@ class Supervisor:
     async def _follow(self, worker: Worker) -> None:
         await worker.follow()
         del self.workers[worker.number]
+        self._add_up(self._page.read(worker.slot).counted)
         self._page.clear(worker.slot)
         # Here, before anyone who waits for the turn to start has had it.
         if not (worker.was_ready or worker.told):
             self._failed_starts += 1
+
+    def _add_up(self, last: Figures) -> None:
+        before = self.counted
+        self.counted = Figures(
+            accepted=before.accepted + last.accepted,
+            refused=before.refused + last.refused,
+            messages_received=before.messages_received + last.messages_received,
+            messages_sent=before.messages_sent + last.messages_sent,
+        )
 
     async def _add(self, scope: trio.CancelScope) -> None:
         try:
