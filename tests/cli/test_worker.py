@@ -38,7 +38,7 @@ def test_workers_get_the_options_of_run(tmp_path: Path) -> None:
         assert "200" in ask(port, "localhost")
         # On a loopback address, the hosts are those of one process on it.
         assert "421" in ask(port, "evil.example")
-        assert found.logged("connection.accepted", worker=1)
+        found.wait_for("connection.accepted", worker=1)
 
 
 ROOM = """\

@@ -94,6 +94,11 @@ class TLSSocket(stdlib_socket.socket):
             try:
                 self._object.do_handshake()
                 self._handshaken = True
+            except ssl.SSLWantReadError:
+                self._take_outgoing()
+                if not self._unsent:
+                    raise
+                # The client answers when it has all of ours: below.
             finally:
                 self._take_outgoing()  # an alert, if it has failed
         if self._unsent:
