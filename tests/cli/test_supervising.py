@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 from tests.cli.here import run_here
 from tests.cli.process import PATIENCE_SECONDS, ROOT, running
 from tests.workers.processes import APP, Crew, needs_proc
+from wsframework.workers.page import Page
 
 
 def run(cwd: Path, *arguments: str) -> tuple[int, str, list[str]]:
@@ -95,6 +97,19 @@ def test_a_worker_that_dies_before_it_serves_is_one_line_and_3(parent: Run, tmp_
     code, out, errors = parent("broken:app", "--workers", "2", "--port", "0")
     assert (code, out) == (3, "")
     assert errors == ["error: worker 1 ended before it was ready: killed by SIGKILL"]
+
+
+def test_memory_that_cannot_be_shared_is_one_line_and_3(
+    parent: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(slots: int) -> Page:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Page, "create", create)
+    (tmp_path / "echo.py").write_text(APP)
+    code, _, errors = parent("echo:app", "--workers", "2", "--port", "0")
+    line = "error: cannot make the memory that workers share: Too many open files"
+    assert (code, errors) == (3, [line])
 
 
 def test_a_port_in_use_is_one_line_and_2(parent: Run) -> None:

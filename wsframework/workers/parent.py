@@ -25,11 +25,12 @@ from wsframework.request import Address
 from wsframework.server.systemd import service_manager
 from wsframework.workers import watching
 from wsframework.workers.admin import Admin, open_admin_socket
+from wsframework.workers.crew import Failure
 from wsframework.workers.launching import Launch
 from wsframework.workers.listening import Listening, listen, listen_on_inherited
 from wsframework.workers.page import Page
 from wsframework.workers.rolling import Roller
-from wsframework.workers.supervisor import Supervisor
+from wsframework.workers.supervisor import StartFailed, Supervisor
 
 __all__ = ["Plan", "run_parent", "usable_cores"]
 
@@ -75,7 +76,7 @@ def run_parent(plan: Plan) -> None:
 
     Raises:
         ListenError: an address cannot be listened on.
-        StartFailed: a worker of the first round has ended before it served.
+        StartFailed: a worker of the first round has ended before it served, or none can be started.
     """
     # Who ignores it does not learn how its children have ended, and a program inherits that.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -99,7 +100,11 @@ async def _run(plan: Plan) -> None:
 
 
 async def _supervise(plan: Plan, listening: Listening, admin: socket.socket | None) -> None:
-    page = Page.create(_SPARE_SLOTS + 2 * plan.workers)
+    try:
+        page = Page.create(_SPARE_SLOTS + 2 * plan.workers)
+    except OSError as error:
+        why = f"cannot make the memory that workers share: {error.strerror or error}"
+        raise StartFailed(Failure(why)) from None
     developing = plan.watch is not None
     launch = Launch(plan.command, plan.program, listening.sockets, page.fd, terminal=developing)
     manager = service_manager()
