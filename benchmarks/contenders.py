@@ -106,10 +106,13 @@ def build(source: str, *options: str, suffix: str = "") -> Path:
         if compiler is None:
             raise RuntimeError("no C compiler")
         result.parent.mkdir(exist_ok=True)
-        command = [compiler, "-O3", "-Wall", *options, "-o", str(result), str(path)]
+        # Beside it first: another process may be loading the result, or making it too.
+        made = result.with_name(f"{result.name}.{os.getpid()}")
+        command = [compiler, "-O3", "-Wall", *options, "-o", str(made), str(path)]
         finished = subprocess.run(command, capture_output=True, text=True)
         if finished.returncode:
             raise RuntimeError(f"{path.name} does not compile: {finished.stderr}")
+        made.replace(result)
     return result
 
 
