@@ -185,3 +185,13 @@ def test_a_client_that_leaves_within_the_handshake_is_an_error(
     with pytest.raises(ConnectionResetError):
         server.do_handshake()
     server.close()
+
+
+def test_the_context_is_the_one_that_was_chosen_by_the_clients_server_name(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    first = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    first.sni_callback = lambda tls, name, context: setattr(tls, "context", contexts[0])
+    ends = Ends((first, contexts[1]), tmp_path)
+    assert ends.server.context is contexts[0]
+    ends.close()

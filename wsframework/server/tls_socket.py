@@ -53,11 +53,9 @@ class TLSSocket(stdlib_socket.socket):
         "_said_goodbye",
         "_tls",
         "_unsent",
-        "context",
     )
 
     def __init__(self, plain: stdlib_socket.socket, context: ssl.SSLContext) -> None:
-        self.context = context
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -71,6 +69,11 @@ class TLSSocket(stdlib_socket.socket):
         self.setblocking(False)
 
     # What the request may ask for
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context: the given one, or the one that its `sni_callback` has chosen."""
+        return self._object.context
 
     def version(self) -> str | None:
         """Return the version of TLS, or None once the socket is closed."""
