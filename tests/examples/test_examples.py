@@ -137,7 +137,9 @@ async def get(url: str, path: str) -> tuple[int, bytes]:
     """Return status and body of a plain HTTP answer."""
     host, _, port = url.removeprefix("ws://").partition(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
-        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        await stream.send_all(
+            f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
+        )
         head, _, body = b"".join([chunk async for chunk in stream]).partition(b"\r\n\r\n")
     return int(head.split()[1]), body
 

@@ -69,7 +69,9 @@ class Target:
 
     def figures(self) -> dict[str, int]:
         """What the process says of itself."""
-        answer = ask(self.port, b"GET /figures HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", tls=self.tls)
+        answer = ask(
+            self.port, b"GET /figures HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", tls=self.tls
+        )
         found: dict[str, int] = json.loads(answer.partition(b"\r\n\r\n")[2])
         return found
 

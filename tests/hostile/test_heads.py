@@ -30,7 +30,8 @@ def names(twice: bool = False) -> str:
 
 
 def page(path: str, *fields: str) -> bytes:
-    return ("\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *fields]) + "\r\n\r\n").encode("latin-1")
+    lines = f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *fields, "Connection: close", "", ""
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def many(text: str) -> str:

@@ -104,7 +104,8 @@ def test_names_of_fields_that_nobody_used_before_leave_no_memory_behind() -> Non
                 fields = [f"x{number:04x}{head:04x}{field:04x}: v" for field in range(90)]
                 sock = connect(target.port)
                 with sock:
-                    sock.sendall("\r\n".join(["GET / HTTP/1.1", "Host: x", *fields, "", ""]).encode())
+                    lines = "GET / HTTP/1.1", "Host: x", *fields, "Connection: close", "", ""
+                    sock.sendall("\r\n".join(lines).encode())
                     while sock.recv(65536):
                         pass
 

@@ -40,7 +40,7 @@ def outcome(target: Target, place: str, kind: str) -> int:
 
 
 def head(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
 
 
 def status(answer: str) -> int:

@@ -76,7 +76,7 @@ def test_one_signal_ends_a_process_whose_handler_is_stuck_some_seconds_after_the
 def test_signals_end_a_process_whose_http_handler_is_stuck(how: str) -> None:
     with serving(timeouts=DRAIN) as target:
         sock = connect(target.port)
-        sock.sendall(f"GET /stuck/{how} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        sock.sendall(f"GET /stuck/{how} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         time.sleep(0.3)
         end_by_signals(target.process, [0.4, 0.4, 10])
         sock.close()

@@ -51,7 +51,7 @@ async def test_it_enters_the_lifespans_and_answers_pages() -> None:
         return ", ".join(events)
 
     async with served(app) as server, await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await stream.receive_some()).endswith(b"\r\n\r\nbegins")
     assert events == ["begins", "ends"]
 
