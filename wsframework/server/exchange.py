@@ -123,7 +123,9 @@ class Exchange(ABC):
     def tls(self) -> TLSEnd | None:
         """The TLS socket, which has the client's certificate if one was asked for."""
         socket = self._socket
-        if isinstance(socket, TLSSocket) and socket.context.verify_mode is not ssl.CERT_NONE:
+        if self.gone or not isinstance(socket, TLSSocket):
+            return None
+        if socket.context.verify_mode is not ssl.CERT_NONE:
             return socket
         return None
 
