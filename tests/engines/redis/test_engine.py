@@ -19,6 +19,7 @@ from tests.engines.redis.redis_server import Proxy, RedisServer
 from tests.waiting import until
 from wsframework import App, ConfigurationError, Connection, History, RoomMessage, Rooms, RoomUnavailable
 from wsframework.engines.redis import RedisEngine
+from wsframework.engines.redis.names import Names, Script
 from wsframework.testing import Client, cancel_everywhere, serve
 
 
@@ -424,3 +425,26 @@ async def test_what_is_queued_when_the_program_ends_is_stored(redis: RedisServer
             scope.cancel()
     state = await redis.command("HGET", "end:{r/tea}:m", "s")
     assert b" 500 " in state
+
+
+async def test_a_call_over_a_connection_that_was_given_up_changes_no_presence(
+    redis: RedisServer,
+) -> None:
+    names, script = Names("ws"), Script.load("presence").text.decode()
+    room = names.room("tea")
+    keys = [key.decode() for key in (names.members(room), names.connection_of(b"n"), names.rooms_of(b"n"))]
+
+    async def tell(connection: int, stays: str, *changes: str) -> None:
+        await redis.command("EVAL", script, "3", *keys, room.decode(), "n", str(connection), stays, *changes)
+
+    await tell(1, "+", "E", "n/1", "1")
+    await tell(2, "+", "E", "n/1", "2")
+    await tell(1, "-", "E", "n/1", "1")  # it was on its way all the time
+    assert b"1 2" in await redis.command("HGET", keys[0], "n/1")
+    assert room in await redis.command("SMEMBERS", keys[2])
+    await tell(2, "-", "L", "n/1", "")
+    await tell(1, "+", "E", "n/1", "1")
+    assert b"n/1" not in await redis.command("HKEYS", keys[0])
+    assert room not in await redis.command("SMEMBERS", keys[2])
+    await tell(3, "+", "E", "n/2", "1")
+    assert b"n/2" in await redis.command("HKEYS", keys[0])

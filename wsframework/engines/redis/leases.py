@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from wsframework.engines.redis.carrier import Ignored
 from wsframework.engines.redis.codec import Command, RedisError, pack
 from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Names, Script
@@ -39,9 +38,11 @@ class Leases:
         self._own = own
         self._lease, self._reap = scripts
         self._rooms = names.rooms_of(node.encode())
+        self._connections = 0
 
     def begin(self, link: Link) -> None:
         """Tell Redis of all members over a new connection, which has taken a lease: its copy may be gone."""
+        self._connections += 1
         self._own.all_again()
         link.wake()
 
@@ -55,16 +56,12 @@ class Leases:
         self, link: Link, key: bytes, room: str, changes: Mapping[str, bytes | None], script: Script
     ) -> None:
         """Tell Redis of changed members of one room."""
-        arguments: list[bytes | str | int] = []
+        keys = self._names.members(key), self._names.connection_of(self._node.encode()), self._rooms
+        stays = "+" if room in self._own.rooms else "-"
+        arguments: list[bytes | str | int] = [key, self._node, self._connections, stays]
         for member, data in changes.items():
             arguments += (b"L", member, b"") if data is None else (b"E", member, data)
-        if any(data is not None for data in changes.values()):
-            # Before the members, so that a node which removes ours later finds the room.
-            link.ask(pack((b"SADD", self._rooms, key)), Ignored())
-        command = (b"EVALSHA", script.digest, 1, self._names.members(key), key, self._node, *arguments)
-        link.ask(pack(command), _Told(self._own, room, list(changes)))
-        if room not in self._own.rooms:
-            link.ask(pack((b"SREM", self._rooms, key)), Ignored())
+        link.ask(pack(script.call(keys, *arguments)), _Told(self._own, room, list(changes)))
 
     async def extend(self, link: Link) -> None:
         """Extend the lease, remove the members of nodes that are gone, and tell again what was refused.

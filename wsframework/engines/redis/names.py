@@ -92,6 +92,10 @@ class Names:
         """Return the key of the rooms in which a node has members."""
         return b"%b:node:%b" % (self._prefix, node)
 
+    def connection_of(self, node: bytes) -> bytes:
+        """Return the key of the number of a node's newest connection."""
+        return b"%b:connection:%b" % (self._prefix, node)
+
     def reaping(self, node: bytes) -> bytes:
         """Return the key of the lock for removing a node's members."""
         return b"%b:reap:%b" % (self._prefix, node)

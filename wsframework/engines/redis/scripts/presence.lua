@@ -1,10 +1,24 @@
 -- Let members enter (or change their data) and leave, and tell all nodes of the room.
 --
--- KEYS  the room's members (hash)
--- ARGV  1 channel, 2 an epoch in case there is none, then for each member: "E" or "L", its id, its data (JSON)
+-- KEYS  the room's members (hash), the node's newest connection (string), the node's rooms (set)
+-- ARGV  1 channel, 2 an epoch in case there is none, 3 the number of the node's connection,
+--       4 "+" if the node has members in the room then, else "-",
+--       then for each member: "E" or "L", its id, its data (JSON)
+-- Returns  the number of changes
+--
+-- A call over a connection that the node has given up may arrive behind those over the next one, which have
+-- told of everything again. It changes nothing.
 --
 -- The field "v" is "epoch version places": each change has the next version, so that a node sees a hole, and
 -- each member that enters the next place, so that all nodes list the members in one order.
+
+-- pcall: a stranger's junk at these two keys hurts no room.
+local newest = redis.pcall('GET', KEYS[2])
+newest = type(newest) == 'string' and tonumber(newest) or 0
+if tonumber(ARGV[3]) < newest then return 0 end
+if tonumber(ARGV[3]) > newest then redis.pcall('SET', KEYS[2], ARGV[3], 'EX', 3600) end
+-- A node that removes ours later finds the room.
+redis.pcall(ARGV[4] == '+' and 'SADD' or 'SREM', KEYS[3], ARGV[1])
 
 local epoch, version, places = ARGV[2], 0, 0
 local known = redis.call('HGET', KEYS[1], 'v')
@@ -13,7 +27,7 @@ if known then
   version, places = tonumber(version), tonumber(places)
 end
 local before, parts = version, {}
-for i = 3, #ARGV, 3 do
+for i = 5, #ARGV, 3 do
   local id, data = ARGV[i + 1], ARGV[i + 2]
   local old = redis.call('HGET', KEYS[1], id)
   if ARGV[i] == 'E' then
