@@ -124,7 +124,7 @@ def test_right_replies_are_counted(loop: Loop) -> None:
 @every_loop
 def test_a_wrong_byte_fails(loop: Loop) -> None:
     def wrong(number: int, data: bytes) -> bytes:
-        return right(number, data if number != 5 else data[:-1] + b"!")
+        return right(number, data if number != 5 else data[:-1] + bytes([data[-1] ^ 1]))
 
     with pytest.raises(Failed, match="wrong byte"):
         run(loop, wrong, seconds=30)
