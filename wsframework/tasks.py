@@ -113,8 +113,7 @@ class Limit:
     __slots__ = ("_given_up", "_left", "_scope", "_task", "_waits")
 
     def __init__(self, seconds: float) -> None:
-        self._waits = 0  # of `standing_still`
-        self._left = seconds
+        self._waits = 0  # blocks of `paused` that have not ended
         self._task = trio.lowlevel.current_task()
         self._scope = trio.CancelScope(deadline=trio.current_time() + seconds, shield=self._task in _limits)
         self._given_up = False

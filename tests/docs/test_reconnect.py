@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import PIPE
 from types import ModuleType
 
 import pytest
@@ -16,6 +13,7 @@ import trio
 from tests.clients.conftest import HERE, node
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
+from tests.docs.node import NodeProgram, node_program
 from tests.docs.snippets import DOCS, files
 from tests.examples.conftest import connect
 from wsframework import SENT_CODES, Close, Connection, Server
@@ -26,44 +24,24 @@ PAGE = "howto/reconnect.md"
 
 
 class Feed:
-    """The page's class in Node.js, as a process."""
+    """The page's class in Node.js, and how long it has waited each time."""
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._lines: deque[str] = deque()
+    def __init__(self, program: NodeProgram) -> None:
+        self.say = program.say
         self.waits: list[int] = []
+        self._program = program
 
     async def line(self) -> str:
         """Return what it reports next; how long it waits is noted in `waits`."""
-        assert self._process.stdout is not None
-        with trio.fail_after(30):
-            while True:
-                while not self._lines:
-                    data = await self._process.stdout.receive_some()
-                    assert data, "the program has ended"
-                    assert data.endswith(b"\n")
-                    self._lines.extend(data.decode().splitlines())
-                line = self._lines.popleft()
-                if not line.startswith("wait "):
-                    return line
-                self.waits.append(int(line.removeprefix("wait ")))
-
-    async def say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        await self._process.stdin.send_all(f"{line}\n".encode())
+        while (line := await self._program.line()).startswith("wait "):
+            self.waits.append(int(line.removeprefix("wait ")))
+        return line
 
 
 @asynccontextmanager
-async def feed_at(program: str, folder: Path, url: str) -> AsyncIterator[Feed]:
-    command = [program, str(HERE / "feed_client.mjs"), str(folder / "feed.mjs"), url]
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            functools.partial(trio.run_process, command, stdin=PIPE, stdout=PIPE, check=False)
-        )
-        try:
-            yield Feed(process)
-        finally:
-            process.kill()
+async def feed_at(node: str, folder: Path, url: str) -> AsyncIterator[Feed]:
+    async with node_program(node, str(HERE / "feed_client.mjs"), str(folder / "feed.mjs"), url) as program:
+        yield Feed(program)
 
 
 async def start(nursery: trio.Nursery, module: ModuleType, port: int = 0) -> Server:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import inspect
 import json
 import re
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -21,6 +18,7 @@ import trio.testing
 from tests.clients.conftest import HERE, node
 from tests.docs.conftest import Follow
 from tests.docs.following import exercises
+from tests.docs.node import NodeProgram, node_program
 from tests.docs.snippets import DOCS, files
 from tests.engines.redis.conftest import redis as redis  # the fixture
 from tests.engines.redis.redis_server import RedisServer
@@ -35,40 +33,22 @@ PAGE = "howto/sessions.md"
 
 
 class Page:
-    """The page's class in Node.js, as a process."""
+    """The page's class in Node.js."""
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._lines: deque[str] = deque()
+    def __init__(self, program: NodeProgram) -> None:
+        self.say = program.say
+        self._program = program
 
     async def line(self) -> list[Any]:
         """Return what it reports next."""
-        assert self._process.stdout is not None
-        with trio.fail_after(30):
-            while not self._lines:
-                data = await self._process.stdout.receive_some()
-                assert data, "the program has ended"
-                assert data.endswith(b"\n")
-                self._lines.extend(data.decode().splitlines())
-        found: list[Any] = json.loads(self._lines.popleft())
+        found: list[Any] = json.loads(await self._program.line())
         return found
-
-    async def say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        await self._process.stdin.send_all(f"{line}\n".encode())
 
 
 @asynccontextmanager
-async def page_at(program: str, folder: Path, url: str) -> AsyncIterator[Page]:
-    command = [program, str(HERE / "desk_client.mjs"), str(folder / "desk.mjs"), url]
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            functools.partial(trio.run_process, command, stdin=PIPE, stdout=PIPE, check=False)
-        )
-        try:
-            yield Page(process)
-        finally:
-            process.kill()
+async def page_at(node: str, folder: Path, url: str) -> AsyncIterator[Page]:
+    async with node_program(node, str(HERE / "desk_client.mjs"), str(folder / "desk.mjs"), url) as program:
+        yield Page(program)
 
 
 async def say(module: Any, words: str) -> None:

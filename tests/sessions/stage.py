@@ -18,7 +18,7 @@ from wsframework import (
     Rooms,
     Sessions,
 )
-from wsframework.testing import Client, MemoryServer, serve
+from wsframework.testing import Client, MemoryServer, cancel_everywhere, serve
 
 
 class Stage:
@@ -117,3 +117,29 @@ def seen(found: Guest) -> tuple[bool, bool, object, list[str]]:
     """Return what the session was when it was opened: resumed, recovered, data, rooms."""
     welcome = found.welcome
     return welcome["resumed"], welcome["recovered"], welcome["data"], welcome["rooms"]
+
+
+async def cancel_resuming_everywhere(sessions: Sessions, rooms: Rooms, ws: Connection) -> None:
+    """Cancel at each checkpoint what a connection does with a session, and see that it can be resumed."""
+    tokens: list[str] = []
+    async with sessions.open(ws, None, user=1, data=0) as session:
+        tokens.append(session.token)
+
+    async def use() -> None:
+        async with sessions.open(ws, tokens[-1], user=1) as session:
+            assert session.resumed
+            # As a client would: it may have got the token.
+            tokens.append(session.token)
+            await session.save(session.data + 1)
+            async with session.join(rooms["tea"]) as member:
+                assert member.room is rooms["tea"]
+                await session.confirm()
+
+    def check() -> None:
+        assert not rooms["tea"].has_members
+
+    report = await cancel_everywhere(use, check)
+    assert report.points
+    async with sessions.open(ws, tokens[-1], user=1) as session:
+        assert session.resumed
+        assert 1 <= session.data <= len(report.points) + 1

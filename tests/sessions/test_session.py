@@ -11,7 +11,7 @@ import trio
 from trio_websocket import ConnectionClosed as ClosedByServer
 from trio_websocket import ConnectionRejected
 
-from tests.sessions.stage import Guest, Stage, guest, hello, seen
+from tests.sessions.stage import Guest, Stage, cancel_resuming_everywhere, guest, hello, seen
 from wsframework import (
     Close,
     ConnectionClosed,
@@ -388,30 +388,8 @@ async def test_a_record_does_not_keep_the_connection_alive() -> None:
 
 
 async def test_wherever_opening_and_writing_are_cancelled_the_session_can_be_resumed() -> None:
-    sessions, rooms = Sessions(), Rooms()
-    tokens: list[str] = []
     async with connection_pair() as (ws, _):
-        async with sessions.open(ws, None, user=1, data=0) as session:
-            tokens.append(session.token)
-
-        async def use() -> None:
-            async with sessions.open(ws, tokens[-1], user=1) as session:
-                assert session.resumed
-                # As a client would: it may have got the token.
-                tokens.append(session.token)
-                await session.save(session.data + 1)
-                async with session.join(rooms["tea"]) as member:
-                    assert member.room is rooms["tea"]
-                    await session.confirm()
-
-        def check() -> None:
-            assert not rooms["tea"].has_members
-
-        report = await cancel_everywhere(use, check)
-        assert report.points
-        async with sessions.open(ws, tokens[-1], user=1) as session:
-            assert session.resumed
-            assert 1 <= session.data <= len(report.points) + 1
+        await cancel_resuming_everywhere(Sessions(), Rooms(), ws)
 
 
 async def test_a_cancelled_end_has_ended_it_or_not() -> None:

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 
-from wsframework import App, ConfigurationError, LocalSessionStore, Sessions, SessionStatistics
-from wsframework.testing import connection_pair, serve
+from wsframework import ConfigurationError, LocalSessionStore, Sessions, SessionStatistics
+from wsframework.testing import connection_pair
 
 pytestmark = pytest.mark.virtual_time
 
@@ -32,23 +29,6 @@ async def test_what_becomes_of_sessions_is_counted() -> None:
                 open=1, created=2, resumed=1, refused=1, taken=1
             )
         assert sessions.statistics().open == 0
-
-
-async def test_installing_sessions_runs_their_store() -> None:
-    events: list[str] = []
-
-    class Noting(LocalSessionStore):
-        @asynccontextmanager
-        async def run(self) -> AsyncIterator[None]:
-            events.append("begins")
-            yield
-            events.append("ends")
-
-    app = App()
-    app.install(Sessions(store=Noting()))
-    async with serve(app):
-        assert events == ["begins"]
-    assert events == ["begins", "ends"]
 
 
 async def test_two_programs_share_a_store_and_need_none() -> None:

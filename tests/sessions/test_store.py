@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from wsframework import App, LocalSessionStore, SessionClaim
+from wsframework import App, LocalSessionStore, Plugin, SessionClaim, Sessions, SessionStore
 from wsframework.testing import serve
 
 pytestmark = pytest.mark.virtual_time
@@ -26,7 +26,10 @@ async def test_a_claim_is_taken_once_and_after_its_end_in_silence() -> None:
     assert claims[0].tag != claims[1].tag
 
 
-async def test_a_store_is_a_plugin_whose_context_is_a_lifespan() -> None:
+@pytest.mark.parametrize("install", [lambda store: store, lambda store: Sessions(store=store)])
+async def test_a_store_and_sessions_are_plugins_and_its_context_is_a_lifespan(
+    install: Callable[[SessionStore], Plugin],
+) -> None:
     events: list[str] = []
 
     class Noting(LocalSessionStore):
@@ -37,7 +40,7 @@ async def test_a_store_is_a_plugin_whose_context_is_a_lifespan() -> None:
             events.append("ends")
 
     app = App()
-    app.install(Noting())
+    app.install(install(Noting()))
     async with serve(app):
         assert events == ["begins"]
     assert events == ["begins", "ends"]

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -77,16 +79,25 @@ def test_a_new_version_that_does_not_start_aborts_the_roll_and_a_later_one_is_ta
         assert not set(found.pids()) & set(before)
 
 
+@asynccontextmanager
+async def rolling(
+    launch: FakeLaunch, workers: int, *, overlap: bool = True
+) -> AsyncIterator[tuple[Supervisor, Roller]]:
+    """Supervise workers, and begin to replace them."""
+    async with supervising(launch, workers) as (supervisor, _):
+        roller = Roller(supervisor, overlap=overlap)
+        supervisor.start_soon(roller.run)
+        roller.ask()
+        yield supervisor, roller
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.2, 3.0])
 async def test_a_stop_ends_a_roll_and_no_worker_is_started_any_more(
     seconds: float, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     launch = FakeLaunch(serving=2)
-    async with supervising(launch, 2) as (supervisor, _):
-        roller = Roller(supervisor)
-        supervisor.start_soon(roller.run)
-        roller.ask()
+    async with rolling(launch, 2) as (supervisor, roller):
         await launch.started(3)
         await trio.sleep(0.1)
         launch.processes[2].serve()  # the first old one is told to go, and takes its time
@@ -107,10 +118,7 @@ async def test_a_stop_while_a_new_worker_starts_is_no_failure(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     launch = FakeLaunch(serving=2)
-    async with supervising(launch, 2) as (supervisor, _):
-        roller = Roller(supervisor)
-        supervisor.start_soon(roller.run)
-        roller.ask()
+    async with rolling(launch, 2) as (supervisor, _):
         await launch.started(3)
         supervisor.stop()
         for process in launch.processes[:2]:
@@ -123,10 +131,7 @@ async def test_a_new_worker_that_dies_during_the_roll_aborts_it(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     launch = FakeLaunch(serving=4)
-    async with supervising(launch, 3) as (supervisor, _):
-        roller = Roller(supervisor)
-        supervisor.start_soon(roller.run)
-        roller.ask()
+    async with rolling(launch, 3) as (supervisor, _):
         await launch.started(4)
         await trio.sleep(0.1)
         launch.processes[3].end(1)
@@ -146,10 +151,7 @@ async def test_while_a_program_is_developed_a_change_ends_a_start_that_hangs(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     launch = FakeLaunch(serving=1)
-    async with supervising(launch, 1) as (supervisor, _):
-        roller = Roller(supervisor, overlap=False)
-        supervisor.start_soon(roller.run)
-        roller.ask()
+    async with rolling(launch, 1, overlap=False) as (supervisor, roller):
         await launch.started(2)
         launch.serving = 3
         await trio.sleep(100)
@@ -212,10 +214,7 @@ async def test_a_new_worker_that_dies_is_replaced_while_the_old_one_hangs(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     launch = FakeLaunch()
-    async with supervising(launch, 2) as (supervisor, _):
-        roller = Roller(supervisor)
-        supervisor.start_soon(roller.run)
-        roller.ask()
+    async with rolling(launch, 2):
         await launch.started(3)
         await trio.sleep(0.1)
         # The old one is stopped: it says nothing and does not end.

@@ -109,11 +109,8 @@ def chat(
             trusted_proxy=trusted_proxy or [],
             proxy_field=proxy_field,
             proxy_protocol=proxy_protocol,
-            max_age=None,
             log_level=log_level,
             log_format=log_format,
-            ssl_cert=None,
-            ssl_key=None,
         )
         run_workers(
             program,

@@ -48,11 +48,11 @@ class Program:
     trusted_proxy: list[str]
     proxy_field: list[str] | None
     proxy_protocol: bool
-    max_age: float | None
     log_level: str
     log_format: str
-    ssl_cert: str | None
-    ssl_key: str | None
+    max_age: float | None = None
+    ssl_cert: str | None = None
+    ssl_key: str | None = None
     reload: bool = False
     access_log: bool = False
 

@@ -62,7 +62,7 @@ class Core:
         transports: of all WebSocket connections.
         sessions: of all handlers that have not ended.
         waiting: sockets in the hub whose head is not complete.
-        idle: sockets in the hub between an HTTP answer and the next request.
+        idle: connections between an HTTP answer and the next request.
         handshakes: scopes in which heads are read from streams, and their deadlines.
         deciding: requests about which the application decides.
         draining: whether the drain has begun, so that no more requests are upgraded.

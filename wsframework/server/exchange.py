@@ -123,11 +123,9 @@ class Exchange(ABC):
     def tls(self) -> TLSEnd | None:
         """The TLS socket, which has the client's certificate if one was asked for."""
         socket = self._socket
-        if self.gone or not isinstance(socket, TLSSocket):
+        if self.gone or not isinstance(socket, TLSSocket) or socket.context.verify_mode is ssl.CERT_NONE:
             return None
-        if socket.context.verify_mode is not ssl.CERT_NONE:
-            return socket
-        return None
+        return socket
 
     @property
     def gone(self) -> bool:

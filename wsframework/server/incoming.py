@@ -248,11 +248,6 @@ class Incoming(Exchange):
         if self._handshaking:
             self.abort()
 
-    def _ask(self, events: int) -> None:
-        if events != self._asked:
-            self._asked = events
-            self._hub.ask(self._socket.fileno(), events)
-
     def _unread(self) -> bool:
         """Whether bytes wait in the kernel; FIN and a reset do not count, and `recv` reports them."""
         try:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.engines.redis.redis_server import RedisServer
+from tests.sessions.stage import cancel_resuming_everywhere
 from wsframework import App, Connection, Rooms, Sessions
 from wsframework.engines.redis import RedisEngine, RedisSessionStore
-from wsframework.testing import Client, cancel_everywhere, connection_pair, serve
+from wsframework.testing import Client, connection_pair, serve
 
 
 def program(url: str) -> App:
@@ -75,24 +76,5 @@ async def test_without_redis_a_client_is_closed_with_1013_and_one_line(
 async def test_wherever_opening_is_cancelled_the_client_can_resume(redis: RedisServer) -> None:
     engine = RedisEngine(redis.url)
     store = RedisSessionStore(engine)
-    sessions, rooms, tokens = Sessions(store=store), Rooms(engine=engine), list[str]()
     async with engine.run(), store.run(), connection_pair() as (ws, _):
-        async with sessions.open(ws, None, user=1, data=0) as session:
-            tokens.append(session.token)
-
-        async def use() -> None:
-            async with sessions.open(ws, tokens[-1], user=1) as session:
-                assert session.resumed
-                tokens.append(session.token)
-                async with session.join(rooms["tea"]):
-                    await session.save(session.data + 1)
-                    await session.confirm()
-
-        def check() -> None:
-            assert not rooms["tea"].has_members
-
-        report = await cancel_everywhere(use, check)
-        assert report.points
-        async with sessions.open(ws, tokens[-1], user=1) as session:
-            assert session.resumed
-            assert 1 <= session.data <= len(report.points) + 1
+        await cancel_resuming_everywhere(Sessions(store=store), Rooms(engine=engine), ws)
