@@ -109,7 +109,8 @@ class Talker:
                     if answer["type"] == "said":
                         self.acknowledged.append(pending)
                         pending = None
-                        await trio.sleep(0.005)
+                        # Slowly: whoever comes back a second later can be sent 500 messages and no more.
+                        await trio.sleep(0.03)
                     else:
                         assert answer["code"] == "storage", answer
                         await trio.sleep(0.05)
