@@ -12,6 +12,7 @@ import socket as stdlib_socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from wsframework.certificates import TLSEnd
 from wsframework.forwarded import Client
@@ -233,30 +234,27 @@ class Exchange(ABC):
 
     # The answer
 
-    def answer(self, response: Response | None, *, persist: bool = False) -> None:
-        """Answer in HTTP, and end the connection or, with `persist`, wait for the next request on it.
-
-        Args:
-            response: the answer; None to end the connection without one.
-            persist: whether the connection may go on.
-        """
+    def answer(self, response: Response, *, persist: bool = False) -> None:
+        """Answer in HTTP, and end the connection or, with `persist`, wait for the next request on it."""
         self._stop_waiting()
         head_only = self._head is not None and self._head.method == "HEAD"
         persist = persist and (self.body is None or self.body.drop_rest())
-        data = b""
-        if response is not None:
-            data = encode_response(response, head_only=head_only, persist=persist)
-        if persist:
-            self._answered = True
-            if not self.secure:
-                data = data[self._write_at_once(data) :]
-            if not data:
-                self._begin_again()
-                return
-        admission, remote = self._core.admission, self.remote
-        self._write(data, lambda: admission.depart(remote), self._begin_again if persist else None)
+        data = encode_response(response, head_only=head_only, persist=persist)
         if not persist:
-            self._admitted = False
+            self._end(data)
+            return
+        self._answered = True
+        if not self.secure:
+            data = data[self._write_at_once(data) :]
+        if data:
+            self._write(data, partial(self._core.admission.depart, self.remote), self._begin_again)
+        else:
+            self._begin_again()
+
+    def _end(self, data: bytes = b"") -> None:
+        """Write the last bytes of the connection, and end it."""
+        self._write(data, partial(self._core.admission.depart, self.remote))
+        self._admitted = False
 
     def _write_at_once(self, data: bytes) -> int:
         """Write without a transport what the socket takes; return how many bytes that is."""

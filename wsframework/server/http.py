@@ -4,8 +4,9 @@
 
 h11 takes 33 µs for a browser's head, which counts in a reconnect storm. So a head that arrives whole, and
 that is beyond all doubt what a browser or a WebSocket library sends, is read by one regular expression in
-6 µs. Whatever else it is, and whatever is wrong with it, is h11's to say. It gets heads that are whole,
-within the limits, and free of the characters that make it slow.
+6 µs. Whatever else it is, and nearly whatever is wrong with it, is h11's to say. It gets heads that are
+whole, within the limits, and free of the characters that make it slow. What it accepts and another parser
+may read differently is refused here.
 """
 
 from __future__ import annotations

@@ -289,7 +289,8 @@ class Incoming(Exchange):
         if self._unread():
             self._go_on()
         if self in self._core.idle:
-            self.answer(None)
+            self._stop_waiting()
+            self._end()
 
     def drain(self) -> None:
         """Take note that the server is stopping: do not wait for the rest."""
