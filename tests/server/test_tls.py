@@ -44,7 +44,8 @@ class FakeTLSSocket(TLSSocket):
         stdlib_socket.socket.__init__(self, plain.family, plain.type, plain.proto, plain.detach())
         self.room = 0
         self.taken = bytearray()
-        self.incoming: list[bytes | Exception] = []
+        self.incoming = ssl.MemoryBIO()  # stays empty
+        self.answers: list[bytes | Exception] = []
         self.refusals: list[Exception] = []
         self.unwraps = 0
         self._started = b""
@@ -71,9 +72,9 @@ class FakeTLSSocket(TLSSocket):
         return len(offered)
 
     def recv(self, size: int, flags: int = 0) -> bytes:  # type: ignore[override]
-        if not self.incoming:
+        if not self.answers:
             raise ssl.SSLWantReadError
-        found = self.incoming.pop(0)
+        found = self.answers.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
@@ -140,7 +141,7 @@ async def test_a_tls_write_that_was_not_completed_is_repeated_as_it_was(fake: Fa
                 await fake.connection.send(message)
                 expected += encode_frame(Opcode.BINARY, message)
             case "pong" if fake.transport.outbox_bytes < 10_000_000:
-                fake.socket.incoming.append(sent(Opcode.PING, b"?"))
+                fake.socket.answers.append(sent(Opcode.PING, b"?"))
                 fake.ready(READ)
                 expected += encode_frame(Opcode.PONG, b"?")
             case "room":
@@ -174,7 +175,7 @@ async def test_a_tls_write_that_waits_for_the_other_direction_is_repeated_then(f
 
 
 async def test_a_tls_read_that_waits_for_the_other_direction_is_repeated_then(fake: FakeEnds) -> None:
-    fake.socket.incoming = [ssl.SSLWantWriteError(), sent(Opcode.TEXT, b"hello")]
+    fake.socket.answers = [ssl.SSLWantWriteError(), sent(Opcode.TEXT, b"hello")]
     fake.ready(READ)
     assert fake.asked.events == WRITE, "a socket that may be read would be ready for ever"
     fake.ready(WRITE)
@@ -204,7 +205,7 @@ async def test_a_burst_of_tiny_frames_over_tls_takes_time_in_proportion_to_their
 
 async def test_tlss_own_goodbye_waits_for_room_and_comes_before_fin(fake: FakeEnds) -> None:
     fake.socket.room = 10**9
-    fake.socket.incoming = [sent(Opcode.CLOSE)]
+    fake.socket.answers = [sent(Opcode.CLOSE)]
     fake.ready(READ)
     flushing = fake.transport._send_fin
     fake.transport.flush()

@@ -23,10 +23,11 @@ _TLS_PIECES_PER_FLUSH = 8
 class TLSTransport(SocketTransport):
     """The same over a `TLSSocket`."""
 
-    __slots__ = ("_offered", "_read_needs_write", "_write_needs_read")
+    __slots__ = ("_incoming", "_offered", "_read_needs_write", "_write_needs_read")
 
     def __init__(self, socket: TLSSocket, hub: Hub, **settings: Any) -> None:
         super().__init__(socket, hub, **settings)
+        self._incoming = socket.incoming
         self._offered = False  # whether `outbox[0]` is being written
         # For TLS's own messages, such as key updates, either direction may have to wait for the other.
         self._read_needs_write = False
@@ -60,7 +61,8 @@ class TLSTransport(SocketTransport):
 
     def _read(self, now: float) -> None:
         super()._read(now)
-        self._read_pending()
+        if self._incoming.pending:
+            self._read_pending()
 
     def _not_readable(self, error: OSError) -> None:
         if isinstance(error, ssl.SSLWantWriteError):

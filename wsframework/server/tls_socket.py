@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import socket as stdlib_socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["RECORD_BYTES", "TLSSocket", "has_pending"]
 
@@ -32,6 +32,9 @@ _ALLOWED_DEBT_BYTES = 64 * 1024
 _PAID_BYTES = 64
 """What a byte of data pays for: the smallest record with a message has 7 bytes of data and 22 others."""
 
+_receive = stdlib_socket.socket.recv
+_transmit = stdlib_socket.socket.send
+
 
 class TLSSocket(stdlib_socket.socket):
     """The server's end of a TLS connection; it takes the place of an `ssl.SSLSocket`.
@@ -46,19 +49,26 @@ class TLSSocket(stdlib_socket.socket):
     __slots__ = (
         "_begun",
         "_debt",
+        "_decrypt",
+        "_encrypt",
         "_ended",
         "_handshaken",
-        "_incoming",
         "_outgoing",
         "_said_goodbye",
         "_tls",
         "_unsent",
+        "incoming",
     )
 
     def __init__(self, plain: stdlib_socket.socket, context: ssl.SSLContext) -> None:
-        self._incoming = ssl.MemoryBIO()
+        self.incoming = ssl.MemoryBIO()
+        """Encrypted bytes that have left the kernel."""
         self._outgoing = ssl.MemoryBIO()
-        self._tls: ssl.SSLObject | None = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        tls = context.wrap_bio(self.incoming, self._outgoing, server_side=True)
+        self._tls: ssl.SSLObject | None = tls
+        # Bound once: these are called for each message.
+        self._decrypt: Callable[[int], bytes] = tls.read
+        self._encrypt: Callable[[bytes | memoryview], int] = tls.write
         self._unsent = b""  # encrypted bytes that the socket has not taken
         self._begun = False  # whether those of the piece that `send` was given are among them
         self._debt = 0
@@ -93,7 +103,7 @@ class TLSSocket(stdlib_socket.socket):
         """
         self._flush()
         if not self._handshaken:
-            self._incoming.write(self._read_socket())
+            self.incoming.write(self._read_socket())
             try:
                 self._object.do_handshake()
                 self._handshaken = True
@@ -114,19 +124,19 @@ class TLSSocket(stdlib_socket.socket):
             size: not used: a record is returned whole.
             flags: 0.
         """
-        incoming, got = self._incoming, 0
+        incoming, got = self.incoming, 0
         if not incoming.pending:
             if self._ended:
                 return b""
             if self._unsent and not self._begun:
                 self._flush()  # answers to the client's records: whoever does not take them is not read
-            data = super().recv(_READ_BYTES)
+            data = _receive(self, _READ_BYTES)
             if not data or self._said_goodbye:
                 return data  # after our goodbye it is only dropped
             incoming.write(data)
             got = len(data)
         try:
-            data = self._object.read(RECORD_BYTES)
+            data = self._decrypt(RECORD_BYTES)
         except ssl.SSLZeroReturnError:
             data = b""
         except ssl.SSLWantReadError:
@@ -146,7 +156,7 @@ class TLSSocket(stdlib_socket.socket):
 
     def pending(self) -> int:
         """Return how many bytes have been read that no poll reports."""
-        return 0 if self._said_goodbye else self._incoming.pending
+        return 0 if self._said_goodbye else self.incoming.pending
 
     def _read_socket(self) -> bytes:
         data = super().recv(_READ_BYTES)
@@ -169,10 +179,10 @@ class TLSSocket(stdlib_socket.socket):
                 have the same piece.
         """
         if not self._begun and not self._unsent:
-            self._object.write(piece)
+            self._encrypt(piece)
             data = self._outgoing.read()
             try:
-                sent = super().send(data)
+                sent = _transmit(self, data)
             except BlockingIOError:
                 sent = 0
             if sent == len(data):
@@ -181,7 +191,7 @@ class TLSSocket(stdlib_socket.socket):
             self._begun = True
             raise ssl.SSLWantWriteError
         if not self._begun:
-            self._object.write(piece)
+            self._encrypt(piece)
             self._unsent += self._outgoing.read()
             self._begun = True
         self._flush()
@@ -223,13 +233,18 @@ class TLSSocket(stdlib_socket.socket):
     @property
     def _object(self) -> ssl.SSLObject:
         if self._tls is None:
-            raise OSError("the TLS connection is closed")
+            _refuse(self)
         return self._tls
 
     def close(self) -> None:
         """Close the descriptor, and free the state of TLS even if somebody keeps this object."""
         self._tls = None
+        self._decrypt = self._encrypt = _refuse
         super().close()
+
+
+def _refuse(_: object) -> NoReturn:
+    raise OSError("the TLS connection is closed")
 
 
 def has_pending(socket: stdlib_socket.socket) -> bool:
