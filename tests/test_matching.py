@@ -17,7 +17,7 @@ PATTERNS = {
     "int": r"-?[0-9]+",
     "float": r"-?[0-9]+(?:\.[0-9]+)?",
     "uuid": r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
-    "path": r".+",
+    "path": r".*",
 }
 UUID = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 

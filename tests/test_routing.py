@@ -69,6 +69,10 @@ def found(
         ("/jobs/{job:uuid}", f"/jobs/{UUID}", {"job": uuid.UUID(UUID)}),
         ("/jobs/{job:uuid}", f"/jobs/{UUID.upper()}", {"job": uuid.UUID(UUID)}),
         ("/files/{name:path}", "/files/a/b/c.txt", {"name": "a/b/c.txt"}),
+        ("/files/{name:path}", "/files/", {"name": ""}),
+        ("/{name:path}", "/", {"name": ""}),
+        ("/{name:path}/edit", "//edit", {"name": ""}),
+        ("/{a:path}{b:int}", "/7", {"a": "", "b": 7}),
         ("/{a}/{b:int}/end", "/x/7/end", {"a": "x", "b": 7}),
         ("/{year:int}-{month:int}", "/2024-05", {"year": 2024, "month": 5}),
         ("/v{version:float}/chat", "/v1.2/chat", {"version": 1.2}),
@@ -99,7 +103,7 @@ def test_a_path_that_fits_gives_converted_parameters(
         ("/at/{x:float}", "/at/-" + "9" * 400),  # minus infinity for float()
         ("/at/{x:float}", "/at/.5"),
         ("/jobs/{job:uuid}", "/jobs/" + UUID.replace("-", "")),
-        ("/files/{name:path}", "/files/"),
+        ("/files/{name:path}", "/files"),
         ("/rooms/{room}", "/rooms/%FF"),  # no UTF-8
         ("/a.b/{x}", "/a-b/1"),
         ("/rooms", "*"),
@@ -202,7 +206,8 @@ def test_a_template_that_makes_no_sense_is_refused_with_the_reason(text: str, wh
         (["/a{x}", "/ab{x}"], {"/abc": 1, "/ac": 0}),
         (["/{x}/b", "/{x}/b{y}"], {"/1/b": 0, "/1/bc": 1}),
         (["/{p:path}/{id:int}", "/{p:path}/new"], {"/a/b/new": 1, "/a/b/3": 0}),
-        (["/{p:path}", "/static/{p:path}"], {"/static/x": 1, "/other": 0}),
+        (["/{p:path}", "/static/{p:path}"], {"/static/x": 1, "/other": 0, "/static/": 1, "/static": 0}),
+        (["/files/{p:path}", "/files/"], {"/files/": 1, "/files/a": 0}),
     ],
 )
 def test_the_most_specific_template_wins_in_any_order_of_registration(

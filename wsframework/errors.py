@@ -3,6 +3,7 @@
     WSFrameworkError
     ├── ConnectionClosed        (also a trio_websocket.ConnectionClosed)
     ├── WrongThread             our caller: a connection or a room was used in another thread (a RuntimeError)
+    ├── PostRefused             our caller: the server takes no function from a thread now (a RuntimeError)
     ├── Unavailable             what a connection needs cannot do its work now; closes with 1013
     │   ├── RoomUnavailable     what carries a room cannot take or give a message
     │   └── SessionUnavailable  what keeps sessions cannot store or return one
@@ -35,6 +36,7 @@ __all__ = [
     "WSFrameworkError",
     "ConnectionClosed",
     "WrongThread",
+    "PostRefused",
     "Unavailable",
     "RoomUnavailable",
     "SessionUnavailable",
@@ -99,6 +101,22 @@ class WrongThread(WSFrameworkError, RuntimeError):
             "async"
         )
         self.verb = verb
+
+
+class PostRefused(WSFrameworkError, RuntimeError):
+    """`Server.post` does not take a function, which will not be called.
+
+    Args:
+        why: the reason.
+        ended: whether the server has ended. Otherwise `Limits.posts` functions wait, and later there is room.
+
+    Attributes:
+        ended: as given.
+    """
+
+    def __init__(self, why: str, *, ended: bool) -> None:
+        super().__init__(f"the function was not posted and will not be called: {why}")
+        self.ended = ended
 
 
 class Unavailable(WSFrameworkError):

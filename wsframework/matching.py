@@ -28,7 +28,7 @@ _HEX = "0123456789abcdefABCDEF"
 _DIGITS = "0123456789"
 
 KINDS = ("str", "int", "float", "uuid", "path")
-"""What a parameter may match: `[^/]+`, `-?[0-9]+`, `-?[0-9]+(\\.[0-9]+)?`, a UUID with hyphens, `.+`."""
+"""What a parameter may match: `[^/]+`, `-?[0-9]+`, `-?[0-9]+(\\.[0-9]+)?`, a UUID with hyphens, `.*`."""
 
 _INT = re.compile(r"-?[0-9]++")
 _FLOAT = re.compile(r"-?([0-9]++)(?:\.([0-9]++))?")
@@ -132,7 +132,7 @@ def _before_parameter(path: Path, kind: str, rest: int) -> int:
         case "str":
             return _fill(path.positions_outside("/"), rest << 1)
         case "path":
-            return _fill(path.positions_outside(""), rest << 1)
+            return rest | _fill(path.positions_outside(""), rest << 1)
         case "int":
             digits = _fill(path.positions_of(_DIGITS), rest << 1)
         case "float":
@@ -166,7 +166,7 @@ def _ends(kind: str, text: str, start: int) -> tuple[tuple[int, int], ...]:
     """Return where a parameter that begins at `start` may end: ranges (first, last), the farthest first."""
     match kind:
         case "path":
-            return ((start + 1, len(text)),)
+            return ((start, len(text)),)
         case "str":
             slash = text.find("/", start)
             return ((start + 1, len(text) if slash < 0 else slash),)

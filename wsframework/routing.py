@@ -1,7 +1,8 @@
 """Which handler gets a request: path template, then subprotocol. Pure: no I/O, no state beyond the table.
 
 A template is literal text and parameters: `/rooms/{room}`, `/users/{id:int}/files/{name:path}`. A parameter
-without a converter is `str`: one path segment. The most specific template wins, whatever the order of
+without a converter is `str`: one path segment. `path` takes anything, and nothing: `/files/` fits
+`/files/{name:path}`, and `/files` does not. The most specific template wins, whatever the order of
 registration: literal text before a parameter, a narrow converter before a wide one, `path` last.
 
 One path may have many routes. Among the WebSocket routes of the winning path the choice is the first
@@ -56,7 +57,7 @@ _CONVERTERS: Mapping[str, _Converter] = {
     "int": _Converter(r"-?[0-9]++", int, 2),
     "float": _Converter(r"-?[0-9]++(?:\.[0-9]++)?", _finite, 3),
     "str": _Converter(r"[^/]++", str, 4),
-    "path": _Converter(r".++", str, 5),
+    "path": _Converter(r".*+", str, 5),
 }
 
 _BEHIND: Mapping[str, re.Pattern[str]] = {

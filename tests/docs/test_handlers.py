@@ -71,9 +71,11 @@ def test_the_table_of_converters_is_true() -> None:
         ("/{x:float}", "/2", 2.0),
         ("/{key:uuid}", f"/{key}", UUID(key)),
         ("/{rest:path}", "/a/b", "a/b"),
+        ("/files/{rest:path}", "/files/", ""),
     ]:
         assert Template.parse(template).match(path) == (value,)
     assert Template.parse("/{name}").match("/a/b") is None
+    assert Template.parse("/files/{rest:path}").match("/files") is None
     with pytest.raises(RouteError):
         Template.parse("/{x:complex}")
 

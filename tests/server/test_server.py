@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -77,6 +78,15 @@ async def test_a_call_from_another_thread_changes_nothing(
 
     await trio.to_thread.run_sync(in_another_thread)
     assert not server.draining
+
+
+async def test_another_thread_posts_and_does_not_wait(nursery: trio.Nursery) -> None:
+    server = plain_server(nursery)
+    thread = threading.Thread(target=server.post, args=(server.stop,))
+    thread.start()
+    thread.join()
+    assert not server.draining
+    await server.wait_stopping()
 
 
 async def test_it_has_stopped_when_its_lifetime_says_so(nursery: trio.Nursery) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import get_ident
+from typing import Any
 
 import attrs
 import trio
@@ -10,6 +12,7 @@ import trio
 from wsframework.errors import WrongThread
 from wsframework.request import Address
 from wsframework.server.core import Core
+from wsframework.server.posting import Posts
 from wsframework.server.requests import Requests
 
 __all__ = ["Server", "ServerStatistics"]
@@ -38,8 +41,9 @@ class Server:
     Attributes:
         addresses: where it listens.
         secure: whether it speaks TLS.
-        trio_token: the token of its Trio run. Other threads call `room.broadcast`, `ws.send_nowait` and
-            `stop` by `trio.from_thread.run_sync(…, trio_token=server.trio_token)`.
+        trio_token: the token of its Trio run. Other threads call `post`, or, if they need the answer, wait
+            for it: `trio.from_thread.run_sync(room.broadcast, …, trio_token=server.trio_token)`, and
+            `trio.from_thread.run` for an async function.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Server:
         self._requests = requests
         self._nursery = nursery
         self._thread = get_ident()
+        self._posts = Posts(core.limits.posts, core.lifetime.stopped, core.lifetime.interrupt)
 
     @property
     def port(self) -> int:
@@ -88,6 +93,27 @@ class Server:
         """
         self._check_thread("server.stop")
         self._core.lifetime.stop(restarting=restarting)
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function called in the server's thread; do not wait for it. For other threads.
+
+            server.post(room.broadcast, "It rains.")
+
+        Functions are called one after the other, in the order of the calls of `post`, and each in a copy of
+        its caller's context. What one returns is dropped. What it raises is logged as `post.failed`, and
+        concerns nothing else, except that a KeyboardInterrupt stops the server.
+
+        It may be called in any thread, the server's included, and in a signal handler.
+
+        Args:
+            function: a plain function.
+            args: its arguments.
+
+        Raises:
+            PostRefused: `Limits.posts` functions wait already, or the server has ended.
+            TypeError: it is an async function.
+        """
+        self._posts.add(function, *args)
 
     @property
     def draining(self) -> bool:
