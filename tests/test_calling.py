@@ -132,12 +132,15 @@ async def generator(request: Request) -> AsyncIterator[str]:
     ("handler", "why"),
     [
         ("talk", "'talk' is not a function"),
-        (sync, "the handler sync must be an async function (async def)"),
+        (
+            sync,
+            "the handler sync must be an async function (async def): a plain one would stop all connections",
+        ),
         (Handlers, "must be an async function"),
         (functools.partial(sync), "the handler sync must be an async function"),
         (
             generator,
-            "must be an async function (async def), and it has a yield, so that it is an async generator",
+            "must be an async function (async def), and it has a yield, so that it is a generator",
         ),
         (no_room, "the handler no_room(ws: 'object') -> 'None' cannot be called as no_room(ws, room): "),
         (
@@ -280,7 +283,7 @@ async def positional_room(request: Request, room: str, /) -> str:
         ),
         (
             {"user": generator},
-            "(async def): generator has a yield, so that it is an async generator",
+            "(async def): generator has a yield, so that it is a generator",
         ),
         ({"user": Users}, "given 'user' is an async function of the request (async def): Users is none"),
         ({"user": "Ada"}, "given 'user' is an async function of the request (async def): 'Ada' is none"),

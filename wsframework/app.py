@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from inspect import signature
 from typing import Any, Concatenate, Literal, TypeVar
 
+import attrs
 import trio
 import trio_websocket
 
@@ -28,15 +29,16 @@ from wsframework.calling import (
     check_context_manager,
     check_handler,
     check_path,
-    check_steps,
+    is_async,
 )
 from wsframework.config import Deflate, Keepalive, Limits, Timeouts
 from wsframework.connection import Connection
-from wsframework.deciding import Decider, RouteOptions
-from wsframework.errors import ConfigurationError, RouteError
+from wsframework.deciding import Decider
+from wsframework.errors import ConfigurationError
 from wsframework.forwarded import DEFAULT_FIELDS, Proxies
 from wsframework.hosts.trio_websocket import serve_request
 from wsframework.observer import Observer
+from wsframework.options import RouteOptions
 from wsframework.origins import Origins
 from wsframework.plugins import Plugin, install_plugin
 from wsframework.request import Request, Response
@@ -50,7 +52,8 @@ __all__ = ["App"]
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., AsyncIterator[Any]]
 HandlerT = TypeVar("HandlerT", bound=Callable[Concatenate[Connection, ...], Awaitable[Any]])
-PageT = TypeVar("PageT", bound=Callable[Concatenate[Request, ...], Awaitable[Response | str | bytes]])
+Page = Response | str | bytes
+PageT = TypeVar("PageT", bound=Callable[Concatenate[Request, ...], Awaitable[Page] | Page])
 GuardT = TypeVar("GuardT", bound=Callable[[Request], Awaitable[GuardAnswer]])
 WrapperT = TypeVar("WrapperT", bound=Callable[[Connection], Any])
 ObserverT = TypeVar("ObserverT", bound=Observer)
@@ -153,21 +156,12 @@ class App:
         """
         template = Template.parse(check_path(path, "websocket"))
         keys = check_subprotocols(subprotocols)
-        own = compression != "app"
-        if own and not (compression is None or isinstance(compression, Deflate)):
-            raise RouteError(f'compression is a Deflate, None or "app", not {compression!r}')
-        options = functools.partial(
-            RouteOptions,
-            steps=check_steps(guards, given, template.text, template.names),
-            compression=compression if isinstance(compression, Deflate) else None,
-            own_compression=own,
-            origins=None if origins is None else Origins.parse(origins),
-        )
+        options = RouteOptions.read(template, guards, given, origins, compression=compression)
 
         def register(handler: HandlerT) -> HandlerT:
             check_handler(handler, template.text, "ws", template.names, given or ())
-            told = self._told.setdefault(id(handler), set())
-            self._decider.websockets.add(Route(template, "websocket", keys, handler, options(told=told)))
+            told = attrs.evolve(options, told=self._told.setdefault(id(handler), set()))
+            self._decider.websockets.add(Route(template, "websocket", keys, handler, told))
             return handler
 
         return register
@@ -182,11 +176,13 @@ class App:
         guarded: bool = True,
         origins: str | Iterable[str] | None = None,
     ) -> Callable[[PageT], PageT]:
-        """Register an async function that answers plain HTTP on the same port, for a page or a health check.
+        """Register a function that answers plain HTTP on the same port, for a page or a health check.
 
         The handler is called with the request and, by name, the path's parameters and what the given
         functions have returned. It returns a `Response`, or text or bytes for a 200. It is for small answers.
-        `Request.body` and the methods beside it read what was sent.
+        `Request.body` and the methods beside it read what was sent. A function that is not async is called
+        in a thread, at most `Limits.threads` of them at once. When `Timeouts.http` is over, or its client has
+        left, the thread runs on, and counts until it ends.
 
         Args:
             path: a template, as for `websocket`.
@@ -202,13 +198,12 @@ class App:
         """
         template = Template.parse(check_path(path, "http"))
         keys = check_methods(methods)
-        steps = check_steps(guards, given, template.text, template.names)
-        own = None if origins is None else Origins.parse(origins)
-        options = RouteOptions(steps=steps, guarded=guarded, origins=own)
+        options = RouteOptions.read(template, guards, given, origins, guarded=guarded)
 
         def register(handler: PageT) -> PageT:
-            check_handler(handler, template.text, "request", template.names, given or ())
-            self._decider.pages.add(Route(template, "http", keys, handler, options))
+            check_handler(handler, template.text, "request", template.names, given or (), plain=True)
+            own = attrs.evolve(options, in_thread=not is_async(handler))
+            self._decider.pages.add(Route(template, "http", keys, handler, own))
             return handler
 
         return register

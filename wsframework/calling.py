@@ -30,11 +30,13 @@ __all__ = [
     "check_path",
     "check_steps",
     "function_of",
+    "is_async",
     "name_of",
 ]
 
-Handler = Callable[..., Awaitable[Any]]
-"""Any async function of a user's, called with arguments that were checked when it was registered."""
+Handler = Callable[..., Any]
+"""Any function of a user's, called with arguments that were checked when it was registered. It is async; only
+an HTTP handler may be plain."""
 
 GuardAnswer = Response | Accept[None] | None
 """None or an `Accept` lets the request through; a `Response` refuses it, and so does a raised `Reject`."""
@@ -127,18 +129,32 @@ def _written(signature: inspect.Signature) -> str:
     )
 
 
-def _is_async(target: object) -> bool:
+def is_async(target: object) -> bool:
+    """Whether calling it returns something to await, as far as one can see."""
     # A decorator may be what makes it async, or may be a plain function around an async one.
     return callable(target) and (
         inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(function_of(target))
     )
 
 
-_YIELD = "has a yield, so that it is an async generator"
+_YIELD = "has a yield, so that it is a generator"
 
 
 def _is_generator(target: Callable[..., Any]) -> bool:
-    return inspect.isasyncgenfunction(target) or inspect.isasyncgenfunction(function_of(target))
+    generators = inspect.isasyncgenfunction, inspect.isgeneratorfunction
+    return any(found(target) or found(function_of(target)) for found in generators)
+
+
+def _why(function: Callable[..., Any]) -> str:
+    """Say why a function must be async, and what to do with one that is not."""
+    if _is_generator(function):
+        return f", and it {_YIELD}"
+    if not inspect.isroutine(function_of(function)) or inspect.isclass(function):
+        return ""
+    return (
+        ": a plain one would stop all connections while it runs. Write async def, and call what blocks by "
+        "`await trio.to_thread.run_sync(…)`"
+    )
 
 
 def check_path(path: object, decorator: str) -> str:
@@ -161,9 +177,15 @@ def check_path(path: object, decorator: str) -> str:
 
 
 def check_handler(
-    handler: object, path: str, first: str, names: Sequence[str], given: Collection[str] = ()
+    handler: object,
+    path: str,
+    first: str,
+    names: Sequence[str],
+    given: Collection[str] = (),
+    *,
+    plain: bool = False,
 ) -> Handler:
-    """Return `handler` when it is async and can be called with all of its arguments.
+    """Return `handler` when it is async, or may be plain, and can be called with all of its arguments.
 
     Args:
         handler: a user's function.
@@ -171,6 +193,7 @@ def check_handler(
         first: what its first argument is called in messages.
         names: the path's parameters.
         given: the names of the given functions.
+        plain: whether it may be a plain function, which is called in a thread.
 
     Raises:
         RouteError: it is not callable, not async, or its parameters are not those of the path and of given.
@@ -178,9 +201,10 @@ def check_handler(
     if not callable(handler):
         raise RouteError(f"path {path!r}: {handler!r} is not a function")
     label = name_of(handler)
-    if not _is_async(handler):
-        has = f", and it {_YIELD}" if _is_generator(handler) else ""
-        raise RouteError(f"path {path!r}: the handler {label} must be an async function (async def){has}")
+    if not is_async(handler) and (not plain or _is_generator(handler) or inspect.isclass(handler)):
+        raise RouteError(
+            f"path {path!r}: the handler {label} must be an async function (async def){_why(handler)}"
+        )
     signature = _signature_of(handler, f"path {path!r}")
     written = f"{label}{_written(signature)}"
     for name in given:
@@ -241,7 +265,7 @@ def check_steps(
         raise RouteError(f"path {path!r}: guards is a list of async functions{_instead(guards)}")
     steps = []
     for guard in guards:
-        if not _is_async(guard):
+        if not is_async(guard):
             raise RouteError(f"path {path!r}: a guard {_not_async(guard)}")
         steps.append(Step(guard, _taken(guard, f"path {path!r}: guard", names)))
     if given is None:
@@ -257,7 +281,7 @@ def check_steps(
         if name in names:
             raise RouteError(f"path {path!r}: {name!r} is a parameter of the path and of given; rename one")
         label = f"path {path!r}: given {name!r}"
-        if not _is_async(function):
+        if not is_async(function):
             raise RouteError(f"{label} {_not_async(function)}")
         steps.append(Step(function, _taken(function, label, names), name))
     return tuple(steps)
@@ -269,7 +293,7 @@ def check_app_guard(guard: Guard) -> Step:
     Raises:
         ConfigurationError: it is no async function of the request alone.
     """
-    if not _is_async(guard):
+    if not is_async(guard):
         raise ConfigurationError(f"a guard {_not_async(guard)}")
     return Step(guard, _taken(guard, "a guard of the App is called on every path", ()))
 
@@ -283,8 +307,10 @@ def _instead(guards: object) -> str:
 
 
 def _not_async(function: object) -> str:
-    why = _YIELD if callable(function) and _is_generator(function) else "is none"
-    return f"is an async function of the request (async def): {name_of(function)} {why}"
+    if not callable(function):
+        return f"is an async function of the request (async def): {function!r} is none"
+    why = f" {_YIELD}" if _is_generator(function) else f" is none{_why(function)}"
+    return f"is an async function of the request (async def): {name_of(function)}{why}"
 
 
 def _taken(function: Handler, label: str, names: Sequence[str]) -> tuple[str, ...]:

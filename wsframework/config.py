@@ -99,6 +99,9 @@ class Limits:
             exceeded: `TooManyRooms`, which closes with 1008 unless it is caught. In a room without other
             members, a membership takes about 2 KiB, with a `RedisEngine` 4 KiB, so 256 take as much as one
             message of `message_bytes`. Centrifugo allows 128.
+        threads: number of HTTP handlers at once that are plain functions, each in a thread. Further ones wait
+            for up to `Timeouts.http`, and then get a 503. A thread that was abandoned counts until it ends.
+            Starlette and Trio have 40 as well.
         posts: number of functions that `Server.post` has taken from other threads and not called yet, or
             None. If it is exceeded: `PostRefused` for the thread that posts. It is reached when the threads
             post faster than the server can call. One takes about 0.5 KiB and its arguments.
@@ -119,6 +122,7 @@ class Limits:
     message_fragments: int | None = attrs.field(default=None, validator=_positive)
     unpaid_frames: int | None = attrs.field(default=65_536, validator=_positive)
     memberships: int | None = attrs.field(default=256, validator=_positive)
+    threads: int = attrs.field(default=40, validator=_positive)
     posts: int | None = attrs.field(default=16_384, validator=_positive)
 
 

@@ -25,7 +25,7 @@ import trio
 
 from wsframework.authority import AllowedHosts, parse_authority
 from wsframework.calling import Step, name_of
-from wsframework.config import Deflate, Timeouts
+from wsframework.config import Deflate, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import (
     forget_earlier_frames,
@@ -35,14 +35,16 @@ from wsframework.crashes import (
     unwrap_group,
 )
 from wsframework.errors import Accept, Reject
+from wsframework.options import RouteOptions
 from wsframework.origins import Origins
 from wsframework.records import record
 from wsframework.request import Request, Response
 from wsframework.routing import Match, NoPath, NoSubprotocol, Route, Router
 from wsframework.session import Acceptance, CrashResponse, Refusal
 from wsframework.tasks import GivenUp, Limit
+from wsframework.threads import HandlerThreads
 
-__all__ = ["Decider", "RouteOptions", "Settings", "Wrapper"]
+__all__ = ["Decider", "Settings", "Wrapper"]
 
 Wrapper = Callable[[Connection], AbstractAsyncContextManager[Any]]
 """Returns an async context manager that is entered around a connection's handler."""
@@ -52,30 +54,10 @@ _Fields = tuple[tuple[str, str], ...]
 _LONGEST_NAME_CHARS = 253  # RFC 1035 §2.3.4, written with dots
 
 
-@attrs.frozen(eq=False)
-class RouteOptions:
-    """What a route may say besides its path.
-
-    Attributes:
-        steps: the route's guards and then its given functions, called after the App's own guards, in order.
-        compression: the route's own permessage-deflate, when `own_compression`; else the App's counts.
-        own_compression: whether the route has its own setting for compression.
-        origins: the route's own allow-list, or None for the App's.
-        guarded: whether the App's own guards are asked.
-        told: events of the handler that are logged once and have been logged, for all its routes together.
-    """
-
-    steps: tuple[Step, ...] = ()
-    compression: Deflate | None = None
-    own_compression: bool = False
-    origins: Origins | None = None
-    guarded: bool = True
-    told: set[str] = attrs.field(factory=set)
-
-
 class Settings(Protocol):
     """What the routes of an App share. Read for each request: a change counts from the next one on."""
 
+    limits: Limits
     timeouts: Timeouts
     compression: Deflate | None
     origins: Origins
@@ -103,6 +85,7 @@ class Decider:
         self.pages: Router[RouteOptions] = Router()
         self.guards: list[Step] = []
         self.wrappers: list[Wrapper] = []
+        self._threads = HandlerThreads()
 
     async def decide(self, hosts: AllowedHosts | None, request: Request) -> Acceptance | Response:
         """Choose what a request gets.
@@ -210,10 +193,13 @@ class Decider:
         self, route: Route[RouteOptions], request: Request, parameters: dict[str, Any], fields: _Fields
     ) -> Response:
         """Call an HTTP handler. Its answer gets these fields too, whatever it is."""
+        handler: Callable[..., Awaitable[object]] = route.handler
+        if route.options.in_thread:
+            handler = functools.partial(self._threads.call, self._settings.limits.threads, handler)
         answer: Response | None = None
         try:
             with Limit(self._settings.timeouts.http):
-                answer = _as_response(await _call(route.handler, request, **parameters))
+                answer = _as_response(await _call(handler, request, **parameters))
         except GivenUp:
             raise
         except BaseException as error:

@@ -59,6 +59,10 @@ async def page_of_a_connection(ws: Connection) -> str:
     return ""
 
 
+def plain_number_page(request: Request) -> int:
+    return 404
+
+
 async def number_page(request: Request) -> int:
     return 404
 
@@ -76,6 +80,7 @@ app.websocket("/")(handler_of_a_request)  # wrong
 app.websocket("/")(of_nothing)  # wrong
 app.http("/")(page_of_a_connection)  # wrong
 app.http("/")(number_page)  # wrong
+app.http("/")(plain_number_page)  # wrong
 app.http("/")(handler)  # wrong
 
 app.websocket("/", guards=[flag])  # wrong

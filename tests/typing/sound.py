@@ -115,6 +115,11 @@ async def page(request: Request, name: str) -> Response | bytes:
     return b""
 
 
+@app.http("/plain/{name}")
+def plain(request: Request, name: str) -> Response:
+    return Response(name)
+
+
 @app.http("/object")
 async def takes_any(request: object) -> str:
     return ""
