@@ -92,26 +92,23 @@ class Leases:
         count = 0
         while rooms := await link.answer((b"SRANDMEMBER", rooms_key, _ROOMS_AT_ONCE)):
             for room in rooms:
+                keys = (names.members(room), names.nodes, rooms_key)
                 cursor: bytes | None = b"0"
                 while cursor is not None:
-                    command = (
-                        b"EVALSHA",
-                        self._reap.digest,
-                        1,
-                        names.members(room),
-                        room,
-                        node + b"/",
-                        cursor,
-                    )
-                    cursor = await link.answer(command)
+                    cursor = await link.answer(self._reap.call(keys, room, node, cursor))
+                    if cursor == b"":
+                        return  # it has come back
                     if cursor == b"0":
                         break
-                # A room whose key holds something else is left alone.
-                if link.is_closed or await link.answer((b"SREM", rooms_key, room)) is None:
-                    return
+                else:
+                    # A room whose key holds something else is left alone.
+                    if link.is_closed or await link.answer((b"SREM", rooms_key, room)) is None:
+                        return
                 count += 1
-        await link.answer((b"ZREM", names.nodes, node))
-        record(logging.INFO, "redis.node_gone", node=node.decode(errors="replace"), rooms=count)
+        forget = self._reap.call((names.nodes, names.nodes, rooms_key), b"", node, b"")
+        if await link.answer(forget) == b"0":
+            name = node.decode(errors="replace")
+            record(logging.INFO, "redis.node_gone", node=name, rooms=count)
 
     async def end(self, link: Link) -> None:
         """Give the lease back: this node has no members any more.
