@@ -42,6 +42,7 @@ TESTED_BY = {
     "wsframework/chat/redis/sharing.py": "tests/chat/redis/test_store.py",
     "wsframework/cli/chat_worker.py": "tests/cli/test_chat.py",
     "wsframework/__init__.py": "tests/test_exports.py",
+    "wsframework/registering.py": "tests/test_app.py",
     "wsframework/__main__.py": "tests/cli/test_main.py",
     "wsframework/cli/__init__.py": "tests/cli/test_main.py",
     "wsframework/cli/program.py": "tests/cli/test_main.py",

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sessions",),
     ("server", "deciding", "engines"),
     ("hosts",),
+    ("registering",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py
     ("chat", "testing", "diagnostics", "workers"),

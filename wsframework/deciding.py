@@ -38,7 +38,7 @@ from wsframework.errors import Accept, Reject
 from wsframework.options import RouteOptions
 from wsframework.origins import Origins
 from wsframework.records import record
-from wsframework.request import Request, Response
+from wsframework.request import Request, Response, bound_body
 from wsframework.routing import Match, NoPath, NoSubprotocol, Route, Router
 from wsframework.session import Acceptance, CrashResponse, Refusal
 from wsframework.tasks import GivenUp, Limit
@@ -126,7 +126,8 @@ class Decider:
                     return _foreign(request, "connect here")
                 fields: _Fields = ()
                 if self.guards or options.steps:
-                    asked = await self._ask((*self.guards, *options.steps), request, parameters)
+                    steps = (*self.guards, *options.steps)
+                    asked = await self._ask(steps, options.timeouts, request, parameters)
                     if isinstance(asked, Refusal):
                         # Browsers want a subprotocol of those that they offered, or do not read the Close.
                         return attrs.evolve(asked, subprotocol=subprotocol, name=route.name)
@@ -139,6 +140,8 @@ class Decider:
                     headers=fields,
                     compression=options.compression if options.own_compression else settings.compression,
                     name=route.name,
+                    limits=options.limits,
+                    timeouts=options.timeouts,
                     told=options.told,
                 )
 
@@ -163,10 +166,13 @@ class Decider:
                 options = route.options
                 if not (options.origins or self._settings.origins).allow_http(request):
                     return _foreign(request, f"send {request.method} here")
+                if options.limits is not None or options.timeouts is not None:
+                    limits = options.limits or self._settings.limits
+                    bound_body(request, limits.body_bytes, (options.timeouts or self._settings.timeouts).body)
                 steps = (*self.guards, *options.steps) if options.guarded else options.steps
                 fields: _Fields = ()
                 if steps:
-                    asked = await self._ask(steps, request, parameters)
+                    asked = await self._ask(steps, options.timeouts, request, parameters)
                     if not isinstance(asked, tuple):
                         return asked
                     fields = asked
@@ -198,7 +204,7 @@ class Decider:
             handler = functools.partial(self._threads.call, self._settings.limits.threads, handler)
         answer: Response | None = None
         try:
-            with Limit(self._settings.timeouts.http):
+            with Limit((route.options.timeouts or self._settings.timeouts).http):
                 answer = _as_response(await _call(handler, request, **parameters))
         except GivenUp:
             raise
@@ -212,7 +218,7 @@ class Decider:
         return Response(answer.body, answer.status, (*fields, *answer.headers.pairs()))
 
     async def _ask(
-        self, steps: Sequence[Step], request: Request, parameters: dict[str, Any]
+        self, steps: Sequence[Step], timeouts: Timeouts | None, request: Request, parameters: dict[str, Any]
     ) -> Response | Refusal | _Fields:
         """Take steps in order.
 
@@ -221,12 +227,13 @@ class Decider:
 
         Args:
             steps: at least one.
+            timeouts: the route's own, or None.
             request: what they are called with.
             parameters: the path's; what given functions return is added.
         """
         step, fields = steps[0], list[tuple[str, str]]()
         try:
-            with Limit(self._settings.timeouts.guard):
+            with Limit((timeouts or self._settings.timeouts).guard):
                 for step in steps:
                     taken = {name: parameters[name] for name in step.takes}
                     answer = await _call(step.function, request, **taken)

@@ -21,9 +21,9 @@ from wsframework.cookies import SameSite, parse_cookies, set_cookie_field
 from wsframework.errors import Reject
 from wsframework.headers import HeaderFields, Headers, check_field
 from wsframework.parameters import Parameters
-from wsframework.tokens import canonical_path, is_status
+from wsframework.tokens import authority_of, canonical_path, is_status, path_of
 
-__all__ = ["Address", "Body", "Request", "Response", "reason_phrase"]
+__all__ = ["Address", "Body", "Request", "Response", "bound_body", "reason_phrase"]
 
 # Everything that a URL may have, "%" too: what is encoded already stays as it is (RFC 3986 §2).
 _URL_CHARS = "%/:?#[]@!$&'()*+,;=-._~"
@@ -59,6 +59,9 @@ class Body(Protocol):
 
     async def read(self) -> bytes:
         """Return all of it, as `Request.body` says."""
+
+    def bound(self, max_bytes: int, standstill: float) -> None:
+        """Take the limits of the request's route, before anybody reads it."""
 
 
 def _as_headers(fields: Headers | HeaderFields) -> Headers:
@@ -204,7 +207,7 @@ class Request:
         It is percent-encoded, but only what cannot stand in a path as it is: for `/%61dmin` it is `/admin`.
         `target` is what the client has sent.
         """
-        return canonical_path(_path_of(self.target))
+        return canonical_path(path_of(self.target))
 
     @property
     def query(self) -> Parameters:
@@ -238,11 +241,23 @@ class Request:
         """
         if self._forwarded_host is not None:
             return self._forwarded_host
-        authority = _authority_of(self.target)
+        authority = authority_of(self.target)
         return self.headers.get("host", "") if authority is None else authority
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} from {self.remote}>"
+
+
+def bound_body(request: Request, max_bytes: int, standstill: float) -> None:
+    """Apply the limits of its route to a request's body.
+
+    Args:
+        request: nobody has asked for its body.
+        max_bytes: the largest size.
+        standstill: how long it may make no progress, in seconds.
+    """
+    if not isinstance(request._body, bytes):
+        request._body.bound(max_bytes, standstill)
 
 
 def _media_type(content_type: str) -> str:
@@ -260,20 +275,6 @@ def _parameter(content_type: str, name: str) -> str | None:
 
 def _no_json(name: str) -> None:
     raise ValueError(f"{name} is no JSON")  # Python reads NaN and Infinity, and other languages do not
-
-
-def _path_of(target: str) -> str:
-    path = target.partition("?")[0].partition("#")[0]
-    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2).
-    return path if _authority_of(target) is None else "/" + path.partition("://")[2].partition("/")[2]
-
-
-def _authority_of(target: str) -> str | None:
-    """Return the authority of a target in absolute form, or None. Not urlsplit, which raises for some."""
-    if target.startswith("/"):
-        return None
-    _, mark, rest = target.partition("?")[0].partition("#")[0].partition("://")
-    return rest.partition("/")[0] if mark else None
 
 
 @attrs.frozen(eq=False, init=False)

@@ -32,7 +32,7 @@ import attrs
 import trio
 
 from wsframework.closes import CloseFrame, check_close
-from wsframework.config import Deflate, Timeouts
+from wsframework.config import Deflate, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.crashes import (
     forget_earlier_frames,
@@ -65,6 +65,8 @@ class Acceptance:
         headers: extra header fields of the answer.
         compression: whether and how to agree to permessage-deflate.
         name: the handler's name, for log records.
+        limits: the connection's limits, or None for the server's.
+        timeouts: its timeouts, or None for the server's.
         told: events that are logged once for each handler and have been logged.
     """
 
@@ -73,6 +75,8 @@ class Acceptance:
     headers: tuple[tuple[str, str], ...] = ()
     compression: Deflate | None = None
     name: str = ""
+    limits: Limits | None = None
+    timeouts: Timeouts | None = None
     told: set[str] = attrs.field(factory=set, repr=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-__all__ = ["TOKEN", "canonical_path", "is_status", "is_token"]
+__all__ = ["TOKEN", "authority_of", "canonical_path", "is_status", "is_token", "path_of"]
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 """A pattern of one token. Possessive: what was read is never read again, so that time is linear."""
@@ -44,3 +44,18 @@ def canonical_path(path: str) -> str:
 def _normal_escape(found: re.Match[str]) -> str:
     escape = found[0]
     return _NORMAL_ESCAPES.get(escape) or _NORMAL_ESCAPES.get(escape.upper()) or quote(escape)
+
+
+def path_of(target: str) -> str:
+    """Return the path of a request's target."""
+    path = target.partition("?")[0].partition("#")[0]
+    # The absolute form ("GET http://example/chat") is legal in any request (RFC 9112 §3.2.2).
+    return path if authority_of(target) is None else "/" + path.partition("://")[2].partition("/")[2]
+
+
+def authority_of(target: str) -> str | None:
+    """Return the authority of a target in absolute form, or None. Not urlsplit, which raises for some."""
+    if target.startswith("/"):
+        return None
+    _, mark, rest = target.partition("?")[0].partition("#")[0].partition("://")
+    return rest.partition("/")[0] if mark else None

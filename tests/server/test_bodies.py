@@ -172,7 +172,7 @@ async def test_a_body_must_make_progress_while_somebody_waits(
             await trio.sleep(4)
             enough.body.feed(b"x" * 1300)
 
-    enough.body.max_bytes = 5200
+    enough.body.bound(5200, 5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed_more)
         assert await enough.read() == b"x" * 5200

@@ -40,15 +40,14 @@ class HTTPBody:
 
     Args:
         head: the head of its request; what trails it is the beginning of the body.
-        max_bytes: the largest size that `read` returns.
-        standstill: seconds without enough progress after which `read` gives up.
+        max_bytes: the largest size that `read` returns, unless the route has its own limit.
+        standstill: seconds without enough progress after which `read` gives up, unless the route has its own.
         timers: measure them.
         on_wanted: called when `wants` becomes true.
 
     Attributes:
         complete: whether its end has arrived.
         awaits_continue: whether the client waits for `100 Continue` before it sends the body.
-        max_bytes: as given; the route may have another one, until the body is asked for.
         trailing: once it is complete: the bytes behind it.
         decided_by: the task that decides about the request: while anybody waits for the body, the limits of
             its guards and handler stand still.
@@ -61,6 +60,7 @@ class HTTPBody:
         "_dropping",
         "_error",
         "_left",
+        "_max_bytes",
         "_on_wanted",
         "_received",
         "_standstill",
@@ -71,7 +71,6 @@ class HTTPBody:
         "awaits_continue",
         "complete",
         "decided_by",
-        "max_bytes",
         "trailing",
     )
 
@@ -86,7 +85,7 @@ class HTTPBody:
     ) -> None:
         self.complete = False
         self.awaits_continue = not head.trailing and _expects_continue(head)
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         self.trailing = b""
         self.decided_by: trio.lowlevel.Task | None = None
         self._left = head.body_bytes
@@ -168,7 +167,7 @@ class HTTPBody:
         self._received += len(data)
         if self._dropping:
             return
-        if self._received > self.max_bytes and self._wanted:
+        if self._received > self._max_bytes and self._wanted:
             self._too_large()
         else:
             self._content += data
@@ -176,7 +175,7 @@ class HTTPBody:
     def _too_large(self) -> None:
         self._content.clear()
         if self._error is None:  # also if it is complete: it may have come with the head
-            self._error = 413, f"the body has more than {self.max_bytes} bytes"
+            self._error = 413, f"the body has more than {self._max_bytes} bytes"
             self._over()
 
     def _over(self) -> None:
@@ -186,6 +185,11 @@ class HTTPBody:
             self._arrived.set()
 
     # The handler's side
+
+    def bound(self, max_bytes: int, standstill: float) -> None:
+        """Take the limits of the request's route, before anybody reads it."""
+        self._max_bytes = max_bytes
+        self._standstill = standstill
 
     async def read(self) -> bytes:
         """Return the whole body.
@@ -214,7 +218,7 @@ class HTTPBody:
     @trio.lowlevel.enable_ki_protection
     def _ask(self) -> None:
         self._wanted = True
-        if self._received + (self._left or 0) > self.max_bytes:
+        if self._received + (self._left or 0) > self._max_bytes:
             # Before the client sends it, if it says how much it is.
             self._too_large()
         elif self.wants:

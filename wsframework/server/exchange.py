@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from wsframework.certificates import TLSEnd
+from wsframework.config import Limits, Timeouts
 from wsframework.forwarded import Client
 from wsframework.request import Address, Response
 from wsframework.server.bodies import BODY_READ_BYTES, CONTINUE, HTTPBody
@@ -298,14 +299,19 @@ class Exchange(ABC):
     # The upgrade
 
     def upgrade(
-        self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
+        self,
+        codecs: tuple[Deflater, Inflater] | None,
+        on_release: Callable[[], None],
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
     ) -> SocketTransport:
         """Return the connection's transport; call `hand_over` when its endpoint is there.
 
         From here on the caller counts the connection: its handler may outlive its socket.
         """
         self._admitted = False
-        self._moving = self._transport(codecs, on_release)
+        self._moving = self._transport(codecs, on_release, limits, timeouts)
         return self._moving
 
     def hand_over(self) -> None:
@@ -327,7 +333,11 @@ class Exchange(ABC):
         return b"" if self._head is None else self._head.trailing + self._early
 
     def _transport(
-        self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
+        self,
+        codecs: tuple[Deflater, Inflater] | None,
+        on_release: Callable[[], None],
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
     ) -> SocketTransport:
         core = self._core
         make = socket_transport(core.observer, secure=self.secure)
@@ -335,8 +345,8 @@ class Exchange(ABC):
         return make(
             self._socket,
             self._hub,
-            limits=core.limits,
-            timeouts=core.timeouts,
+            limits=limits or core.limits,
+            timeouts=timeouts or core.timeouts,
             timers=core.timers,
             codecs=codecs,
             on_release=on_release,

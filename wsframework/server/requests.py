@@ -203,7 +203,11 @@ class Requests:
                 incoming.answer(opening)
             core.observer.http_answered(remote, status)
             return None
-        transport = incoming.upgrade(opening.codecs, lambda: core.transports.discard(transport))
+        limits = opening.acceptance.limits or core.limits
+        timeouts = opening.acceptance.timeouts or core.timeouts
+        transport = incoming.upgrade(
+            opening.codecs, lambda: core.transports.discard(transport), limits=limits, timeouts=timeouts
+        )
         session: Session | None = None
         try:
             ws = Connection(
@@ -211,7 +215,7 @@ class Requests:
                 opening.request,
                 subprotocol=opening.acceptance.subprotocol,
                 compression=opening.compression,
-                limits=core.limits,
+                limits=limits,
             )
             transport.endpoint = ws.endpoint
             transport.write_raw(opening.answer)
@@ -220,7 +224,7 @@ class Requests:
                 ws,
                 opening.acceptance,
                 timers=core.timers,
-                timeouts=core.timeouts,
+                timeouts=timeouts,
                 observer=core.observer,
                 on_over=self._over,
             )

@@ -16,6 +16,7 @@ from typing import cast
 import trio
 
 from wsframework.certificates import TLSEnd
+from wsframework.config import Limits, Timeouts
 from wsframework.crashes import interrupt_in, split_cancelled
 from wsframework.errors import HandshakeError
 from wsframework.forwarded import Client
@@ -135,7 +136,12 @@ class StreamIncoming:
         self._goes_on = True
 
     def upgrade(
-        self, codecs: tuple[Deflater, Inflater] | None, on_release: Callable[[], None]
+        self,
+        codecs: tuple[Deflater, Inflater] | None,
+        on_release: Callable[[], None],
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
     ) -> StreamTransport:
         """Return the connection's transport; call `hand_over` when its endpoint is there.
 
@@ -143,7 +149,7 @@ class StreamIncoming:
         """
         self._admitted = False
         self._on_release = on_release
-        self._transport = self._make_transport(codecs)
+        self._transport = self._make_transport(codecs, limits, timeouts)
         return self._transport
 
     def hand_over(self) -> None:
@@ -391,10 +397,19 @@ class StreamIncoming:
         if self._transport is not None:
             self._transport.discard("the connection was lost before it began")
 
-    def _make_transport(self, codecs: tuple[Deflater, Inflater] | None) -> StreamTransport:
+    def _make_transport(
+        self,
+        codecs: tuple[Deflater, Inflater] | None,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> StreamTransport:
         core = self._core
         return stream_transport(core.observer)(
-            self._stream, limits=core.limits, timeouts=core.timeouts, timers=core.timers, codecs=codecs
+            self._stream,
+            limits=limits or core.limits,
+            timeouts=timeouts or core.timeouts,
+            timers=core.timers,
+            codecs=codecs,
         )
 
 
