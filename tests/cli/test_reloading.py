@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import re
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -23,7 +25,7 @@ from tests.workers.processes import client, needs_proc
 from wsframework.cli.reloading import folder_of, watch_files
 from wsframework.errors import ConfigurationError
 
-pytest.importorskip("watchfiles")
+watchfiles = pytest.importorskip("watchfiles")
 
 APP = """\
 from pathlib import Path
@@ -118,6 +120,38 @@ async def test_a_folder_that_is_made_anew_is_watched_again(tmp_path: Path) -> No
         await changed()
 
 
+async def test_no_change_is_forgotten_because_a_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With a timeout, watchfiles drops what changes between its last look and the end of the time.
+    timeouts: list[object] = []
+    watch = watchfiles.watch
+
+    def note(*folders: Path, rust_timeout: int = 5000, **options: Any) -> Iterator[set[Any]]:
+        timeouts.append(rust_timeout)
+        yield from watch(*folders, rust_timeout=rust_timeout, **options)
+
+    monkeypatch.setattr("watchfiles.watch", note)
+    async with watching(tmp_path):
+        assert timeouts == [0]
+
+
+async def test_a_folder_that_vanishes_before_it_is_watched_is_awaited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, calls = watchfiles.watch, itertools.count()
+
+    def vanish(*folders: Path, **options: Any) -> Iterator[set[Any]]:
+        if next(calls) == 0:
+            raise FileNotFoundError
+        yield from watch(*folders, **options)
+
+    monkeypatch.setattr("watchfiles.watch", vanish)
+    async with watching(tmp_path) as changed:
+        (tmp_path / "some.py").touch()
+        await changed()
+
+
 async def test_a_folder_that_cannot_be_watched_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +174,8 @@ async def watching(folder: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]
             await notice.receive()
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_files, [folder], lambda: noticed.send_nowait(None))
+        with trio.fail_after(PATIENCE_SECONDS):
+            await nursery.start(watch_files, [folder], lambda: noticed.send_nowait(None))
         yield changed
         nursery.cancel_scope.cancel()
 

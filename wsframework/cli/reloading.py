@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -22,9 +22,6 @@ _STEP_MILLISECONDS = 50
 """After the last change, before changes are reported: editors write a file in several steps."""
 
 _LONGEST_MILLISECONDS = 400
-
-_LOOK_MILLISECONDS = 100
-"""How often to look whether the folders are still the same ones."""
 
 _GONE_SECONDS = 0.2
 """How soon to look again for a folder that is gone."""
@@ -78,44 +75,75 @@ async def watch_files(
     # It logs every change; ours says what is done about it.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     every = list(folders)
-    await _watch_these(every, changed, task_status.started)
+    begun: Callable[[], None] = task_status.started
     while True:
-        # One of them is another folder now, which nobody has watched.
-        await _watch_these(every, changed, changed)
+        if await _watch_these(every, changed, begun):
+            # One of them is another folder now, which nobody has watched.
+            begun = changed
 
 
 async def _watch_these(
     folders: Sequence[Path], changed: Callable[[], None], begun: Callable[[], None]
-) -> None:
-    """Watch until a folder is gone, or is another one of the same name."""
+) -> bool:
+    """Watch until a folder is gone, or is another one of the same name; return whether that has begun."""
     while None in (watched := _identities(folders)):  # noqa: ASYNC110
         await trio.sleep(_GONE_SECONDS)
-    stop = threading.Event()
+    stop = _Stop(lambda: _identities(folders) != watched, begun)
     changes = watchfiles.watch(
         *folders,
         watch_filter=watchfiles.PythonFilter(),
         debounce=_LONGEST_MILLISECONDS,
         step=_STEP_MILLISECONDS,
         stop_event=stop,
-        rust_timeout=_LOOK_MILLISECONDS,
-        yield_on_timeout=True,
+        # With a timeout, it forgets what changes in the moment in which the time is over.
+        rust_timeout=0,
         raise_interrupt=False,
         ignore_permission_denied=True,
     )
     try:
-        while _identities(folders) == watched:
-            found = await trio.to_thread.run_sync(next, changes, None, abandon_on_cancel=True)
-            begun()
-            begun = _nothing
-            if found:
-                changed()
+        while await trio.to_thread.run_sync(next, changes, None, abandon_on_cancel=True):
+            changed()
     except FileNotFoundError:
-        return  # just now
+        return False  # gone just now
     except (OSError, RuntimeError) as error:
         where = ", ".join(map(str, folders))
         raise ConfigurationError(f"--reload cannot watch {where}: {error}") from None
     finally:
         stop.set()
+    return True
+
+
+class _Stop:
+    """Tells watchfiles whether to stop: it asks after each step, and so not before it watches.
+
+    Args:
+        outdated: whether what it watches is not what should be watched.
+        begun: called in Trio's thread once it watches.
+    """
+
+    def __init__(self, outdated: Callable[[], bool], begun: Callable[[], None]) -> None:
+        self._outdated = outdated
+        self._begun: Callable[[], None] | None = begun
+        self._token = trio.lowlevel.current_trio_token()
+        self._stopped = False
+
+    def set(self) -> None:
+        """Say yes from now on."""
+        self._stopped = True
+
+    def is_set(self) -> bool:
+        """Whether to stop. Runs in the thread of watchfiles."""
+        if self._stopped:
+            return True
+        if self._begun is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._begin, self._begun)
+            self._begun = None
+        return self._outdated()
+
+    def _begin(self, begun: Callable[[], None]) -> None:
+        if not self._stopped:
+            begun()
 
 
 def _identities(folders: Iterable[Path]) -> list[tuple[int, int] | None]:
@@ -127,7 +155,3 @@ def _stat(folder: Path) -> os.stat_result | None:
         return folder.stat()
     except OSError:
         return None
-
-
-def _nothing() -> None:
-    """Do nothing."""
