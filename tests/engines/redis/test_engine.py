@@ -186,7 +186,9 @@ async def test_a_stranger_who_writes_to_the_channel_is_logged_and_skipped(
         await until(lambda: len(member.messages) >= 2)
         assert [text for text, _ in member.messages] == ["1:1", "1:2"]
         assert engine.statistics().generation == 1
-    assert caplog.text.count("room.malformed") >= 5
+        assert engine.statistics().malformed >= 5
+    # The others are counted: a stranger can write as many as there is time for.
+    assert caplog.text.count("room.malformed") == 1
 
 
 @pytest.mark.parametrize("key", ["m", "s", "w"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wsframework.engines.redis.codec import RedisError
+from wsframework.engines.redis.counters import Counters
 from wsframework.engines.redis.places import Malformed
 from wsframework.engines.redis.presence import Copy, Own, Scan
 
@@ -138,7 +139,7 @@ class Stage:
         self.asked: list[tuple[bytes, Scan]] = []
         self.missing: set[str] = set()
         self.reports: list[object] = []
-        self.copy = Copy("tea", self, lambda *part: self.asked.append(part), self.missing.update)
+        self.copy = Copy("tea", self, lambda *part: self.asked.append(part), self.missing.update, Counters())
 
     def presence_changed(self, entered: Mapping[str, Any], left: Collection[str]) -> None:
         self.reports.append((dict(entered), sorted(left)))

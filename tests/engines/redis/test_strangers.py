@@ -180,6 +180,30 @@ async def test_a_history_to_which_a_stranger_added_does_not_stop_its_room(redis:
         assert not member.gaps
 
 
+@pytest.mark.parametrize("offset", [2**53 - 1, 2**63 - 1, 10**40])
+async def test_an_offset_with_which_nobody_can_count_begins_another_history(
+    offset: int, redis: RedisServer
+) -> None:
+    """Each message had the number of the one before, and was reported as a loss."""
+    prefix = f"far-{offset:.0e}"
+    engine, member = RedisEngine(redis.url, prefix=prefix), Member()
+    async with engine.run():
+        engine.subscribe("tea", member)
+        await say(engine, "1:1")
+        await redis.command("HSET", f"{prefix}:{{r/tea}}:m", "s", f"e {offset} t 1 1")
+        positions = [await say(engine, f"1:{number}") for number in (2, 3, 4)]
+        assert [position.split(".")[1] for position in positions] == ["1", "2", "3"]
+        await until(lambda: [position for _, position in member.messages][-1:] == positions[-1:])
+        assert len(member.gaps) == 1
+        # The same for the versions of who is present.
+        engine.enter("tea", f"{engine.node}/1", "here")
+        await until(lambda: bool(engine.present("tea")))
+        await redis.command("HSET", f"{prefix}:{{r/tea}}:w", "v", f"e {offset} 1")
+        engine.enter("tea", f"{engine.node}/1", "there")
+        await until(lambda: list(engine.present("tea").values()) == ["there"])
+        assert int((await redis.command("HGET", f"{prefix}:{{r/tea}}:w", "v")).split()[-2]) < 10
+
+
 async def test_a_connection_that_is_cut_again_and_again_is_made_more_and_more_rarely(
     redis: RedisServer,
 ) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from wsframework.engines.redis.carrier import Carrier
 from wsframework.engines.redis.codec import RedisError, pack
+from wsframework.engines.redis.counters import Counters
 from wsframework.engines.redis.feed import contain
 from wsframework.engines.redis.link import Link
 from wsframework.engines.redis.names import Script
@@ -43,8 +44,10 @@ class Commands:
         scripts: list[bytes],
         outage: float,
         check: Callable[[str], None],
+        counters: Counters,
     ) -> None:
         self.prefix = prefix
+        self._counters = counters
         self._carrier = carrier
         self._scripts = scripts
         self.outage = outage
@@ -115,7 +118,7 @@ class Commands:
         self._channels[channel.encode()] = heard
         if self._carrier.link is not None:
             self._carrier.link.subscribe(channel.encode())
-            _hand(heard, None)
+            self._hand(heard, None)
 
     # What the engine calls
 
@@ -123,7 +126,7 @@ class Commands:
         """Continue over a new connection: first what `listen`'s functions call, then what has waited."""
         for channel, heard in self._channels.items():
             link.subscribe(channel)
-            _hand(heard, None)
+            self._hand(heard, None)
         begun, self._begun = self._begun, trio.Event()
         begun.set()
 
@@ -131,14 +134,13 @@ class Commands:
         """Take a message of a channel, which may be none of the program's."""
         heard = self._channels.get(channel)
         if heard is not None:
-            _hand(heard, payload)
+            self._hand(heard, payload)
 
-
-def _hand(heard: Heard, payload: bytes | None) -> None:
-    try:
-        heard(payload)
-    except BaseException as error:  # a mistake in the program: the rooms go on
-        contain(error)
+    def _hand(self, heard: Heard, payload: bytes | None) -> None:
+        try:
+            heard(payload)
+        except BaseException as error:  # a mistake in the program, or a stranger's message: the rooms go on
+            contain(error, self._counters.failed)
 
 
 class _Call:

@@ -124,7 +124,7 @@ class RedisEngine(Engine):
             fill=self._fill,
             pushed=self._pushed,
         )
-        self.commands = Commands(prefix, self._carrier, scripts, outage, self._check)
+        self.commands = Commands(prefix, self._carrier, scripts, outage, self._check, self._counters)
         self._rooms = Subscriptions(
             self._names, self._carrier, self._counters, history, self._own, self.commands.pushed
         )
@@ -158,6 +158,7 @@ class RedisEngine(Engine):
             replayed=self._counters.replayed,
             duplicates=self._counters.duplicates,
             gaps=dict(self._counters.gaps),
+            malformed=self._counters.malformed,
             rooms=len(self._rooms),
         )
 
@@ -235,6 +236,8 @@ class RedisEngine(Engine):
             now, look = trio.current_time(), look + 1
             if self._outgoing.oldest_due <= now:
                 self._outgoing.expire(now, f"{self.address} did not take it within {self.outage:g} s")
+            if look % 10 == 0:
+                self._counters.go_on()
             if look % 10 == 0 and self._counters.lost != self._lost_told:
                 count, self._lost_told = self._counters.lost - self._lost_told, self._counters.lost
                 record(logging.ERROR, "redis.lost", messages=count)

@@ -94,7 +94,7 @@ class Feed:
 
     def replied(self, reply: Any) -> None:
         """Take a page of the history."""
-        page = _page_of(self.room, reply)
+        page = _page_of(self.room, reply, self._counters)
         place = self.place
         if place is None:
             self.place = page.newest
@@ -152,9 +152,9 @@ class Feed:
         try:
             self._subscriber.deliver(decode_envelope(entry.envelope), str(place), exclude)
         except Malformed as error:
-            record(logging.ERROR, "room.malformed", room=self.room, position=str(place), error=str(error))
+            self._counters.skipped(self.room, error, position=str(place))
         except BaseException as error:  # a program's `stamp`, say: the other rooms go on
-            contain(error)
+            contain(error, self._counters.failed)
 
     def exclude(self, tag: str, ids: Collection[str]) -> None:
         """Remember who does not get a message of ours."""
@@ -221,18 +221,18 @@ class Feed:
                     (str(Place(here.epoch, entry.offset, entry.tag)), decode_envelope(entry.envelope))
                 )
             except Malformed as error:
-                record(logging.ERROR, "room.malformed", room=self.room, error=str(error))
+                self._counters.skipped(self.room, error)
         if more and entries:
             last = entries[-1]
             return Replay(messages, str(Place(here.epoch, last.offset, last.tag)), complete=True, more=True)
         return Replay(messages, str(here), complete=True)
 
 
-def contain(error: BaseException) -> None:
+def contain(error: BaseException, log: Callable[[BaseException], None] = record_failure) -> None:
     """Log what a program's function raised, SystemExit too, which must not end the engine of all rooms."""
     if interrupt_in(error) is not None:
         raise error  # it is about the whole program
-    record_failure(error)
+    log(error)
 
 
 def loss(place: Place, page: Page) -> str | None:
@@ -271,20 +271,22 @@ class Reading:
 
     Args:
         room: the room's name.
+        counters: are added to.
 
     Attributes:
         page: what came, or None: not yet, or the connection was lost.
         arrived: set when nothing more will come.
     """
 
-    def __init__(self, room: str) -> None:
+    def __init__(self, room: str, counters: Counters) -> None:
         self._room = room
+        self._counters = counters
         self.page: Page | None = None
         self.arrived = trio.Event()
 
     def replied(self, reply: Any) -> None:
         """Take the page."""
-        self.page = _page_of(self._room, reply)
+        self.page = _page_of(self._room, reply, self._counters)
         self.arrived.set()
 
     def lost(self) -> None:
@@ -292,7 +294,7 @@ class Reading:
         self.arrived.set()
 
 
-def _page_of(room: str, reply: Any) -> Page:
+def _page_of(room: str, reply: Any, counters: Counters) -> Page:
     """Return a page of a room's history; without anything, if an engine has not written what is there.
 
     Raises:
@@ -304,5 +306,5 @@ def _page_of(room: str, reply: Any) -> Page:
         return decode_page(reply)
     except Malformed as error:
         # Also when a key of this room holds something else: the other rooms go on.
-        record(logging.ERROR, "room.malformed", room=room, error=str(error))
+        counters.skipped(room, error)
         return Page(Place(NONE_YET, 0, ""), ())

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wsframework.engines.redis.codec import RedisError
+from wsframework.engines.redis.counters import Counters
 from wsframework.engines.redis.places import Malformed
 from wsframework.records import record
 from wsframework.rooms import Subscriber
@@ -135,6 +136,7 @@ class Copy:
         subscriber: is told of changes.
         read: asks Redis for a part of the room's hash, from a cursor on; the reply goes to the object given.
         missing: called with members that a hash does not have any more, though nobody said that they left.
+        counters: are added to.
 
     Attributes:
         known: whether all of it was read over the present connection.
@@ -146,8 +148,10 @@ class Copy:
         subscriber: Subscriber,
         read: Callable[[bytes, Scan], None],
         missing: Callable[[Iterable[str]], None],
+        counters: Counters,
     ) -> None:
         self.room = room
+        self.counters = counters
         self.known = False
         self._subscriber = subscriber
         self._read = read
@@ -259,7 +263,7 @@ class Scan:
                 if flat[at] != b"v":
                     self._take(flat[at], flat[at + 1])
         except (ValueError, TypeError, RecursionError) as error:
-            record(logging.ERROR, "room.malformed", room=self._copy.room, error=f"presence: {error}")
+            self._copy.counters.skipped(self._copy.room, f"presence: {error}")
         self._copy.read(cursor, self)
 
     def _take_version(self, text: bytes) -> None:

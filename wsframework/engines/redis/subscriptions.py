@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from wsframework.engines.redis.link import Link, Replied
 from wsframework.engines.redis.names import Names, Script
 from wsframework.engines.redis.places import Malformed, Page, Place, decode_messages
 from wsframework.engines.redis.presence import Copy, Own, Scan
-from wsframework.records import record
 from wsframework.rooms import History, Subscriber
 
 __all__ = ["HISTORY", "MEMBERS", "Subscriptions"]
@@ -98,6 +96,7 @@ class Subscriptions:
             subscriber,
             lambda cursor, scan: self._read_members(key, cursor, scan),
             lambda missing: self._own.restore(room, missing),
+            self._counters,
         )
         if self._carrier.link is not None:
             self._follow(self._carrier.link, feed)
@@ -158,7 +157,7 @@ class Subscriptions:
             else:
                 raise Malformed(f"a message of an unknown kind: {head[:40]!r}")
         except Malformed as error:
-            record(logging.ERROR, "room.malformed", room=feed.room, error=str(error))
+            self._counters.skipped(feed.room, error)
 
     async def page(self, feed: Feed, place: Place | None) -> Page | None:
         """Read the history from a place on, or a part of it; None if the connection was lost.
@@ -168,7 +167,7 @@ class Subscriptions:
         if self._carrier.link is None:
             await trio.sleep(_PAUSE_SECONDS)
             return None
-        reading = Reading(feed.room)
+        reading = Reading(feed.room, self._counters)
         has_gone = trio.Event()
         self._read(feed, place, reading, has_gone.is_set)
         try:

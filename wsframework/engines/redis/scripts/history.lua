@@ -8,7 +8,7 @@
 local state = redis.call('HGET', KEYS[1], 's')
 local epoch, offset, tag
 if state then epoch, offset, tag = string.match(state, '^(%S+) (%d+) (%S*) ') end
-if not epoch then
+if not epoch or #offset > 15 then -- as in publish
   epoch, offset, tag = ARGV[1], '0', ''
   local answer = redis.pcall('HSET', KEYS[1], 's', epoch .. ' 0  0 0')
   if type(answer) == 'table' and answer.err then return {'-', 0, '', {}} end

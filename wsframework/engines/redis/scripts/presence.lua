@@ -20,11 +20,14 @@ if tonumber(ARGV[3]) > newest then redis.pcall('SET', KEYS[2], ARGV[3], 'EX', 36
 -- A node that removes ours later finds the room.
 redis.pcall(ARGV[4] == '+' and 'SADD' or 'SREM', KEYS[3], ARGV[1])
 
-local epoch, version, places = ARGV[2], 0, 0
 local known = redis.call('HGET', KEYS[1], 'v')
-if known then
-  epoch, version, places = string.match(known, '^(%S+) (%d+) (%d+)$')
+local epoch, version, places
+if known then epoch, version, places = string.match(known, '^(%S+) (%d+) (%d+)$') end
+-- Longer numbers are a stranger's: they are exact up to 2^53, and one more would be the same one.
+if epoch and #version <= 15 and #places <= 15 then
   version, places = tonumber(version), tonumber(places)
+else
+  epoch, version, places = ARGV[2], 0, 0
 end
 local before, parts = version, {}
 for i = 5, #ARGV, 3 do

@@ -27,7 +27,8 @@ if values[1] then
   epoch, offset, tag, bytes, count = string.match(values[1], '^(%S+) (%d+) (%S*) (%d+) (%d+)$')
 end
 local expire, keep = tonumber(ARGV[6]), tonumber(ARGV[4])
-if epoch then
+-- A longer one is a stranger's: numbers are exact up to 2^53, and one more would be the same one.
+if epoch and #offset <= 15 then
   offset, bytes, count = tonumber(offset), tonumber(bytes), tonumber(count)
   if expire > 0 and count > 0 and redis.call('EXISTS', KEYS[2]) == 0 then bytes, count = 0, 0 end
 else
