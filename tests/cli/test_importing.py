@@ -85,7 +85,36 @@ def test_an_error_deep_in_a_library_points_at_the_users_line(write: Write) -> No
 def test_a_wrong_route_points_at_the_users_line(write: Write) -> None:
     write("wrong_route.py", APP + "@app.websocket('/a/{b:nope}')\nasync def handler(ws): ...\n")
     text = message_for("wrong_route:app")
-    assert text.startswith("wrong_route.py:3: wsframework.errors.RouteError: path '/a/{b:nope}': unknown")
+    assert text.startswith("wrong_route.py:3: path '/a/{b:nope}': unknown")
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("RedisEngine('http://localhost')", "'http': not the URL of a Redis server; write redis://"),
+        ("RedisEngine(timeout=0)", "RedisEngine(timeout=0): it must be more than 0"),
+    ],
+)
+def test_what_we_refuse_is_one_line_without_a_traceback(write: Write, code: str, why: str) -> None:
+    write("refused.py", f"from wsframework.engines.redis import RedisEngine\n{code}\n")
+    refuses("refused.py:2", why)
+
+
+def test_a_missing_extra_is_one_line_without_a_traceback(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("wsframework.engines.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hiredis", None)
+    write("refused.py", "from wsframework.engines.redis import RedisEngine\n")
+    refuses("refused.py:1", "wsframework.engines.redis needs hiredis; install it with: pip install")
+
+
+def refuses(place: str, why: str) -> None:
+    with pytest.raises(ImportStringError) as caught:
+        load_app("refused:app")
+    assert str(caught.value).startswith(f"{place}: {why}")
+    assert caught.value.__cause__ is None
 
 
 def test_an_error_of_many_lines_becomes_one(write: Write) -> None:
@@ -233,8 +262,7 @@ def test_an_attribute_that_raises_is_told_with_its_line(write: Write) -> None:
 def test_a_decorator_without_its_path_says_so(write: Write, decorator: str) -> None:
     write("bare_decorator.py", APP + f"@app.{decorator}\nasync def talk(ws): ...\n")
     assert message_for("bare_decorator:app") == (
-        f"bare_decorator.py:3: wsframework.errors.RouteError: @app.{decorator} has no path: "
-        f'write @app.{decorator}("/path") above talk'
+        f'bare_decorator.py:3: @app.{decorator} has no path: write @app.{decorator}("/path") above talk'
     )
 
 

@@ -22,6 +22,8 @@ from wsframework.records import bounded_lines
 
 __all__ = ["Target", "load_app", "own_traceback", "shorten", "split_target", "working_directory"]
 
+_PACKAGE = str(Path(__file__).parents[1])
+
 Target = Annotated[
     str,
     typer.Argument(metavar="MODULE:APP", help="Where the App is, such as chat:app.", show_default=False),
@@ -39,7 +41,7 @@ def load_app(target: str) -> App:
         ConfigurationError: the working directory has been deleted.
         ImportStringError: the string is malformed, the module does not exist or fails, or the name is not an
             App. The message is one line, and names the line of the user's module that failed; what it raised
-            is the error's cause.
+            is the error's cause, unless it was we who refused what the module asked for.
     """
     module_name, attribute = split_target(target)
     module = _import(module_name)
@@ -136,7 +138,8 @@ def _import(name: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too
-        raise ImportStringError(_explain(error)) from error
+        # What we say of a mistake is enough: where it was made, and what is wrong.
+        raise ImportStringError(_explain(error)) from (None if _is_ours(error) else error)
 
 
 def own_traceback(error: BaseException) -> str:
@@ -151,7 +154,7 @@ def own_traceback(error: BaseException) -> str:
         part = left.pop()
         if part is not None:
             own = [frame for frame in part.stack if not _is_foreign(frame.filename, foreign)]
-            ours = (str(Path(__file__).parents[1]), importlib.__file__, "<frozen ")
+            ours = (_PACKAGE, importlib.__file__, "<frozen ")
             rest = own or [frame for frame in part.stack if not frame.filename.startswith(ours)]
             part.stack = traceback.StackSummary.from_list(rest)
             left += [part.__cause__, part.__context__, *(part.exceptions or ())]
@@ -160,9 +163,18 @@ def own_traceback(error: BaseException) -> str:
 
 def _explain(error: BaseException) -> str:
     """Describe in one line what a user's module raised, and where."""
-    what = " ".join(traceback.format_exception_only(error)[-1].split())
+    text = str(error) if _is_ours(error) else traceback.format_exception_only(error)[-1]
+    what = " ".join(text.split())
     place = _place(error.__traceback__)
     return f"{place}: {what}" if place else what
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it says what is wrong in the set-up: a mistake, or a package that is not installed."""
+    if isinstance(error, ConfigurationError):
+        return True
+    *_, frame = ["", *(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))]
+    return type(error) is ImportError and frame.startswith(os.path.join(_PACKAGE, ""))
 
 
 def _place(trace: TracebackType | None) -> str:
@@ -190,7 +202,7 @@ def _foreign_folders() -> list[str]:
         *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
     ]
-    folders = [*paths, str(Path(__file__).parents[1]), os.path.dirname(os.__file__)]
+    folders = [*paths, _PACKAGE, os.path.dirname(os.__file__)]
     return [os.path.join(folder, "") for folder in folders if folder]
 
 
