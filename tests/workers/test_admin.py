@@ -87,6 +87,8 @@ async def test_workers_are_added_removed_and_restarted(autojump_clock: trio.test
         assert admin.answer(b'{"do": "remove"}') == {"done": "ending one worker"}
         assert admin.answer(b'{"do": "restart"}') == {"done": "restarting 1 workers, one after the other"}
         await launch.started(3)
+        supervisor.most = 1
+        assert "1 workers are the most" in str(admin.answer(b'{"do": "add"}'))
         for wrong in (b"", b"[]", b'{"do": "dance"}', b"\xff"):
             assert "not a request" in str(admin.answer(wrong))
         nursery.cancel_scope.cancel()

@@ -105,6 +105,52 @@ async def test_workers_that_never_become_ready_share_one_pause(autojump_clock: C
     assert sum(at > start + 300 for at in launch.at) <= 11
 
 
+async def test_workers_that_die_after_they_were_ready_share_the_longest_pauses(autojump_clock: Clock) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 4) as (supervisor, _):
+        start = trio.current_time()
+        with trio.move_on_after(1200):
+            for number in itertools.count():
+                await launch.started(number + 1)
+                launch.processes[number].end(1)
+        # In the last ten minutes one worker each half a minute, and not four.
+        assert sum(at > start + 600 for at in launch.at) <= 21
+        # Once one of them lives, the others need not wait for their turn.
+        await trio.sleep(2 * 30 * (1 + JITTER) + 10)
+        states = [worker.state for worker in supervisor.workers.values()]
+        assert states == ["ready"] * 4
+
+
+async def test_a_restart_of_all_ends_the_pauses_also_of_those_that_wait_for_their_turn(
+    autojump_clock: Clock,
+) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 4) as (supervisor, _):
+        with trio.move_on_after(1200):
+            for number in itertools.count():
+                await launch.started(number + 1)
+                launch.processes[number].end(1)
+        supervisor.next_generation()
+        await trio.sleep(1)
+        assert [worker.state for worker in supervisor.workers.values()] == ["ready"] * 4
+
+
+async def test_no_more_workers_are_added_than_the_page_has_room_for_twice(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch = FakeLaunch()
+    async with supervising(launch, 1) as (supervisor, page):
+        assert supervisor.most == page.slots // 2 == 32
+        assert [supervisor.add() for _ in range(100)] == [True] * 31 + [False] * 69
+        await trio.sleep(1)
+        assert [worker.state for worker in supervisor.workers.values()] == ["ready"] * 32
+        assert supervisor.remove()
+        assert supervisor.add()
+    assert "cannot start" not in caplog.text
+    full = [entry for entry in caplog.records if entry.__dict__.get("event") == "workers.full"]
+    assert full[0].__dict__["fields"]["workers"] == 32
+
+
 async def test_after_a_minute_of_service_the_pause_is_short_again(autojump_clock: Clock) -> None:
     launch = FakeLaunch()
     async with supervising(launch, 1):

@@ -31,6 +31,9 @@ def test_the_parent_takes_the_socket_and_speaks_for_its_workers(tmp_path: Path) 
             found.program.process.send_signal(signal.SIGHUP)
             assert "\nMONOTONIC_USEC=" in found.wait_for("RELOADING=1")
             found.wait_for("READY=1")
+            for number, count in ((signal.SIGTTOU, "1 worker"), (signal.SIGTTIN, "2 workers")):
+                found.program.process.send_signal(number)
+                assert found.wait_for("STATUS=") == f"STATUS={count} on 127.0.0.1:{port}"
             found.program.process.send_signal(signal.SIGTERM)
             found.wait_for("STOPPING=1")
             assert found.program.wait() == 0

@@ -83,6 +83,10 @@ class ServiceManager:
         # Without the time, systemd cannot tell whether this follows its request.
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS={status}")
 
+    def status(self, status: str) -> None:
+        """Tell how it goes now."""
+        self._send(f"STATUS={status}")
+
     def stopping(self, status: str) -> None:
         """Tell that the program has begun to stop."""
         self._send(f"STOPPING=1\nSTATUS={status}")

@@ -5,7 +5,7 @@ answer, which has an `error` if the request was refused.
 
     show      the figures of all workers, and their sums
     restart   replace all workers, one after the other
-    add       start one more
+    add       start one more, unless there are as many as can be
     remove    end one, unless it is the last
 """
 
@@ -234,9 +234,11 @@ class Admin:
             case {"do": "restart"}:
                 self._roller.ask()
                 return {"done": f"restarting {len(self._supervisor.places)} workers, one after the other"}
-            case {"do": "add"}:
-                self._supervisor.add()
+            case {"do": "add"} if self._supervisor.add():
                 return {"done": "starting one more worker"}
+            case {"do": "add"}:
+                most = self._supervisor.most
+                return {"error": f"{most} workers are the most; restart the server with --workers for more"}
             case {"do": "remove"} if self._supervisor.remove():
                 return {"done": "ending one worker"}
             case {"do": "remove"}:

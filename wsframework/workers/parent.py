@@ -35,7 +35,7 @@ from wsframework.workers.supervisor import StartFailed, Supervisor
 __all__ = ["Plan", "run_parent", "usable_cores"]
 
 _SPARE_SLOTS = 32
-"""For workers that are added, or drain while their successors serve."""
+"""Twice as many as workers can be added: others drain while their successors serve."""
 
 
 @attrs.frozen(kw_only=True)
@@ -114,11 +114,20 @@ async def _supervise(plan: Plan, listening: Listening, admin: socket.socket | No
         manager.stopping("Draining all workers")
         listening.close()
 
+    def crew() -> str:
+        count = len(supervisor.places)
+        return f"{count} worker{'s' * (count != 1)} {where}"
+
     def rolled(begins: bool) -> None:
         if begins:
             manager.reloading(f"Replacing all workers {where}")
         else:
-            manager.ready(f"{len(supervisor.places)} workers {where}")
+            manager.ready(crew())
+
+    def resized() -> None:
+        # During a restart, its end tells.
+        if not roller.rolling:
+            manager.status(crew())
 
     supervisor = Supervisor(launch, page, stopping)
     roller = Roller(supervisor, rolled, overlap=not developing)
@@ -131,7 +140,8 @@ async def _supervise(plan: Plan, listening: Listening, admin: socket.socket | No
 
         def ready() -> None:
             plan.on_ready(listening.addresses)
-            manager.ready(f"{plan.workers} workers {where}")
+            manager.ready(crew())
+            supervisor.on_places = resized
             supervisor.start_soon(roller.run)
             fresh = functools.partial(watching.all_fresh, supervisor, page)
             nursery.start_soon(manager.feed_watchdog, fresh)

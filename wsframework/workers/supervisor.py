@@ -7,7 +7,7 @@ restart puts a new worker into each place while the old one still serves there. 
 follows it to the end of its process, whoever has its place meanwhile.
 
 One worker starts at a time, so that a machine has to bear one start-up, and one error is logged if all of
-them fail alike.
+them fail alike. Places whose workers die again and again take turns, too: together they cost what one does.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 """The pauses before the second start and the next ones, each twice the last."""
 
-JITTER = 0.5
+JITTER = 1.0
 """By how much of itself a pause may be longer, so that machines that fail together do not start together. A
-start takes a third of a second of CPU time, mostly for imports: at the longest pauses, 1 % of a core."""
+start takes 0.4 seconds of CPU time, mostly for imports: at the longest pauses, less than 1 % of a core."""
 
 GOOD_LIFE_SECONDS = 60.0
 """A worker that has served so long is replaced as if it had been the first that died."""
@@ -80,6 +80,11 @@ class Place:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     changing: trio.Lock = attrs.field(factory=trio.Lock)
 
+    @property
+    def tries_for_long(self) -> bool:
+        """Whether so many have died here that the pauses are the longest."""
+        return _pause_after(self.deaths - 1) >= LONGEST_PAUSE_SECONDS
+
 
 class Supervisor:
     """Keeps workers at work until it is told to stop.
@@ -90,6 +95,8 @@ class Supervisor:
         on_stopping: called when it begins to stop, before the workers are told.
 
     Attributes:
+        most: how many places there can be: as many workers again may drain while their successors serve.
+        on_places: called when there is a place more or less.
         places: for the workers that should serve, in order.
         workers: all whose process has not ended, by their number.
         counted: by workers that have ended, all together.
@@ -100,6 +107,8 @@ class Supervisor:
     """
 
     def __init__(self, launch: Launch, page: Page, on_stopping: Callable[[], None]) -> None:
+        self.most = page.slots // 2
+        self.on_places: Callable[[], None] = lambda: None
         self.places: list[Place] = []
         self.workers: dict[int, Worker] = {}
         self.counted = Figures()
@@ -111,6 +120,7 @@ class Supervisor:
         self._on_stopping = on_stopping
         self._numbers = itertools.count(1)
         self._starting = trio.Lock()
+        self._retrying = trio.Lock()
         self._failed_starts = 0
         self._slowest_start = 0.0
         self._gives_up = False
@@ -162,12 +172,20 @@ class Supervisor:
 
     # From outside
 
-    def add(self) -> None:
-        """Add a worker. If it does not start, there are as many as before."""
-        if self._keepers is not None and not self.stopping:
-            scope = trio.CancelScope()
-            self._adding.append(scope)
-            self._keepers.start_soon(self._add, scope)
+    def add(self) -> bool:
+        """Add a worker, and return True, unless there are as many as can be.
+
+        If it does not start, there are as many as before.
+        """
+        if self._keepers is None or self.stopping:
+            return False
+        if len(self.places) + len(self._adding) >= self.most:
+            record(logging.WARNING, "workers.full", workers=self.most, hint="restart with --workers for more")
+            return False
+        scope = trio.CancelScope()
+        self._adding.append(scope)
+        self._keepers.start_soon(self._add, scope)
+        return True
 
     def remove(self) -> bool:
         """Take one worker away, and return True, unless it is the only one.
@@ -184,6 +202,7 @@ class Supervisor:
         self.places.remove(place)
         place.scope.cancel(reason="this place is given up")
         place.worker.drain(restarting=True)
+        self.on_places()
         return True
 
     def stop(self) -> None:
@@ -331,6 +350,7 @@ class Supervisor:
     async def _open_place(self) -> None:
         place = Place(await self._start_newest())
         self.places.append(place)
+        self.on_places()
         assert self._keepers is not None
         self._keepers.start_soon(self._keep, place)
 
@@ -350,13 +370,32 @@ class Supervisor:
         # One that was told to go has not failed: its successor has, while the program is developed.
         if not place.worker.told:
             place.deaths += 1
-            await self._pause(place.deaths - 1)
+            await self._wait_to_retry(place)
         while True:
             try:
                 place.worker = await self._start_newest()
                 return
             except StartFailed:
                 continue  # the next one starts after a longer pause
+
+    async def _wait_to_retry(self, place: Place) -> None:
+        """Pause after deaths; before one of the longest pauses, wait for those of others."""
+        generation = self.generation
+        async with self._retrying if place.tries_for_long else contextlib.nullcontext():
+            if place.tries_for_long and self._works_again():
+                place.deaths = 1
+            # Else everybody was told not to wait, in a turn that was waited for.
+            if self.generation == generation:
+                await self._pause(place.deaths - 1)
+
+    def _works_again(self) -> bool:
+        """Whether a worker lives longer now whose predecessors have died again and again."""
+        return any(
+            place.worker.state == "ready"
+            and place.worker.served_seconds >= LONGEST_PAUSE_SECONDS / 2
+            and place.tries_for_long
+            for place in self.places
+        )
 
     async def _start_newest(self) -> Worker:
         """Start a worker as `start_worker` does, and another one if a rolling restart has begun meanwhile.
@@ -370,6 +409,9 @@ class Supervisor:
     async def _pause(self, failures: int) -> None:
         """Wait after a number of failures, counted from 0; not at all if it is negative."""
         if failures >= 0:
-            seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures, 20))
-            with trio.move_on_after(seconds * random.uniform(1, 1 + JITTER)):
+            with trio.move_on_after(_pause_after(failures) * random.uniform(1, 1 + JITTER)):
                 await self._hurry.wait()
+
+
+def _pause_after(failures: int) -> float:
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 20))
