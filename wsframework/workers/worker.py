@@ -47,6 +47,10 @@ ORPHAN_SECONDS = 1.8
 _PR_SET_PDEATHSIG = 1
 """prctl(2), <linux/prctl.h>."""
 
+_HELD_SECONDS = signal.SIGTRAP
+"""The same for a worker in which C code holds the interpreter's lock, so that none of ours can run. A signal,
+because the kernel sends it, and its handler, alarm(3), takes the signal's number for the seconds."""
+
 _OF_PARENT = (signal.SIGTTIN, signal.SIGTTOU)
 
 STUCK_SECONDS = 10.0
@@ -133,7 +137,9 @@ def take_assignment(channel_fd: int) -> Assignment:
         for number in _OF_PARENT:
             signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ignored, *_OF_PARENT})
-    _run_at_parents_end()
+    _end_without_interpreter()
+    if _has_hung_up(channel_fd, 0):
+        raise EOFError("the parent was gone before the kernel could tell")
     for fd in (channel_fd, page, *inherited):
         os.set_inheritable(fd, False)
     watch = functools.partial(_outlive_parent_briefly, channel_fd)
@@ -218,17 +224,38 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
     """Leave a signal of the terminal to the parent."""
 
 
-def _run_at_parents_end() -> None:
-    """Have a process that is stopped continue when the parent ends, so that it can end too."""
+def _have_kernel_at_parents_end(number: int) -> None:
+    """Have the kernel send a signal to this process when its parent ends: once for each thread that asks."""
     if sys.platform == "linux" and _ctypes is not None:
         with contextlib.suppress(OSError, AttributeError):  # another C library, or not permitted
-            _ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT))
+            _ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+
+
+def _end_without_interpreter() -> None:
+    """End some seconds after the parent, also if no Python code runs any more because C code does not return.
+
+    SIGALRM ends a process. Before that, the thread below does.
+    """
+    if sys.platform == "linux" and _ctypes is not None:
+        with contextlib.suppress(OSError, AttributeError):
+            libc = _ctypes.CDLL(None)
+            libc.signal.argtypes = [_ctypes.c_int, _ctypes.c_void_p]
+            libc.signal.restype = _ctypes.c_void_p
+            libc.signal(int(_HELD_SECONDS), _ctypes.cast(libc.alarm, _ctypes.c_void_p))
+            _have_kernel_at_parents_end(_HELD_SECONDS)
 
 
 def _outlive_parent_briefly(channel_fd: int) -> None:
     """Exit soon after the parent's end, even if the event loop is blocked. Runs in a thread of its own."""
-    hung_up = poll()
-    hung_up.register(channel_fd, 0)  # the end alone, which is always reported
-    hung_up.poll()
+    # A process that is stopped continues, so that it can end too.
+    _have_kernel_at_parents_end(signal.SIGCONT)
+    _has_hung_up(channel_fd, None)
     time.sleep(ORPHAN_SECONDS)
     os._exit(1)
+
+
+def _has_hung_up(channel_fd: int, milliseconds: int | None) -> bool:
+    """Whether the parent is gone; wait for that."""
+    hung_up = poll()
+    hung_up.register(channel_fd, 0)  # the end alone, which is always reported
+    return bool(hung_up.poll(milliseconds))
