@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
 
 from wsframework.crashes import (
     forget_earlier_frames,
+    hint_for,
     interrupt_in,
     is_a,
     is_of_the_code,
@@ -233,3 +234,35 @@ def test_room_on_the_stack_is_needed_before_anything_happens() -> None:
             return 1
 
     assert descend() == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no running event loop"),
+        RuntimeError("There is no current event loop in thread 'MainThread'."),
+        RuntimeError("Timeout context manager should be used inside a task"),
+        ExceptionGroup("", [ValueError(), RuntimeError("no running event loop")]),
+    ],
+)
+def test_an_asyncio_library_on_trio_gets_a_hint(error: Exception) -> None:
+    assert "wsframework.asyncio.serve" in str(hint_for(error))
+
+
+async def test_a_future_that_trio_is_to_wait_for_gets_a_hint() -> None:
+    class Future:
+        def __await__(self) -> Iterator[object]:
+            yield self
+
+    with pytest.raises(TypeError) as raised:
+        await Future()  # type: ignore[misc]
+    assert "from_trio" in str(hint_for(raised.value))
+
+
+def test_other_errors_get_no_hint_whatever_their_text_does() -> None:
+    class Broken(RuntimeError):
+        def __str__(self) -> str:
+            raise ValueError
+
+    for error in (RuntimeError("no"), Broken(), ValueError("no running event loop"), SystemExit()):
+        assert hint_for(error) is None

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registering",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py
-    ("chat", "testing", "diagnostics", "workers"),
+    ("asyncio", "chat", "testing", "diagnostics", "workers"),
     ("cli",),
     ("__main__",),
 )

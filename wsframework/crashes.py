@@ -13,6 +13,7 @@ import trio
 __all__ = [
     "forget_earlier_frames",
     "forget_frames",
+    "hint_for",
     "interrupt_in",
     "is_a",
     "is_of_the_code",
@@ -105,6 +106,30 @@ def unwrap_group(error: BaseException) -> BaseException:
     while is_a(error, BaseExceptionGroup) and len(inner := _exceptions_of(error)) == 1:
         error = inner[0]
     return error
+
+
+_ASYNCIO_ERRORS = (
+    "no running event loop",
+    "There is no current event loop",
+    "received unrecognized yield message",  # Trio's, of a future that it was given to wait for
+    "used inside a task",  # asyncio.timeout's and aiohttp's
+)
+
+
+def hint_for(error: BaseException) -> str | None:
+    """Return what to do about an exception that shows that a library needs another event loop."""
+    for leaf in leaves(error):
+        if is_a(leaf, RuntimeError) or is_a(leaf, TypeError):
+            try:
+                text = str(leaf)
+            except Exception:  # a user's class
+                continue
+            if any(known in text for known in _ASYNCIO_ERRORS):
+                return (
+                    "this calls an asyncio library from Trio: serve the App in an asyncio program, by "
+                    "wsframework.asyncio.serve, and await wsframework.asyncio.from_trio(function, …)"
+                )
+    return None
 
 
 _STACK_CALLS = 32

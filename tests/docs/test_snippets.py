@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 import wsframework
+import wsframework.asyncio
 import wsframework.chat
 import wsframework.engines.redis
 import wsframework.testing
@@ -81,6 +82,7 @@ def test_the_pages_have_the_docstring_of_every_public_name() -> None:
     }
     assert shown == {
         *(f"wsframework.{name}" for name in wsframework.__all__),
+        *(f"wsframework.asyncio.{name}" for name in wsframework.asyncio.__all__),
         *(f"wsframework.chat.{name}" for name in wsframework.chat.__all__),
         *(f"wsframework.testing.{name}" for name in wsframework.testing.__all__),
         *(f"wsframework.engines.redis.{name}" for name in wsframework.engines.redis.__all__),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import trio
 
 from wsframework.connection import Connection
+from wsframework.crashes import hint_for
 from wsframework.observer import ObservedFrame, Observer, TransportStep
 from wsframework.records import describe, logger, record
 from wsframework.request import Address, Request
@@ -160,6 +161,7 @@ def _log_crash(event: str, request: Request, error: BaseException, **where: str)
         remote=request.remote,
         **where,
         error=describe(error),
+        hint=hint_for(error),
     )
 
 
