@@ -29,6 +29,7 @@ class Sentinel(RedisServer):
 
     def __init__(self, folder: Path, port: int, quorum: int, *settings: str) -> None:
         super().__init__(folder)
+        self.master_port = port
         self._file = folder / "sentinel.conf"
         lines = (
             f"sentinel monitor {MASTER} 127.0.0.1 {port} {quorum}",

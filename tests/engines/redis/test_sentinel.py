@@ -151,7 +151,7 @@ async def test_what_is_wrong_is_one_sentence(tmp_path: Path, redis: RedisServer)
         sentinel.freeze()
         await fails(
             f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:1/{MASTER}",
-            f"where the master '{MASTER}' is: sentinel 127.0.0.1:{sentinel.port} does not answer.*; sentinel "
+            f"leads to the master '{MASTER}': sentinel 127.0.0.1:{sentinel.port} does not answer.*; sentinel "
             "127.0.0.1:1 cannot be reached: .*Connection refused",
             timeout=0.5,
         )
@@ -194,6 +194,43 @@ async def test_an_engine_follows_when_another_server_becomes_the_master(
         assert member.gaps == ["epoch"]
     assert "is no longer the master of" in caplog.text or "is no longer the master" in caplog.text
     assert f"redis.up server=redis://127.0.0.1:{redis.port}/0" in caplog.text
+
+
+async def test_sentinels_may_tell_names_or_addresses_of_one_server(tmp_path: Path) -> None:
+    """A name that leads to one of several sentinels, as in Kubernetes, ended the connection every second."""
+    async with one_sentinel(tmp_path) as sentinel:
+        server = sentinel.master_port
+        engine = RedisEngine(f"redis+sentinel://127.0.0.1:{sentinel.port}/{MASTER}")
+        async with engine.run():
+            for setting in ("resolve-hostnames", "announce-hostnames"):
+                await sentinel.command("SENTINEL", "CONFIG", "SET", setting, "yes")
+            await sentinel.command("SENTINEL", "REMOVE", MASTER)
+            await sentinel.command("SENTINEL", "MONITOR", MASTER, "localhost", f"{server}", "1")
+            answer = await sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+            assert b"localhost" in answer
+            await trio.sleep(2.5)
+            assert engine.statistics().generation == 1
+
+
+async def test_a_sentinel_that_names_a_server_which_is_gone_leaves_it_to_the_others(tmp_path: Path) -> None:
+    """It was cut off from them during a failover, and was asked first again and again."""
+    async with (
+        one_sentinel(tmp_path / "right") as right,
+        Sentinel(tmp_path / "wrong", free_port(), 1).running() as wrong,
+    ):
+        url = f"redis+sentinel://127.0.0.1:{wrong.port},127.0.0.1:{right.port}/{MASTER}"
+
+        def publish() -> str:
+            with Publisher(url, timeout=30) as publisher:
+                return publisher.publish("tea", "x")
+
+        assert (await message_of(RedisEngine(url), publish))[0] == "x"
+        gone = f"127.0.0.1:{wrong.master_port}"
+        await fails(
+            f"redis+sentinel://127.0.0.1:{wrong.port},127.0.0.1:1/{MASTER}",
+            f"no sentinel leads to the master '{MASTER}': redis://{gone}/0 cannot be reached",
+            timeout=0.5,
+        )
 
 
 async def talk_through(watched: Watched, fault: Callable[[Watched], object], seconds: float) -> Conversation:
@@ -252,9 +289,9 @@ def test_an_answer_that_is_no_address_is_told(reply: object) -> None:
         steps.send(reply)
 
 
-def test_the_sentinel_that_answered_is_asked_first() -> None:
+def test_the_sentinel_that_led_to_a_server_is_asked_first() -> None:
     address = parse_address("redis+sentinel://a,b,c/m")
     assert isinstance(address, SentinelAddress)
     sentinels = Sentinels(address)
-    sentinels.answered(address.sentinels[2])
+    sentinels.succeeded(address.sentinels[2])
     assert [each.host for each in sentinels.order()] == ["c", "a", "b"]

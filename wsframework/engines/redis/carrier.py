@@ -166,7 +166,7 @@ class Carrier:
                 link.ask(pack((b"PING",)), Ignored())
 
     async def _notice_failover(self, link: Link) -> None:
-        await self._master.watch(link.address)
+        await self._master.watch(link)
         raise LinkLost(f"{self._address}: {link.address} is no longer the master")
 
     def _came_up(self, link: Link) -> None:

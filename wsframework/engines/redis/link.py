@@ -257,6 +257,17 @@ class Link:
             raise Ended("the server closed the connection")
         return bytes(data)
 
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The address and port of the server; None for a unix socket, or if the connection is lost."""
+        stream = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
+        assert isinstance(stream, trio.SocketStream)
+        try:
+            host, port, *_ = stream.socket.getpeername()
+        except (OSError, ValueError):
+            return None
+        return host, port
+
     async def aclose(self) -> None:
         """Close it at once.
 

@@ -206,6 +206,7 @@ class Publisher:
             return _Connection.follow(self.address, due, login(self.address, [PUBLISH.text]))[0]
         assert self._sentinels is not None
         errors: list[Exception] = []
+        masters: dict[RedisAddress, Exception] = {}
         waiting = self._sentinels.order()
         for number, sentinel in enumerate(waiting):
             # One that hangs takes a part of the time only; the master needs some of it too.
@@ -216,10 +217,17 @@ class Publisher:
                 errors.append(error)
                 continue
             connection.close()
-            self._sentinels.answered(sentinel)
             master = self.address.at(*found)
-            return _Connection.follow(master, due, login(master, [PUBLISH.text]))[0]
-        raise self._sentinels.failure(errors)
+            if master not in masters:
+                share = time.monotonic() + _left(due) / (len(waiting) - number)
+                try:
+                    connection = _Connection.follow(master, share, login(master, [PUBLISH.text]))[0]
+                except (LinkLost, OSError, ConfigurationError) as error:
+                    masters[master] = error
+                else:
+                    self._sentinels.succeeded(sentinel)
+                    return connection
+        raise self._sentinels.failure([*masters.values()] or errors)
 
     def close(self) -> None:
         """Close the connection; the next message opens another one."""
