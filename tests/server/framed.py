@@ -90,6 +90,7 @@ class Transport(FrameTransport):
         self.released = False
         self.kernel_bytes = 0
         self.steps_wanted = 0
+        self.compressions_wanted = 0
         self.waiting = b""
         self.look_takes_a_moment = False
 
@@ -109,6 +110,13 @@ class Transport(FrameTransport):
 
     def _decode_soon(self) -> None:
         self.steps_wanted += 1
+
+    def _compress_soon(self) -> None:
+        self.compressions_wanted += 1
+
+    def compress(self) -> None:
+        """Compress what was committed, as a subclass does."""
+        self._compress()
 
     def step(self) -> int:
         """Take the steps that are wanted, and return how many those were."""

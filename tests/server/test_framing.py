@@ -8,13 +8,14 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.framed import Make, Transport, close, flood, sent, text
+from tests.server.framed import KEY, Make, Transport, close, flood, sent, text
 from tests.wire.encoding import encode_text
 from wsframework.closes import Closed, CloseFrame
 from wsframework.config import Keepalive, Limits, Timeouts
 from wsframework.server.framing import FrameTransport
 from wsframework.transport import encode
 from wsframework.wire import (
+    Deflater,
     Opcode,
     encode_close,
     encode_frame,
@@ -54,9 +55,61 @@ async def test_with_compression_every_message_goes_through_the_connections_own_c
     transport = make(deflate=True)
     transport.send(Opcode.TEXT, b"hello " * 50)
     transport.send_encoded(encode("hello " * 50))
+    transport.compress()
     first, second = transport.outbox
     assert first[0] == second[0] == 0xC1, "RSV1: compressed"
     assert len(second) < len(first) < 50, "the second one refers to the first"
+
+
+async def test_a_broadcast_is_counted_at_once_and_compressed_before_what_follows_it(make: Make) -> None:
+    transport = make(deflate=True)
+    message = encode("hello " * 50)
+    transport.send_encoded(message)
+    transport.send_encoded(message)
+    assert transport.compressions_wanted
+    assert transport.outbox == []
+    assert transport.outbox_bytes == 2 * len(message.frame)
+    transport.send(Opcode.TEXT, b"x" * 100)
+    first, second, third = transport.outbox
+    assert len(second) < len(first)
+    assert transport.outbox_bytes == len(first) + len(second) + len(third)
+    transport.send_encoded(message)
+    transport.close(CloseFrame(1001))
+    assert [piece[0] for piece in transport.outbox[3:]] == [0xC1, 0x88]
+    assert transport.outbox_bytes == sum(map(len, transport.outbox))
+
+
+@pytest.mark.parametrize("last", [close(), b"\x83\x80" + KEY])
+async def test_a_broadcast_goes_out_before_the_answer_to_a_close_or_a_mistake(
+    make: Make, last: bytes
+) -> None:
+    transport = make(deflate=True)
+    transport.send_encoded(encode("hello"))
+    transport.receive(last)
+    assert [piece[0] for piece in transport.outbox] == [0xC1, 0x88]
+
+
+async def test_broadcasts_that_cannot_be_compressed_now_are_compressed_later(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = make(deflate=True)
+    for word in ("one", "two", "three"):
+        transport.send_encoded(encode(word * 10))
+    encode_one = Deflater.encode_message
+
+    def fail(deflater: Deflater, opcode: int, payload: bytes) -> bytes:
+        if payload.startswith(b"two"):
+            raise MemoryError
+        return encode_one(deflater, opcode, payload)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Deflater, "encode_message", fail)
+        with pytest.raises(MemoryError):
+            transport.send(Opcode.TEXT, b"four")
+        assert len(transport.outbox) == 1
+    transport.compress()
+    assert len(transport.outbox) == 3
+    assert transport.outbox_bytes == sum(map(len, transport.outbox))
 
 
 async def test_of_pings_to_a_full_outbox_the_last_one_is_answered_once_there_is_room(make: Make) -> None:

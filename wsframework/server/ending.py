@@ -134,6 +134,9 @@ class EndingTransport(ABC):
     def _release(self) -> None:
         """Close the socket now, gracefully or not, and call `_released`. Idempotent."""
 
+    def _complete_outbox(self) -> None:  # noqa: B027
+        """Put into the outbox what was committed and is not there yet: a frame follows that is the last."""
+
     def _reading_changed(self) -> None:  # noqa: B027
         """Start or stop reading: the decoder has stopped, or has nothing left to decode."""
 
@@ -157,6 +160,7 @@ class EndingTransport(ABC):
         if self._deferred is not None:
             self._run_deferred()
             return
+        self._complete_outbox()
         encoded = self._closing.send(frame)
         if encoded is not None:
             self._commit(encoded)
@@ -210,6 +214,7 @@ class EndingTransport(ABC):
             action()
 
     def _answer_close(self, frame: CloseFrame) -> None:
+        self._complete_outbox()
         answer = self._closing.receive(frame)
         if answer is not None:
             self._commit(answer)
@@ -218,6 +223,7 @@ class EndingTransport(ABC):
 
     def _fail(self, frame: CloseFrame) -> None:
         """Fail the connection (RFC 6455 §7.1.7): Close frame, then the end without waiting for the peer's."""
+        self._complete_outbox()
         self._cause = f"the peer broke the protocol: {frame.reason}"
         encoded = self._closing.send(frame)
         if encoded is not None:
@@ -239,6 +245,7 @@ class EndingTransport(ABC):
     def _end_sending(self) -> None:
         """No frame follows: flush, then FIN."""
         if not self._sending_ended:
+            self._complete_outbox()
             self._sending_ended = True
             self._start_close_timer()
             self._drop_undecoded()

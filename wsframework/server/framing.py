@@ -11,6 +11,11 @@ One read is decoded in steps (see `wire.decoder`). Between two steps the endpoin
 The bytes that are not decoded yet, at most one read, then wait as if they were still in the kernel, and so do
 pings, the peer's Close and its FIN behind them. While the decoder is `stopped` the subclass does not read; it
 continues with `_decode_on` in a turn of its own (`_decode_soon`), so that other connections come first.
+
+A broadcast is encoded once for all members, but each member's compressor has a history of its own (RFC 7692
+§7.1.1). To compress 64 KiB takes 1.6 ms, and for a thousand members in one turn it would stop the event loop
+for more than a second. So a broadcast is committed as it is, and compressed in a turn of its own
+(`_compress_soon`), or before anything that must follow it.
 """
 
 from __future__ import annotations
@@ -84,6 +89,7 @@ class FrameTransport(EndingTransport):
         "_pending_pong",
         "_pinged_at",
         "_reading_paused",
+        "_uncompressed",
         "heard_at",
         "room_wanted",
     )
@@ -107,6 +113,7 @@ class FrameTransport(EndingTransport):
             budget=_budget(min(_INFLATED_BYTES, limits.unread_bytes), limits.unpaid_frames),
         )
         super().__init__(timeouts, timers, decoder)
+        self._uncompressed: list[EncodedMessage] | None = None
         self._joined = 0  # so many pieces of the outbox need not be looked at for small ones
         self.room_wanted = False
         self.heard_at = trio.current_time()
@@ -129,6 +136,10 @@ class FrameTransport(EndingTransport):
     def _decode_soon(self) -> None:
         """Call `_decode_on` after other connections have had their turn."""
 
+    def _compress_soon(self) -> None:
+        """Call `_compress` when other connections have had their turn."""
+        self._outbox_filled()
+
     # From the endpoint
 
     def send(self, opcode: int, payload: bytes) -> None:
@@ -136,17 +147,40 @@ class FrameTransport(EndingTransport):
         if opcode == Opcode.PING:
             self._commit(encode_ping(payload))
         elif self._deflater is not None:
+            self._compress()
             self._send_compressed(self._deflater, opcode, payload)
         else:
             self._commit(encode_message(opcode, payload))
 
     def send_encoded(self, message: EncodedMessage) -> None:
         """Commit a message that was encoded once for many connections."""
-        if self._deflater is not None:
-            # Each connection's compressor has a history of its own (RFC 7692 §7.1.1).
-            self._send_compressed(self._deflater, message.opcode, message.payload)
-        else:
+        if self._deflater is None:
             self._commit(message.frame)
+            return
+        self._compress_soon()  # first, as in `_commit`
+        if self._uncompressed is None:
+            self._uncompressed = []
+        self._uncompressed.append(message)
+        self.outbox_bytes += len(message.frame)
+
+    def _compress(self) -> None:
+        """Compress the broadcasts that were committed."""
+        messages = self._uncompressed
+        if messages is None:
+            return
+        assert self._deflater is not None
+        done = 0
+        try:
+            for message in messages:
+                self._send_compressed(self._deflater, message.opcode, message.payload)
+                self.outbox_bytes -= len(message.frame)
+                done += 1
+        finally:
+            del messages[:done]
+        self._uncompressed = None
+
+    def _complete_outbox(self) -> None:
+        self._compress()
 
     def _send_compressed(self, deflater: Deflater, opcode: int, payload: bytes) -> None:
         try:

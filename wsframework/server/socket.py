@@ -167,8 +167,9 @@ class SocketTransport(FrameTransport):
         self._hub.again(self)
 
     def go_on(self, now: float) -> None:
-        """Decode more of what was read."""
+        """Decode more of what was read, and compress what is to be sent."""
         if self._on_release is not None:
+            self._compress()
             self._decode_on()
 
     def _reading_changed(self) -> None:
@@ -284,6 +285,9 @@ class SocketTransport(FrameTransport):
         self.outbox.append(frame)
         self.outbox_bytes += len(frame)
 
+    def _compress_soon(self) -> None:
+        self._hub.again(self)
+
     def _outbox_filled(self) -> None:
         if not self.dirty:
             self._hub.mark_dirty(self)
@@ -312,12 +316,11 @@ class SocketTransport(FrameTransport):
         except OSError as error:
             self._broken(f"the connection was lost: {error}")
             return
+        self.outbox_bytes -= sent
         if sent == len(data):
             outbox.clear()
-            self.outbox_bytes = 0
         else:
             self.outbox = [memoryview(data)[sent:]]
-            self.outbox_bytes -= sent
             self._blocked = True
             self._ask()
         if sent:
@@ -326,6 +329,7 @@ class SocketTransport(FrameTransport):
     def flush_now(self) -> None:
         """Write the outbox without waiting until the socket is writable."""
         if self._on_release is not None:
+            self._compress()
             self._blocked = False
             self.flush()
 

@@ -25,8 +25,9 @@ _WRITE_BYTES = 16 * 1024
 """The most that is written at once. Each piece that a slow peer takes is a sign of life."""
 
 _steps: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("wsframework.server.stream.steps")
-"""Held while a connection decodes what one step was not enough for. If all such connections did so in every
-turn of the scheduler, an echo of another connection would wait for all of them three times."""
+"""Held while a connection decodes what one step was not enough for, or compresses broadcasts. If all such
+connections did so in every turn of the scheduler, an echo of another connection would wait for all of them
+three times."""
 
 # What a stream raises when the peer is gone.
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
@@ -145,7 +146,11 @@ class StreamTransport(FrameTransport):
     async def _write(self) -> None:
         try:
             while True:
-                while self.outbox:
+                while self.outbox or self._uncompressed:
+                    if self._uncompressed:
+                        async with _steps_lock():
+                            self._compress()
+                        continue
                     frames, self.outbox = self.outbox, []
                     self._joined = 0
                     data = frames[0] if len(frames) == 1 else b"".join(frames)
