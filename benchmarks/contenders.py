@@ -59,6 +59,13 @@ CONTENDERS = (
         "wsframework-hosted", "wsframework_hosted", ("wsframework", "trio-websocket"), _lacks("deflate"),
         note="on trio-websocket's server",
     ),
+    Contender(
+        "wsframework-asyncio", "wsframework_asyncio", ("wsframework", "trio"), note="in an asyncio program"
+    ),
+    Contender(
+        "wsframework-uvloop", "wsframework_uvloop", ("wsframework", "trio", "uvloop"),
+        note="in an asyncio program",
+    ),
     Contender("picows", "picows_uvloop", ("picows", "uvloop"), _lacks("deflate"), note="frames, C"),
     Contender("aiohttp", "aiohttp_uvloop", ("aiohttp", "uvloop")),
     # Cold, its churn is a quarter of what it becomes in its first second.
