@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 
+import attrs
 import pytest
 
+from wsframework.engines.running import EngineFigures
 from wsframework.server.crowd import Figures, Phase
 from wsframework.workers.page import FRESH_SECONDS, Page, Slot
 
@@ -77,6 +79,28 @@ def test_the_parent_reads_what_a_worker_writes(page: Page, clock: Clock) -> None
     assert (read.phase, read.heartbeat, read.connections) == (Phase.SERVING, 1000.0, 7)
     assert read.counted == figures
     assert [page.read(other).phase for other in (0, 1, 3)] == [Phase.ABSENT] * 3
+
+
+def test_the_parent_reads_the_figures_of_engines(page: Page) -> None:
+    slot = Page.attach(page.fd, 2)
+    assert page.read(2).engines is None
+    figures = EngineFigures(
+        up=True,
+        generation=1,
+        queued=2,
+        queued_seconds=0.5,
+        lag_seconds=0.25,
+        lost=3,
+        replayed=2**40,
+        gaps={"epoch": 4, "regressed": 5, "forked": 6, "trimmed": 7},
+    )
+    slot.tell_engines(figures)
+    assert page.read(2).engines == figures
+    assert [page.read(other).engines for other in (1, 3)] == [None, None]
+    slot.tell_engines(attrs.evolve(figures, up=False))
+    assert page.read(2).engines == attrs.evolve(figures, up=False)
+    slot.tell_engines(None)
+    assert page.read(2).engines is None
 
 
 def test_a_heartbeat_is_monotonic_time(page: Page) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError
 
+from tests.cli.conftest import Command
+from tests.cli.conftest import command as command
 from tests.engines.redis.conftest import redis as redis  # the fixture
 from tests.engines.redis.redis_server import RedisServer
 from tests.waiting import until
@@ -118,6 +122,22 @@ def prefix(request: pytest.FixtureRequest, redis: RedisServer, monkeypatch: pyte
     monkeypatch.setenv("REDIS", redis.url)
     monkeypatch.setenv("PREFIX", request.node.name)
     return str(request.node.name)
+
+
+def test_the_workers_show_the_figures_of_their_engines(tmp_path: Path, prefix: str, command: Command) -> None:
+    (tmp_path / "tea.py").write_text(APP)
+    path = str(tmp_path / "admin.sock")
+    with crew(tmp_path, 2, "--admin", path, target="tea:app"):
+        for _ in range(600):
+            shown = json.loads(command("workers", "--admin", path, "--json")[1])
+            if all(worker["engines"] for worker in shown["workers"]):
+                break
+            time.sleep(0.05)
+        assert [worker["engines"]["generation"] for worker in shown["workers"]] == [1, 1]
+        assert (shown["total"]["engines"]["up"], shown["total"]["engines"]["generation"]) == (True, 2)
+        header, *rows = command("workers", "--admin", path)[1].splitlines()
+        assert header.split()[-5:] == ["ROOMS", "QUEUED", "TAKES", "LOST", "GAPS"]
+        assert all(re.search(r" up +0 \(0\.0 s\) +0 ms +0 +0$", row) for row in rows)
 
 
 def test_a_rolling_restart_costs_no_message(tmp_path: Path, redis: RedisServer, prefix: str) -> None:

@@ -155,7 +155,9 @@ def _ask(server: socket.socket, action: Action) -> dict[str, Any]:
 
 def _table(figures: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("WORKER", "PID", "AGE", "STATE", "CONNECTIONS", "MSG/S", "LAG", "RSS", "PSS"):
+    # Of rooms that other processes share, if there are some.
+    more = ("ROOMS", "QUEUED", "TAKES", "LOST", "GAPS") if figures["total"]["engines"] else ()
+    for name in ("WORKER", "PID", "AGE", "STATE", "CONNECTIONS", "MSG/S", "LAG", "RSS", "PSS", *more):
         table.add_column(name, justify="left" if name == "STATE" else "right", no_wrap=True)
     for worker in figures["workers"]:
         table.add_row(
@@ -168,13 +170,26 @@ def _table(figures: dict[str, Any]) -> Table:
             f"{worker['loop_lag'] * 1000:.0f} ms",
             _bytes(worker["rss"]),
             _bytes(worker["pss"]),
+            *_engines(worker["engines"]),
         )
     total = figures["total"]
     state = "restarting" if figures["restarting"] else ""
     sums = (f"{total.get('connections', 0):,}", f"{total.get('messages_per_second', 0):,.0f}")
     memory = (_bytes(total.get("rss")), _bytes(total.get("pss")))
-    table.add_row("total", "", "", state, *sums, "", *memory)
+    table.add_row("total", "", "", state, *sums, "", *memory, *_engines(total["engines"]))
     return table
+
+
+def _engines(figures: dict[str, Any] | None) -> tuple[str, ...]:
+    if figures is None:
+        return ()
+    return (
+        "up" if figures["up"] else "down",
+        f"{figures['queued']:,} ({figures['queued_seconds']:.1f} s)",
+        f"{figures['lag_seconds'] * 1000:.0f} ms",
+        f"{figures['lost']:,}",
+        f"{sum(figures['gaps'].values()):,}",
+    )
 
 
 def _age(seconds: float) -> str:

@@ -27,6 +27,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from wsframework.engines.running import together
 from wsframework.errors import ListenError
 from wsframework.records import record
 from wsframework.server.crowd import Phase
@@ -256,7 +257,10 @@ class Admin:
                 value = shown[name]
                 if isinstance(value, int | float):
                     sums[name] = sums.get(name, 0) + value
-        return {"pid": os.getpid(), "restarting": self._roller.rolling, "workers": workers, "total": sums}
+        read = [self._page.read(worker.slot).engines for worker in self._supervisor.workers.values()]
+        engines = together([each for each in read if each is not None])
+        total = {**sums, "engines": engines and attrs.asdict(engines)}
+        return {"pid": os.getpid(), "restarting": self._roller.rolling, "workers": workers, "total": total}
 
     def _shown(self, worker: Worker) -> dict[str, object]:
         figures = self._page.read(worker.slot)
@@ -279,6 +283,7 @@ class Admin:
             "loop_lag": round(counted.loop_lag, 4),
             "rss": rss,
             "pss": pss,
+            "engines": None if figures.engines is None else attrs.asdict(figures.engines),
         }
 
 

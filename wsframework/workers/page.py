@@ -7,9 +7,11 @@ different moments.
 
     header    64 bytes: the layout's mark, the number of slots, whether workers have warned of local rooms,
               and of local sessions
-    slot      128 bytes, so that two workers never write to one cache line; integers, or doubles where noted:
+    slot      256 bytes, so that two workers never write to one cache line; integers, or doubles where noted:
               phase, heartbeat (CLOCK_MONOTONIC in seconds, double), connections, websockets, accepted,
-              refused, messages received, messages sent, loop lag (seconds, double), pid
+              refused, messages received, messages sent, loop lag (seconds, double), pid; then of the engines
+              whether there are some (1: not connected, 2: connected), generation, queued, queued seconds
+              (double), lag (seconds, double), lost, replayed, and gaps by reason
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Literal
 
 import attrs
 
+from wsframework.engines.running import REASONS, EngineFigures
 from wsframework.server.crowd import Figures, Phase
 
 if sys.platform == "linux":
@@ -36,7 +39,7 @@ FRESH_SECONDS = 0.9
 """The age from which on a heartbeat does not count: a worker that does not run is not waited for. Heartbeats
 come every half second; with this value, a client waits less than a second."""
 
-_MARK = int.from_bytes(b"wspage\0\1", "little")
+_MARK = int.from_bytes(b"wspage\0\2", "little")
 """Changes with the layout: workers may be newer than the parent that started them."""
 
 _SERVING = int(Phase.SERVING)
@@ -45,13 +48,15 @@ _PHASES = {int(phase): phase for phase in Phase}
 
 _WORD = 8
 _HEADER_WORDS = 8
-_SLOT_WORDS = 16
+_SLOT_WORDS = 32
 
 _WARNED = {"rooms": 2, "sessions": 3}
 """Words of the header."""
 
 _PHASE, _HEARTBEAT, _CONNECTIONS, _WEBSOCKETS, _ACCEPTED = range(5)
 _REFUSED, _RECEIVED, _SENT, _LAG, _PID = range(5, 10)
+_ENGINES, _GENERATION, _QUEUED, _QUEUED_SECONDS, _ENGINE_LAG, _LOST, _REPLAYED = range(10, 17)
+_GAPS = range(17, 17 + len(REASONS))
 
 
 @attrs.frozen
@@ -64,6 +69,7 @@ class SlotFigures:
         connections: open now.
         counted: its other counters.
         pid: of the process that has attached the slot; 0 before.
+        engines: figures of its engines for rooms; None if it has none.
     """
 
     phase: Phase
@@ -71,6 +77,7 @@ class SlotFigures:
     connections: int
     counted: Figures
     pid: int
+    engines: EngineFigures | None
 
 
 class _Memory:
@@ -153,6 +160,22 @@ class Page:
                 loop_lag=doubles[base + _LAG],
             ),
             integers[base + _PID],
+            self._engines(base),
+        )
+
+    def _engines(self, base: int) -> EngineFigures | None:
+        integers, doubles = self._memory.integers, self._memory.doubles
+        if integers[base + _ENGINES] not in (1, 2):
+            return None
+        return EngineFigures(
+            up=integers[base + _ENGINES] == 2,
+            generation=integers[base + _GENERATION],
+            queued=integers[base + _QUEUED],
+            queued_seconds=doubles[base + _QUEUED_SECONDS],
+            lag_seconds=doubles[base + _ENGINE_LAG],
+            lost=integers[base + _LOST],
+            replayed=integers[base + _REPLAYED],
+            gaps={reason: integers[base + at] for reason, at in zip(REASONS, _GAPS, strict=True)},
         )
 
     def clear(self, slot: int) -> None:
@@ -209,6 +232,20 @@ class Slot:
         integers[_SENT] = figures.messages_sent
         self._doubles[_LAG] = figures.loop_lag
         self._doubles[_HEARTBEAT] = self._clock()
+
+    def tell_engines(self, figures: EngineFigures | None) -> None:
+        """Tell the figures of this worker's engines; None if it has none."""
+        integers, doubles = self._integers, self._doubles
+        if figures is not None:
+            integers[_GENERATION] = figures.generation
+            integers[_QUEUED] = figures.queued
+            doubles[_QUEUED_SECONDS] = figures.queued_seconds
+            doubles[_ENGINE_LAG] = figures.lag_seconds
+            integers[_LOST] = figures.lost
+            integers[_REPLAYED] = figures.replayed
+            for at, reason in zip(_GAPS, REASONS, strict=True):
+                integers[at] = figures.gaps[reason]
+        integers[_ENGINES] = 0 if figures is None else 1 + figures.up
 
     def fewest(self) -> int | None:
         """Return the least number of connections of a worker that can accept; None if no other can."""

@@ -26,6 +26,7 @@ import attrs
 import trio
 
 from wsframework.config import Timeouts
+from wsframework.engines.running import figures_of_engines
 from wsframework.records import record
 from wsframework.server import Server, run_server
 from wsframework.workers.channel import Channel
@@ -52,6 +53,9 @@ _HELD_SECONDS = signal.SIGTRAP
 because the kernel sends it, and its handler, alarm(3), takes the signal's number for the seconds."""
 
 _OF_PARENT = (signal.SIGTTIN, signal.SIGTTOU)
+
+_FIGURES_SECONDS = 1.0
+"""How often the figures of engines are told."""
 
 STUCK_SECONDS = 10.0
 """Added to an App's own limits: how long the parent waits for the end of a worker before it kills it. The
@@ -171,6 +175,7 @@ class _Duties:
 
     def __init__(self, assignment: Assignment, timeouts: Timeouts) -> None:
         self._channel = assignment.channel
+        self._slot = assignment.slot
         self._ends_within = timeouts.drain + timeouts.lifespan + STUCK_SECONDS
         self._server: Server | None = None
         self._listens = trio.Event()
@@ -191,6 +196,7 @@ class _Duties:
         self._channel.send("running", {"ends_within": self._ends_within})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_when_leaving)
+            nursery.start_soon(self._tell_of_engines)
             await self._obey(halt)
             # The parent is gone.
             record(logging.WARNING, "parent.gone", ends_within=ORPHAN_SECONDS)
@@ -204,6 +210,11 @@ class _Duties:
         await self._server.wait_stopping()
         # Also when nobody has told it, such as after a SIGTERM: another one takes its place meanwhile.
         self._channel.send("leaving")
+
+    async def _tell_of_engines(self) -> None:
+        while True:
+            self._slot.tell_engines(figures_of_engines())
+            await trio.sleep(_FIGURES_SECONDS)
 
     async def _obey(self, halt: Callable[[bool], None]) -> None:
         async for message in self._channel:

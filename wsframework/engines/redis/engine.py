@@ -40,6 +40,7 @@ from wsframework.engines.redis.outgoing import PUBLISH, Expiries, Outgoing, Publ
 from wsframework.engines.redis.places import Place, encode_envelope, new_tag
 from wsframework.engines.redis.presence import Own
 from wsframework.engines.redis.subscriptions import HISTORY, MEMBERS, Subscriptions
+from wsframework.engines.running import shown
 from wsframework.errors import ConfigurationError, RoomUnavailable, WrongThread
 from wsframework.records import record, record_failure
 from wsframework.rooms import Engine, History, Position, Replay, RoomMessage, Subscriber
@@ -190,7 +191,8 @@ class RedisEngine(Engine):
                 ending = trio.Event()
                 nursery.start_soon(self._carry, link, ending)
                 try:
-                    yield
+                    with shown(self.statistics):
+                        yield
                 finally:
                     ending.set()
         finally:
