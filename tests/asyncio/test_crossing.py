@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
 import trio
 
@@ -274,5 +275,32 @@ def test_calls_that_are_open_when_the_last_server_ends_say_so(run: Run) -> None:
             await asyncio.sleep(0.01)
         with pytest.raises(RuntimeError, match="the last server in this event loop has ended"):
             await call
+
+    run(main)
+
+
+def test_the_cancel_scopes_of_anyio_work_around_both(run: Run) -> None:
+    async def in_trio() -> str:
+        with anyio.move_on_after(0.01) as scope:
+            await from_trio(asyncio.sleep, 1000)
+        return f"{scope.cancelled_caught}"
+
+    async def main() -> None:
+        async with serve(App(), port=0):
+            for _ in range(2):
+                with anyio.move_on_after(0.01) as scope:
+                    await from_asyncio(trio.sleep_forever)
+                assert scope.cancelled_caught
+            assert await from_asyncio(in_trio) == "True"
+            send, receive = trio.open_memory_channel[int](1)
+            with anyio.CancelScope() as scope:
+                asyncio.get_running_loop().call_later(0.05, send.send_nowait, 7)
+                asyncio.get_running_loop().call_later(0.05, scope.cancel)
+                assert await from_asyncio(receive.receive) == 7
+                await anyio.sleep(1000)
+            assert scope.cancelled_caught
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
 
     run(main)

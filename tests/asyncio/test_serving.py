@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
 import pytest
 import trio
 from websockets.asyncio.client import ClientConnection, connect
@@ -388,3 +389,26 @@ def test_it_needs_a_task(run: Run) -> None:
             await result
 
     run(main)
+
+
+def test_a_cancel_scope_of_anyio_ends_the_block_and_leaves_the_drain_its_time(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+
+    @app.websocket("/slow")
+    async def slow(ws: Connection) -> None:
+        await ws.wait_closed()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.05)
+
+    async def main() -> None:
+        with anyio.CancelScope() as scope:
+            async with serve(app, port=0) as house, connect(f"{house.urls[0]}/slow") as client:
+                scope.cancel()
+                await client.recv()
+        assert scope.cancelled_caught
+        assert house.server.stopped
+
+    run(main)
+    assert "server.drain_timeout" not in caplog.text
