@@ -482,3 +482,15 @@ def test_mistakes_are_found_when_the_handler_is_registered(
     assert str(caught.value).startswith(f"path {path!r}: ")
     assert why in str(caught.value)
     assert app.routes == ()
+
+
+@pytest.mark.parametrize("kind", ["websocket", "http"])
+def test_a_mapping_that_changes_later_is_what_it_was_when_the_decorator_was_made(kind: str) -> None:
+    given = {"user": user}
+    decorator = getattr(App(), kind)("/", given=given)
+    given.clear()
+
+    async def handler(first: object) -> None: ...
+
+    with pytest.raises(RouteError, match="has no parameter 'user', but given has"):
+        decorator(handler)
