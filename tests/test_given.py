@@ -144,6 +144,7 @@ async def test_reject_refuses_and_no_other_given_function_is_called(
             Accept(Accept("Ada")),
             "given 'user' returned an Accept inside an Accept; return one with all fields",
         ),
+        (Accept(Close(4401)), "returned a Close; a given function refuses by raising Reject(…, close=…)"),
         (BaseException("its own"), "its own"),
     ],
 )
