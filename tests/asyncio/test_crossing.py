@@ -11,6 +11,7 @@ import anyio
 import pytest
 import trio
 
+from tests import waiting
 from tests.asyncio.conftest import Run, until
 from wsframework import App
 from wsframework.asyncio import from_asyncio, from_trio, serve
@@ -142,10 +143,12 @@ def test_a_cancelled_trio_task_cancels_what_it_waits_for_in_asyncio(run: Run) ->
             events.append("cleaned up")
 
     async def in_trio() -> str:
-        with trio.move_on_after(0.05) as scope:
-            await from_trio(wait)
-        assert scope.cancelled_caught
-        # Before its task has started, too.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(from_trio, wait)
+            await waiting.until(lambda: events)
+            nursery.cancel_scope.cancel()
+        assert events == ["waiting", "cleaned up"]
+        # Before it is called, and before its task has started.
         with trio.CancelScope() as scope:
             scope.cancel()
             await from_trio(wait)
@@ -191,7 +194,10 @@ def test_a_result_that_was_there_before_the_cancellation_is_not_lost(run: Run) -
 
 
 def test_a_trio_task_that_does_not_end_when_cancelled_is_waited_for(run: Run) -> None:
+    scopes: list[trio.CancelScope] = []
+
     async def stubborn() -> str:
+        asyncio.get_running_loop().call_soon(scopes[0].cancel)
         try:
             await asyncio.sleep(1000)
         except asyncio.CancelledError:
@@ -199,7 +205,8 @@ def test_a_trio_task_that_does_not_end_when_cancelled_is_waited_for(run: Run) ->
         raise AssertionError
 
     async def in_trio() -> str:
-        with trio.move_on_after(0.01) as scope:
+        with trio.CancelScope() as scope:
+            scopes.append(scope)
             result = await from_trio(stubborn)
             assert scope.cancel_called
             with pytest.raises(trio.Cancelled):
