@@ -227,10 +227,18 @@ async def open_client(nursery: trio.Nursery, stream: trio.SocketStream) -> Clien
 
 @asynccontextmanager
 async def connected(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
-    """Open a WebSocket, and close its stream afterwards, which trio-websocket may leave open."""
+    """Open a WebSocket, and close its stream afterwards, which trio-websocket may leave open.
+
+    Raises:
+        OSError: there was no answer; trio-websocket waits on also if the connection was lost.
+    """
     port = int(url.rpartition(":")[2])
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
-        yield await wrap_client_stream(nursery, stream, "localhost", path)
+        with trio.move_on_after(10) as opening:
+            ws = await wrap_client_stream(nursery, stream, "localhost", path)
+        if opening.cancelled_caught:
+            raise OSError("the handshake was not answered")
+        yield ws
         nursery.cancel_scope.cancel()
 
 
