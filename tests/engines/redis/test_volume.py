@@ -11,11 +11,11 @@ import pytest
 import trio
 
 from tests.engines.redis.judge import ROOMS, Member
-from tests.engines.redis.redis_server import RedisServer
+from tests.engines.redis.redis_server import Proxy, RedisServer
 from tests.engines.redis.stage import SECONDS, Stage
 from tests.waiting import until
-from wsframework import History, RoomMessage
-from wsframework.engines.redis import RedisEngine
+from wsframework import History, RoomMessage, RoomUnavailable
+from wsframework.engines.redis import Publisher, RedisEngine
 from wsframework.rooms import Position
 
 MUCH = "CHAOS_SECONDS" in os.environ
@@ -52,6 +52,54 @@ async def test_ten_thousand_rooms_go_on_after_a_lost_connection(tmp_path: Path) 
                 assert not members[room].gaps
             await until(lambda: all(list(here.present(room).values()) == [room] for room in rooms))
             assert here.statistics().generation == 3
+
+
+async def test_long_messages_and_data_of_many_rooms_are_read_one_by_one(tmp_path: Path) -> None:
+    """They were asked for at once, which was too much for Redis, and so was the next attempt."""
+    server = RedisServer(tmp_path, LIMIT)
+    rooms = [f"room {number}" for number in range(12)]
+    async with server.running():
+        proxy = Proxy(server.port)
+        async with proxy.running():
+            here, there = RedisEngine(proxy.url, timeout=2.0), RedisEngine(server.url)
+            async with here.run(), there.run():
+                members = {room: Member() for room in rooms}
+                for room, member in members.items():
+                    here.subscribe(room, member)
+                await until(lambda: all(here.position(room) is not None for room in rooms))
+                proxy.swallow = True
+                proxy.cut()
+                newest: list[Position] = []
+                for room in rooms:
+                    text = RoomMessage.of("1:1" + "x" * 600_000)
+                    newest.append(await there.publish(room, text, (), History(), None))
+                for number in range(40):
+                    there.enter(rooms[0], f"{there.node}/{number}", "x" * 60_000)
+                proxy.swallow = False
+                with trio.fail_after(30):
+                    await until(partial(reached, here, rooms, newest))
+                    await until(lambda: len(here.present(rooms[0])) == 40)
+                assert all(len(member.messages) == 1 for member in members.values())
+                assert not any(member.gaps for member in members.values())
+
+
+async def test_a_message_that_redis_would_cut_its_readers_for_is_refused(redis: RedisServer) -> None:
+    """Each process with a member of the room was cut off again and again until the history was forgotten."""
+    engine = RedisEngine(redis.url, prefix="long", queue_bytes=2**26)
+    publisher = Publisher(redis.url, prefix="long", timeout=30)
+    async with engine.run():
+        engine.subscribe("tea", Member())
+        longest = await engine.publish("tea", RoomMessage.of(bytes(2**24)), (), None, None)
+        with pytest.raises(
+            RoomUnavailable, match="TOOLONG a message of 16777217 bytes; 16 MiB are"
+        ) as caught:
+            await engine.publish("tea", RoomMessage.of(bytes(2**24 + 1)), (), None, None)
+        assert not caught.value.unknown
+        with publisher, pytest.raises(RoomUnavailable, match="TOOLONG") as caught:
+            await trio.to_thread.run_sync(publisher.publish, "tea", bytes(40_000_000))
+        assert not caught.value.unknown
+        await until(lambda: engine.position("tea") == longest)
+        assert engine.statistics().generation == 1
 
 
 async def test_much_presence_is_read_in_parts_that_redis_does_not_cut(tmp_path: Path) -> None:

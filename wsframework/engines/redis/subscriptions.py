@@ -30,9 +30,14 @@ _PAGE_BYTES = 256 * 1024
 _PAGE_MEMBERS = 200
 """The same of the members present, about."""
 
+_FEW_MEMBERS = 10
+"""The same when the data of some may be long."""
+
 _PAGES_AT_ONCE = 16
 """Parts that are asked for and not read. Redis cuts a subscriber for which more than some megabytes wait
-(`client-output-buffer-limit`); after a lost connection the histories and members of all rooms are more."""
+(`client-output-buffer-limit`); after a lost connection the histories and members of all rooms are more.
+If the connection is lost while they are read, they are read one by one over the next one: the parts are
+longer where a single message is."""
 
 _PAUSE_SECONDS = 0.1
 """How soon a member that comes back asks again while there is no connection."""
@@ -71,6 +76,7 @@ class Subscriptions:
         self._copies: dict[bytes, Copy] = {}
         self._unread: deque[_Page] = deque()
         self._reading = 0
+        self._at_once = _PAGES_AT_ONCE
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -118,6 +124,8 @@ class Subscriptions:
 
     def begin(self, link: Link) -> None:
         """Subscribe to all rooms over a new connection, and read what was missed."""
+        # If a part was longer than others, they may have been too much for Redis.
+        self._at_once = 1 if self._reading else _PAGES_AT_ONCE
         unread, self._unread, self._reading = self._unread, deque(), 0
         for page in unread:
             page.lost()
@@ -199,15 +207,18 @@ class Subscriptions:
         self._read_more()
 
     def _read_members(self, key: bytes, cursor: bytes, scan: Scan) -> None:
-        command = (b"EVALSHA", MEMBERS.digest, 1, self._names.members(key), cursor, _PAGE_MEMBERS)
+        def command() -> Command:
+            count = _PAGE_MEMBERS if self._at_once > 1 else _FEW_MEMBERS
+            return (b"EVALSHA", MEMBERS.digest, 1, self._names.members(key), cursor, count)
+
         copy = self._copies.get(key)
-        self._unread.append(_Page(self, lambda: command, scan, lambda: self._copies.get(key) is copy))
+        self._unread.append(_Page(self, command, scan, lambda: self._copies.get(key) is copy))
         self._read_more()
 
     def _read_more(self) -> None:
         """Ask for the next parts, if there is a connection; a new one begins with all of them."""
         link = self._carrier.link
-        while link is not None and self._unread and self._reading < _PAGES_AT_ONCE:
+        while link is not None and self._unread and self._reading < self._at_once:
             page = self._unread.popleft()
             if not page.wanted():
                 page.lost()  # of a room that was left before its turn, or for a client that has gone
@@ -219,6 +230,8 @@ class Subscriptions:
         """Take note that a part was read."""
         self._reading -= 1
         self._read_more()
+        if not self._reading:
+            self._at_once = _PAGES_AT_ONCE
 
 
 class _Page:

@@ -3,7 +3,8 @@
 -- KEYS  the room's state (hash) and history (stream)
 -- ARGV  1 an epoch in case there is none, 2 offset (-1: no messages), 3 most messages, 4 most bytes,
 --       5 seconds until an unused state is forgotten, 6 epoch and 7 tag that are expected at the offset, if any
--- Returns  {epoch, newest offset, its tag, {offset, tag, envelope, ...}}; the epoch is "-" if none can be stored
+-- Returns  {epoch, newest offset, its tag, {offset, tag, envelope, ...}}, without the envelope of the message at
+--          that offset; the epoch is "-" if none can be stored
 
 local state = redis.call('HGET', KEYS[1], 's')
 local epoch, offset, tag
@@ -30,12 +31,14 @@ if from >= 0 and (ARGV[6] == '' or ARGV[6] == epoch) then
   while left > 0 and bytes < most do
     local page = redis.call('XRANGE', KEYS[2], start, stop, 'COUNT', math.min(left, 50))
     for _, entry in ipairs(page) do
-      bytes = bytes + #(entry[2][4] or '')
-      -- Two at least: the first one is there already.
+      local its_offset = tonumber(string.match(entry[1], '^%d+'))
+      -- The first one is there already: only its tag is wanted.
+      local envelope = its_offset ~= from and entry[2][4] or ''
+      bytes = bytes + #envelope
       if bytes > most and #entries >= 6 then break end
-      entries[#entries + 1] = tonumber(string.match(entry[1], '^%d+'))
+      entries[#entries + 1] = its_offset
       entries[#entries + 1] = entry[2][2] or ''
-      entries[#entries + 1] = entry[2][4] or ''
+      entries[#entries + 1] = envelope
     end
     if #page < 50 then break end
     left, start = left - #page, '(' .. page[#page][1]

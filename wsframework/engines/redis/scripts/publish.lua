@@ -13,6 +13,13 @@
 
 local function text(number) return string.format('%.0f', number) end
 
+-- Redis cuts each subscriber for which 32 MB wait, and would cut it again when it reads this from the history.
+for i = 9, #ARGV, 3 do
+  if #ARGV[i] > 16777217 then
+    return redis.error_reply('TOOLONG a message of ' .. #ARGV[i] - 1 .. ' bytes; 16 MiB are the most')
+  end
+end
+
 if KEYS[3] then
   local known = redis.call('GET', KEYS[3])
   if known then
