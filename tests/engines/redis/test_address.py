@@ -61,12 +61,29 @@ def test_no_message_shows_the_password() -> None:
         ("redis://h/٣", "is not the number of a Redis database"),
         ("unix://run/r.sock", "a unix socket's path is absolute"),
         ("redis+cluster://h", "Cluster is not supported yet"),
+        ("redis://a..b", "its host is none"),
+        ("redis://\udcff", "its host is none"),
+        (f"redis://{'h' * 64}", "its host is none"),
+        ("redis://h?db=2", "the URL of the Redis server has more than"),
+        ("unix:///r.sock?db=1&ssl=1", "the URL of the Redis server has more than"),
+        ("redis://h#x", "the URL of the Redis server has more than"),
     ],
 )
 def test_anything_else_is_one_sentence_that_shows_the_forms(url: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why) as caught:
         RedisAddress.parse(url)
     assert "redis://[user:password@]host[:port][/database]" in str(caught.value)
+
+
+@pytest.mark.parametrize("character", "/?#")
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:1{}secret@h/m", "redis+sentinel://:1{}secret@h/m", "rediss://u:secret{}2@h", ":secret{}@h"],
+)
+def test_a_mistake_in_a_password_does_not_show_it(url: str, character: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_address(url.format(character))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_context_without_tls_is_a_mistake() -> None:

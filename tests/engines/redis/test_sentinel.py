@@ -281,7 +281,7 @@ async def test_rooms_go_on_when_the_master_hangs_and_wakes(tmp_path: Path) -> No
         assert not talk.refused
 
 
-@pytest.mark.parametrize("reply", [b"x", 7, [b"h"], [b"h", b"port"], [b"h", b"1", b"2"]])
+@pytest.mark.parametrize("reply", [b"x", 7, [b"h"], [b"h", b"port"], [b"h", b"1", b"2"], [b"a..b", b"1"]])
 def test_an_answer_that_is_no_address_is_told(reply: object) -> None:
     steps = where(RedisAddress("h", 26379, is_sentinel=True), "m")
     next(steps)

@@ -17,6 +17,8 @@ _FORMS = (
     "or redis+sentinel://host[:port],host[:port]/master"
 )
 
+_ESCAPES = "%2F for a slash, %3F for ?, %23 for # and %40 for @"
+
 _SENTINEL_PORT = 26379
 
 
@@ -68,17 +70,28 @@ class RedisAddress:
         try:
             parts = urlsplit(url)
             port = parts.port
+            (parts.hostname or "").encode("idna")
         except ValueError as error:
-            raise ConfigurationError(f"not the URL of a Redis server: {error}; write {_FORMS}") from None
+            # What is taken for a port may be a part of the password, as in redis://:pass/word@host.
+            why = "its port is none" if "ort " in str(error) else "its host is none"
+            raise ConfigurationError(
+                f"not the URL of a Redis server: {why}; write {_FORMS}, and in a password {_ESCAPES}"
+            ) from None
         scheme = parts.scheme.lower()
         if scheme in ("redis+cluster", "rediss+cluster"):
             raise ConfigurationError(f"Redis Cluster is not supported yet; write {_FORMS}")
         if scheme not in ("redis", "rediss", "unix"):
-            raise ConfigurationError(f"{scheme or url!r}: not the URL of a Redis server; write {_FORMS}")
+            found = scheme or ("..." if "@" in url else url)
+            raise ConfigurationError(f"{found!r}: not the URL of a Redis server; write {_FORMS}")
         if ssl is not None and scheme != "rediss":
             raise ConfigurationError(f"ssl is for rediss://, and the URL begins with {scheme}://")
         username = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password else None
+        given = parse_qs(parts.query, keep_blank_values=True).keys()
+        if parts.fragment or given - ({"db"} if scheme == "unix" else set()):
+            raise ConfigurationError(
+                f"the URL of the Redis server has more than {_FORMS}; in a password, write {_ESCAPES}"
+            )
         if scheme == "unix":
             if parts.hostname or not parts.path.startswith("/"):
                 raise ConfigurationError(f"a unix socket's path is absolute; write {_FORMS}")
@@ -148,6 +161,8 @@ class SentinelAddress:
         except ValueError as error:
             raise ConfigurationError(f"not the URL of sentinels: {error}; write {_FORMS}") from None
         name, _, database = parts.path.lstrip("/").partition("/")
+        if "@" in rest.partition("?")[0]:
+            raise ConfigurationError(f"the password of the URL has a slash: write {_ESCAPES} in it")
         if not name or not all(hosts.split(",")):
             raise ConfigurationError(f"the URL names no {'sentinel' if name else 'master'}; write {_FORMS}")
         server = RedisAddress.parse(f"{plain}://{account}{at}host/{database}", ssl)
@@ -191,5 +206,7 @@ def parse_address(url: str, ssl: ssl_module.SSLContext | None = None) -> Address
 
 def _database(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):
+        if "@" in text:
+            raise ConfigurationError(f"the password of the URL has a slash: write {_ESCAPES} in it")
         raise ConfigurationError(f"{text!r} is not the number of a Redis database; write {_FORMS}")
     return int(text)

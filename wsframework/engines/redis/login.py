@@ -78,6 +78,7 @@ def where(sentinel: RedisAddress, master: str) -> Steps[tuple[str, int]]:
         raise ConfigurationError(f"{sentinel} knows no master {master!r}{known}")
     try:
         host, port = reply
+        text_of(host).encode("idna")
         return text_of(host), int(port)
     except (TypeError, ValueError):
         raise LinkLost(f"{sentinel} answers {reply!r:.100} instead of an address") from None
