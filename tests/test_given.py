@@ -144,6 +144,7 @@ async def test_reject_refuses_and_no_other_given_function_is_called(
             Accept(Accept("Ada")),
             "given 'user' returned an Accept inside an Accept; return one with all fields",
         ),
+        (Accept(Close(4401)), "returned a Close; a given function refuses by raising Reject(…, close=…)"),
         (BaseException("its own"), "its own"),
     ],
 )
@@ -482,3 +483,15 @@ def test_mistakes_are_found_when_the_handler_is_registered(
     assert str(caught.value).startswith(f"path {path!r}: ")
     assert why in str(caught.value)
     assert app.routes == ()
+
+
+@pytest.mark.parametrize("kind", ["websocket", "http"])
+def test_a_mapping_that_changes_later_is_what_it_was_when_the_decorator_was_made(kind: str) -> None:
+    given = {"user": user}
+    decorator = getattr(App(), kind)("/", given=given)
+    given.clear()
+
+    async def handler(first: object) -> None: ...
+
+    with pytest.raises(RouteError, match="has no parameter 'user', but given has"):
+        decorator(handler)

@@ -137,7 +137,8 @@ class Timeouts:
         http: one HTTP handler. After it: 503. 30 s, as in gunicorn, is longer than a reader waits for a page,
             and shorter than a proxy does (nginx: 60 s). If the client disconnects, guards and handlers of GET
             and HEAD are cancelled. A handler of another method runs on, up to this limit, so that its changes
-            are not left incomplete.
+            are not left incomplete. Code that resists its cancellation, such as a call in a thread, goes on
+            longer, but its client gets the 503 within two seconds of the limit; so it is with `guard`.
         body: how long a body that a guard or handler waits for may make no progress, which is 240 bytes per
             second at least. After it: 408. While somebody waits for it, `guard` and `http` stand still.
         keep_alive: how long a connection may be idle between an HTTP answer and the client's next request.

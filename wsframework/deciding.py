@@ -34,7 +34,7 @@ from wsframework.crashes import (
     split_cancelled,
     unwrap_group,
 )
-from wsframework.errors import Accept, Reject
+from wsframework.errors import Accept, Close, Reject
 from wsframework.options import RouteOptions
 from wsframework.origins import Origins
 from wsframework.records import record
@@ -307,6 +307,8 @@ def _never_given(answer: object) -> str | None:
     match answer:
         case Response():
             return "a Response; a given function refuses by raising Reject"
+        case Close():
+            return "a Close; a given function refuses by raising Reject(…, close=…)"
         case Accept():
             return "an Accept inside an Accept; return one with all fields"
         case Coroutine():  # of compiled functions too

@@ -71,6 +71,11 @@ class RouteOptions:
     in_thread: bool = False
     told: set[str] = attrs.field(factory=set)
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the handler's arguments that given functions return."""
+        return tuple(step.gives for step in self.steps if step.gives is not None)
+
     @classmethod
     def read(
         cls,

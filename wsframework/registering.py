@@ -109,7 +109,7 @@ class Registry:
         )
 
         def register(handler: HandlerT) -> HandlerT:
-            check_handler(handler, template.text, "ws", template.names, given or ())
+            check_handler(handler, template.text, "ws", template.names, options.given)
             told = attrs.evolve(options, told=self._told.setdefault(id(handler), set()))
             self._decider.websockets.add(Route(template, "websocket", keys, handler, told))
             return handler
@@ -158,7 +158,7 @@ class Registry:
         )
 
         def register(handler: PageT) -> PageT:
-            check_handler(handler, template.text, "request", template.names, given or (), plain=True)
+            check_handler(handler, template.text, "request", template.names, options.given, plain=True)
             own = attrs.evolve(options, in_thread=not is_async(handler))
             self._decider.pages.add(Route(template, "http", keys, handler, own))
             return handler

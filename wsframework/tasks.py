@@ -37,6 +37,7 @@ __all__ = [
     "begin_deciding",
     "end_deciding",
     "giving_up",
+    "is_late",
     "standing_still",
 ]
 
@@ -133,6 +134,11 @@ class Limit:
             raise GivenUp
         return caught
 
+    @property
+    def deadline(self) -> float:
+        """When the time is over, on Trio's clock."""
+        return self._scope.deadline
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let no time pass for the code in the scope during the block."""
@@ -179,9 +185,15 @@ def giving_up() -> Callable[[], None]:
     return functools.partial(_give_up, trio.lowlevel.current_task())
 
 
-def end_deciding() -> None:
-    """Register that this task has decided."""
-    _limits.pop(trio.lowlevel.current_task(), None)
+def end_deciding(task: trio.lowlevel.Task | None = None) -> None:
+    """Register that a task, by default this one, has decided, or that it decides too late."""
+    _limits.pop(task or trio.lowlevel.current_task(), None)
+
+
+def is_late(task: trio.lowlevel.Task, seconds: float) -> bool:
+    """Whether the limit that a deciding task is in has been over for so long: it resists its cancellation."""
+    limit = _limits.get(task)
+    return limit is not None and trio.current_time() > limit.deadline + seconds
 
 
 def _give_up(task: trio.lowlevel.Task) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
 import trio
 
+from tests import waiting
 from tests.asyncio.conftest import Run, until
 from wsframework import App
 from wsframework.asyncio import from_asyncio, from_trio, serve
@@ -141,10 +143,12 @@ def test_a_cancelled_trio_task_cancels_what_it_waits_for_in_asyncio(run: Run) ->
             events.append("cleaned up")
 
     async def in_trio() -> str:
-        with trio.move_on_after(0.05) as scope:
-            await from_trio(wait)
-        assert scope.cancelled_caught
-        # Before its task has started, too.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(from_trio, wait)
+            await waiting.until(lambda: events)
+            nursery.cancel_scope.cancel()
+        assert events == ["waiting", "cleaned up"]
+        # Before it is called, and before its task has started.
         with trio.CancelScope() as scope:
             scope.cancel()
             await from_trio(wait)
@@ -190,7 +194,10 @@ def test_a_result_that_was_there_before_the_cancellation_is_not_lost(run: Run) -
 
 
 def test_a_trio_task_that_does_not_end_when_cancelled_is_waited_for(run: Run) -> None:
+    scopes: list[trio.CancelScope] = []
+
     async def stubborn() -> str:
+        asyncio.get_running_loop().call_soon(scopes[0].cancel)
         try:
             await asyncio.sleep(1000)
         except asyncio.CancelledError:
@@ -198,7 +205,8 @@ def test_a_trio_task_that_does_not_end_when_cancelled_is_waited_for(run: Run) ->
         raise AssertionError
 
     async def in_trio() -> str:
-        with trio.move_on_after(0.01) as scope:
+        with trio.CancelScope() as scope:
+            scopes.append(scope)
             result = await from_trio(stubborn)
             assert scope.cancel_called
             with pytest.raises(trio.Cancelled):
@@ -274,5 +282,32 @@ def test_calls_that_are_open_when_the_last_server_ends_say_so(run: Run) -> None:
             await asyncio.sleep(0.01)
         with pytest.raises(RuntimeError, match="the last server in this event loop has ended"):
             await call
+
+    run(main)
+
+
+def test_the_cancel_scopes_of_anyio_work_around_both(run: Run) -> None:
+    async def in_trio() -> str:
+        with anyio.move_on_after(0.01) as scope:
+            await from_trio(asyncio.sleep, 1000)
+        return f"{scope.cancelled_caught}"
+
+    async def main() -> None:
+        async with serve(App(), port=0):
+            for _ in range(2):
+                with anyio.move_on_after(0.01) as scope:
+                    await from_asyncio(trio.sleep_forever)
+                assert scope.cancelled_caught
+            assert await from_asyncio(in_trio) == "True"
+            send, receive = trio.open_memory_channel[int](1)
+            with anyio.CancelScope() as scope:
+                asyncio.get_running_loop().call_later(0.05, send.send_nowait, 7)
+                asyncio.get_running_loop().call_later(0.05, scope.cancel)
+                assert await from_asyncio(receive.receive) == 7
+                await anyio.sleep(1000)
+            assert scope.cancelled_caught
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
 
     run(main)

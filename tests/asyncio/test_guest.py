@@ -81,8 +81,8 @@ def test_a_cancellation_that_is_given_back_counts_once(run: Run) -> None:
         async def late() -> None:
             try:
                 await asyncio.sleep(1000)
-            except asyncio.CancelledError:
-                cancel_again()
+            except asyncio.CancelledError as cancelled:
+                cancel_again(cancelled)
             await asyncio.sleep(1000)
 
         with pytest.raises(TimeoutError):

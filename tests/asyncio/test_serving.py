@@ -12,11 +12,13 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
 import pytest
 import trio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests import waiting
 from tests.asyncio.conftest import Run, until
 from wsframework import App, Connection, ListenError, Room, Timeouts
 from wsframework.asyncio import House, from_asyncio, from_trio, serve
@@ -226,10 +228,16 @@ def test_a_start_up_that_is_cancelled_leaves_nothing(run: Run) -> None:
         finally:
             events.append("cancelled")
 
+    async def block() -> None:
+        async with serve(app, port=0):
+            raise AssertionError
+
     async def main() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05), serve(app, port=0):
-                raise AssertionError
+        task = asyncio.create_task(block())
+        await until(lambda: events)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert events == ["entering", "cancelled"]
         with pytest.raises(RuntimeError, match="no server runs"):
             await from_asyncio(trio.sleep, 0)
@@ -273,16 +281,21 @@ def test_a_server_that_fails_cancels_the_block_and_is_raised_at_its_end(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
+    in_block: list[bool] = []
 
     async def fail(self: object) -> None:
-        await trio.sleep(0.05)
+        await waiting.until(lambda: in_block)
         raise OSError("the poller is broken")
 
     monkeypatch.setattr("wsframework.server.hub.Hub.run", fail)
 
     async def block(body: Callable[[], Awaitable[None]]) -> None:
         async with serve(echo_app(), port=0):
-            await body()
+            in_block.append(True)
+            try:
+                await body()
+            finally:
+                in_block.clear()
 
     async def wait() -> None:
         try:
@@ -388,3 +401,26 @@ def test_it_needs_a_task(run: Run) -> None:
             await result
 
     run(main)
+
+
+def test_a_cancel_scope_of_anyio_ends_the_block_and_leaves_the_drain_its_time(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+
+    @app.websocket("/slow")
+    async def slow(ws: Connection) -> None:
+        await ws.wait_closed()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.05)
+
+    async def main() -> None:
+        with anyio.CancelScope() as scope:
+            async with serve(app, port=0) as house, connect(f"{house.urls[0]}/slow") as client:
+                scope.cancel()
+                await client.recv()
+        assert scope.cancelled_caught
+        assert house.server.stopped
+
+    run(main)
+    assert "server.drain_timeout" not in caplog.text

@@ -118,7 +118,12 @@ def test_a_client_that_goes_on_over_the_rate_of_its_address_is_exhausted() -> No
         ("192.0.2.1", "::ffff:192.0.2.1", True),
         ("2001:db8::1", "2001:db8::ffff:1", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("fe80::1%eth0", "fe80::1%eth0", True),
+        ("fe80::1%eth0", "fe80::2%eth0", False),
+        ("192.0.2.1", "64:ff9b::192.0.2.1", True),
+        ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2", False),
+        ("2002:c000:201::1", "2002:c000:201:ffff::1", True),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdfe", "2001:0:4136:e378:8000:63bf:3fff:fdff", False),
     ],
 )
 def test_connections_are_counted_by_address(one: str, other: str, same: bool) -> None:

@@ -11,7 +11,14 @@ MISTAKES = {"connection.failed", "timer.failed", "hub.failed"}
 
 @pytest.fixture(
     params=[
-        pytest.param(host, id=host.name, marks=[pytest.mark.virtual_time] if host.virtual_time else [])
+        pytest.param(
+            host,
+            id=host.name,
+            marks=[
+                *([pytest.mark.virtual_time] if host.virtual_time else []),
+                *([pytest.mark.in_asyncio] if host.in_asyncio else []),
+            ],
+        )
         for host in HOSTS
     ]
 )

@@ -96,6 +96,8 @@ class Host(ABC):
     name: str
     virtual_time = False
     """Whether tests may run on a virtual clock: nothing of the host waits for the kernel."""
+    in_asyncio = False
+    """Whether Trio runs as a guest in an asyncio event loop."""
     differences: frozenset[Difference] = frozenset()
 
     def differs(self, difference: Difference) -> bool:
@@ -186,6 +188,16 @@ class NativeOnSockets(Host):
                     served.authority = f"127.0.0.1:{server.port}"
                     served.open_stream = functools.partial(_open_tcp, server.port, tls is not None)
                 yield served
+
+
+class NativeInAsyncio(NativeOnSockets):
+    """The native server, on sockets, in an asyncio program: the Trio run is a guest there."""
+
+    in_asyncio = True
+
+    def __init__(self) -> None:
+        super().__init__("tcp", "auto")
+        self.name = "native-tcp-in-asyncio"
 
 
 class TrioWebsocketHost(Host):
@@ -283,6 +295,7 @@ HOSTS: tuple[Host, ...] = (
     NativeOnSockets("tcp", "auto"),
     NativeOnSockets("tls", "auto"),
     NativeOnSockets("unix", "auto"),
+    NativeInAsyncio(),
     NativeOnSockets("tcp", "stream"),
     NativeOnSockets("tls", "stream"),
     NativeOnSockets("unix", "stream"),

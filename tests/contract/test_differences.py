@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from tests.contract.differences import Difference
-from tests.contract.hosts import HOSTS
+from tests.contract.hosts import HOSTS, Host
 
 
 @pytest.mark.parametrize("difference", Difference)
@@ -20,3 +21,12 @@ def test_only_a_plain_trio_websocket_server_differs() -> None:
     [plain] = [host for host in HOSTS if host.name == "trio-websocket-plain"]
     assert all(not other.differences for other in HOSTS if other is not plain)
     assert plain.differences == set(Difference)
+
+
+async def test_the_host_in_asyncio_is_there(host: Host) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        assert not host.in_asyncio
+    else:
+        assert host.in_asyncio

@@ -7,8 +7,9 @@ import pytest
 import trio
 
 from tests.contract.differences import Difference
-from tests.contract.hosts import Host, new_app
+from tests.contract.hosts import TIMEOUTS, Host, new_app
 from tests.contract.test_crashes import ask
+from tests.waiting import until
 from wsframework import App, Connection, Request, Rooms, TooManyRooms
 
 
@@ -66,3 +67,22 @@ async def test_the_time_of_guards_and_pages(host: Host) -> None:
     async with host.serve(site()) as served:
         for path, status in (("/late", 200), ("/quick", 503), ("/guarded", 200), ("/guarded/quick", 503)):
             assert (await ask(served, path)).startswith(b"HTTP/1.1 %d " % status), path
+
+
+async def test_the_grace_of_handlers(host: Host) -> None:
+    app = new_app(timeouts=attrs.evolve(TIMEOUTS, disconnect_grace=60, drain=0.1))
+    ended: list[str] = []
+
+    async def sleeper(ws: Connection) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(ws.request.path)
+
+    app.websocket("/app")(sleeper)
+    app.websocket("/quick", timeouts=attrs.evolve(app.timeouts, disconnect_grace=0))(sleeper)
+    async with host.serve(app) as served:
+        async with served.connect("/app"), served.connect("/quick"):
+            pass
+        await until(lambda: ended)
+        assert ended == ["/quick"]

@@ -11,7 +11,7 @@ import trio
 from tests.promises.rawclient import Client, parse_answer, upgrade_request
 from tests.promises.stage import Journal, Stage, new_app
 from tests.waiting import until
-from wsframework import Connection, Request, Timeouts
+from wsframework import Connection, Reject, Request, Timeouts
 
 
 async def test_an_http_handler_that_takes_too_long_gets_503(stage: Stage, journal: Journal) -> None:
@@ -135,3 +135,57 @@ async def test_a_client_that_has_closed_one_direction_gets_the_answer_to_its_pos
     go_on.set()
     answer = parse_answer(await client.read_all(), client.end)
     assert (answer.status, answer.body) == (200, b"written")
+
+
+@pytest.mark.parametrize("request_", ["GET /page", "POST /page", "GET /guarded", "upgrade"])
+async def test_code_that_resists_its_cancellation_does_not_keep_its_client(
+    stage: Stage, journal: Journal, request_: str
+) -> None:
+    app = new_app(timeouts=Timeouts(http=0.2, guard=0.2, drain=1))
+    release, ended = trio.Event(), trio.Event()
+    outcomes: list[object] = []
+
+    async def resist(request: Request) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+                outcomes.append(await request.body())
+        except Reject as refused:
+            outcomes.append(refused.status)
+        finally:
+            ended.set()
+
+    @app.http("/page", methods=["GET", "POST"])
+    async def page(request: Request) -> str:
+        await resist(request)
+        return "too late"
+
+    @app.http("/guarded", guards=[resist])
+    async def guarded(request: Request) -> str:
+        return "too late"
+
+    @app.http("/quick")
+    async def quick(request: Request) -> str:
+        return "quick"
+
+    @app.websocket("/ws", guards=[resist])
+    async def handler(ws: Connection) -> None:
+        raise AssertionError("it must not begin")
+
+    server = await stage.serve(app)
+    fields = "Host: x\r\nContent-Length: 5\r\nExpect: 100-continue" if "POST" in request_ else "Host: x"
+    asked: bytes | str = f"{request_} HTTP/1.1\r\n{fields}\r\n\r\n"
+    try:
+        answer = await stage.ask(server, upgrade_request("/ws") if request_ == "upgrade" else asked)
+    finally:
+        release.set()  # else a failure would wait for it
+    await ended.wait()
+    assert (answer.status, answer.headers["connection"]) == (503, "close")
+    # Its connection is another's business by now, so it cannot read the body.
+    assert outcomes == [503 if "POST" in request_ else b""]
+    await until(lambda: server.statistics().connections == 0)
+    assert (
+        await stage.ask(server, "GET /quick HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    ).status == 200
+    assert "request.overdue" in journal.events(least=logging.WARNING)
+    assert journal.events(least=logging.ERROR) == []

@@ -153,7 +153,7 @@ async def test_what_is_left_is_given_up_each_by_itself(caplog: pytest.LogCapture
             ended.append(f"{self.name}'s connection")
             raise ValueError("another mistake of ours")
 
-    core.deciding |= {Deciding("one"), Deciding("two")}
+    core.deciding = {Deciding("one"): None, Deciding("two"): None}
     Drain(core, None).end_what_is_left()
     assert sorted(ended) == ["one", "one's connection", "two", "two's connection"]
 

@@ -344,6 +344,11 @@ def test_a_path_that_cannot_be_bound_is_an_error(tmp_path: Path, path: str, mess
         open_unix_listener(os.fspath(tmp_path / path))
 
 
+def test_an_empty_path_is_an_error_and_no_name_that_the_system_chooses() -> None:
+    with pytest.raises(ListenError, match="its path is empty"):
+        open_unix_listener("")
+
+
 # Addresses
 
 

@@ -63,7 +63,7 @@ async def test_a_stream_is_served_from_what_was_read_of_it() -> None:
     core = new_core()
     async with running(core, echo_app().decide) as requests:
         assert (await exchange(requests, PAGE[:10])).endswith(b"a page")
-    assert (core.admission.open, core.admission.accepted, core.deciding) == (0, 1, set())
+    assert (core.admission.open, core.admission.accepted, core.deciding) == (0, 1, {})
 
 
 async def test_a_decision_that_fails_by_our_mistake_ends_its_connection_only(

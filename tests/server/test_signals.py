@@ -68,6 +68,54 @@ async def test_a_second_signal_cuts_the_drain_short() -> None:
                 await until(lambda: not servers[0].statistics().connections)
 
 
+@pytest.mark.parametrize("signals", [1, 5])
+async def test_signals_that_say_what_a_parent_says_too_do_not_cut_the_drain_short(signals: int) -> None:
+    server, cut = await drain_with_parent(lambda halt: None, signals)
+    assert (server.draining, cut) == (True, False)
+
+
+async def test_a_parent_that_insists_cuts_the_drain_short() -> None:
+    server, cut = await drain_with_parent(lambda halt: halt(False, True), 1)
+    assert (server.draining, cut) == (True, True)
+
+
+async def drain_with_parent(
+    insist: Callable[[Callable[[bool, bool], None]], None], signals: int
+) -> tuple[Server, bool]:
+    """Get signals and the word of a parent at once; return whether the last resort or a second stop came."""
+    noted: list[str] = []
+    servers: list[Server] = []
+    stops: list[bool] = []
+
+    class Noting(LastResort):
+        def signalled(self) -> None:
+            noted.append("signalled")
+
+    async def parent(halt: Callable[[bool, bool], None]) -> None:
+        await until(lambda: servers)
+        stop = servers[0].stop
+
+        def note(*, restarting: bool = False) -> None:
+            stops.append(restarting)
+            stop(restarting=restarting)
+
+        servers[0].stop = note  # type: ignore[method-assign]
+        for _ in range(signals):
+            signal.raise_signal(signal.SIGTERM)
+        # Before the event loop has seen the signal.
+        halt(False, False)
+        insist(halt)
+
+    last_resort = Noting(Timeouts())
+    try:
+        start = functools.partial(echo_app().serve, "127.0.0.1", 0)
+        await serve_until_signalled(last_resort, start, servers.append, Timeouts(), beside=parent)
+    finally:
+        last_resort.close()
+    assert len(noted) == len(stops)
+    return servers[0], len(stops) > 1
+
+
 async def test_what_keeps_it_from_starting_comes_out_as_a_single_exception() -> None:
     with pytest.raises(ListenError, match="from 0 to 65535"):
         await run_server(functools.partial(echo_app().serve, "127.0.0.1", 65536))

@@ -96,16 +96,16 @@ class Guest:
         loop = asyncio.get_running_loop()
         while (guest := _guests.get(loop)) is not None and guest._leave.is_set():
             # There may be one run at a time, and this one is ending.
-            if await outlast(guest._ended):
-                raise asyncio.CancelledError
+            if (cancelled := await outlast(guest._ended)) is not None:
+                raise cancelled
         if guest is None:
             guest = cls(loop)
             guest._start()
             _guests[loop] = guest
         guest._users += 1
-        if await outlast(guest._ready):
+        if (cancelled := await outlast(guest._ready)) is not None:
             await guest.leave()
-            raise asyncio.CancelledError
+            raise cancelled
         return guest
 
     async def leave(self) -> None:
@@ -119,8 +119,8 @@ class Guest:
         self._leave.set()
         cancelled = await outlast(self._ended)
         self._ended.result().unwrap()
-        if cancelled:
-            raise asyncio.CancelledError
+        if cancelled is not None:
+            raise cancelled
 
     def _start(self) -> None:
         trio.lowlevel.start_guest_run(
@@ -171,12 +171,12 @@ class Guest:
         )
         result = done.result()
         if result is None:
-            if cancelled:
-                raise asyncio.CancelledError
+            if cancelled is not None:
+                raise cancelled
             raise RuntimeError("the last server in this event loop has ended, and this call with it")
-        if cancelled and isinstance(result, outcome.Value):
+        if cancelled is not None and isinstance(result, outcome.Value):
             # What has happened is not lost: the cancellation comes at the next wait.
-            cancel_again()
+            cancel_again(cancelled)
         return result.unwrap()
 
     async def _run(
@@ -270,28 +270,42 @@ def _told_apart(error: BaseException) -> BaseException:
     return leaked
 
 
-async def outlast(future: asyncio.Future[Any], on_cancel: Callable[[], object] | None = None) -> bool:
-    """Wait for a future, whatever happens to this task, and return whether it was cancelled meanwhile.
+async def outlast(
+    future: asyncio.Future[Any],
+    on_cancel: Callable[[], object] | None = None,
+    earlier: BaseException | None = None,
+) -> asyncio.CancelledError | None:
+    """Wait for a future, whatever happens to this task.
 
     Args:
         future: it is not cancelled.
         on_cancel: called at each cancellation.
+        earlier: what this task has raised; a repetition of it is no new cancellation.
+
+    Returns:
+        What this task was cancelled with meanwhile, or None. It must be raised as it is: the cancel scopes of
+        AnyIO, which Starlette uses, know theirs by the text.
     """
-    cancelled = False
+    cancelled: asyncio.CancelledError | None = None
+    known = {earlier.args} if isinstance(earlier, asyncio.CancelledError) else set()
     while not future.done():
         try:
             await asyncio.wait([future])
-        except asyncio.CancelledError:
-            cancelled = True
+        except asyncio.CancelledError as error:
+            if error.args and error.args in known:
+                continue  # AnyIO's scopes cancel in every turn of the loop, until the task ends
+            known.add(error.args)
             if on_cancel is not None:
                 on_cancel()
+            if cancelled is None or cancelled.args:
+                cancelled = error  # of several, one that is not AnyIO's
     return cancelled
 
 
-def cancel_again() -> None:
+def cancel_again(cancelled: asyncio.CancelledError) -> None:
     """Have this asyncio task cancelled at its next wait, by a cancellation that it has caught."""
     task = asyncio.current_task()
     assert task is not None
     # asyncio.timeout() and TaskGroup count how often: once still.
     task.uncancel()
-    task.cancel()
+    task.cancel(*cancelled.args)

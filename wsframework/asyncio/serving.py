@@ -95,10 +95,10 @@ class _Serving:
         elif not self.server.stopped:
             self.server.stop()
 
-    async def end(self) -> bool:
-        """Stop, and wait for the end; return whether this task was cancelled meanwhile."""
+    async def end(self, raised: BaseException | None) -> asyncio.CancelledError | None:
+        """Stop, and wait for the end; return what this task was cancelled with after what it has raised."""
         self.stop()
-        return await outlast(self.task, self.stop)
+        return await outlast(self.task, self.stop, raised)
 
 
 @asynccontextmanager
@@ -162,9 +162,9 @@ async def serve(
             allow_hosts=allow_hosts,
         )
         serving = _Serving(guest, start)
-        if await outlast(serving.begun, serving.stop):
+        if (cancelled := await outlast(serving.begun, serving.stop)) is not None:
             await outlast(serving.task, serving.stop)
-            raise asyncio.CancelledError
+            raise cancelled
         if serving.server is None:
             await outlast(serving.task)
             raise serving.failure or RuntimeError("the server stopped before it listened")
@@ -194,12 +194,12 @@ async def _block(serving: _Serving, block: asyncio.Task[Any]) -> AsyncIterator[N
         raised = error
     finally:
         serving.task.remove_done_callback(server_ended)
-    cancelled = await serving.end()
+    cancelled = await serving.end(raised)
     if interrupting and block.uncancel() <= cancelled_before and isinstance(raised, asyncio.CancelledError):
         # Nobody else has cancelled it.
         raised = None
-    if cancelled and raised is None:
-        raise asyncio.CancelledError
+    if cancelled is not None and raised is None:
+        raise cancelled
     failure = serving.failure
     try:
         if raised is not None and failure is not None and not isinstance(raised, asyncio.CancelledError):

@@ -25,6 +25,9 @@ logger = logging.getLogger("wsframework.chat")
 _IPV6_PREFIX_BITS = 64
 """What a provider assigns to one customer at least. All its addresses are one (see `Limits`)."""
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""All of IPv4, where a translator stands before the server (RFC 6052 §2.1)."""
+
 
 @attrs.frozen(kw_only=True)
 class Rate:
@@ -193,6 +196,16 @@ def _network(address: Address) -> str | None:
         return None
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((int(ip), _IPV6_PREFIX_BITS), strict=False))
+    embedded = _embedded(ip)
+    if embedded is not None:
+        return str(embedded)
+    # The prefix of a link is shared by all of its hosts.
+    bits = 128 if ip.is_link_local else _IPV6_PREFIX_BITS
+    return str(ipaddress.ip_network((int(ip), bits), strict=False))
+
+
+def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that stands for its client, as the server counts it (see `Limits`)."""
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)

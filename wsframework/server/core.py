@@ -64,7 +64,7 @@ class Core:
         waiting: sockets in the hub whose head is not complete.
         idle: connections between an HTTP answer and the next request.
         handshakes: scopes in which heads are read from streams, and their deadlines.
-        deciding: requests about which the application decides.
+        deciding: requests about which the application decides, and the tasks that do, once they run.
         draining: whether the drain has begun, so that no more requests are upgraded.
     """
 
@@ -104,5 +104,5 @@ class Core:
         self.waiting: set[_Waiting] = set()
         self.idle: set[_Idle] = set()
         self.handshakes: dict[trio.CancelScope, Timer] = {}
-        self.deciding: set[_Deciding] = set()
+        self.deciding: dict[_Deciding, trio.lowlevel.Task | None] = {}
         self.draining = False

@@ -165,6 +165,9 @@ def open_unix_listener(path: str, mode: int | None = None) -> stdlib_socket.sock
     Raises:
         ListenError: something else is at that path, or another server listens there.
     """
+    if not path:
+        # Linux would choose a name that no client knows.
+        raise ListenError("cannot listen on a unix socket: its path is empty")
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(path).st_mode
         if not stat.S_ISSOCK(found):

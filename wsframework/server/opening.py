@@ -41,6 +41,7 @@ __all__ = [
     "consider",
     "crowded_response",
     "draining_response",
+    "late_response",
     "mistake_response",
 ]
 
@@ -229,6 +230,11 @@ def draining_response() -> Response:
 def crowded_response() -> Response:
     """Return the answer to a connection over the limit."""
     return Response.error(503, "too many connections; try again later", {"Retry-After": "5"})
+
+
+def late_response() -> Response:
+    """Return the answer for code that takes too long."""
+    return Response.error(503, "the server could not answer in time; try again later")
 
 
 def mistake_response() -> Response:

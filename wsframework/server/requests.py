@@ -26,15 +26,22 @@ from wsframework.server.opening import (
     consider,
     crowded_response,
     draining_response,
+    late_response,
     mistake_response,
 )
 from wsframework.server.prefaces import Preface
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Refusal, Session
-from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding
+from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding, is_late
 from wsframework.wire import is_upgrade
 
 __all__ = ["Requests"]
+
+_LOOK_SECONDS = 1.0
+"""How often code is looked for that takes too long, while the application decides about requests."""
+
+_LATE_SECONDS = 1.0
+"""How long after its limit code is given to end. It is cancelled then, and most code ends at once."""
 
 
 class Requests:
@@ -52,6 +59,8 @@ class Requests:
         self.tasks = UserTasks()
         self._core = core
         self._decide = decide
+        self._late: set[Incoming | StreamIncoming] = set()
+        self._looking = False
 
     def over_stream(
         self,
@@ -86,7 +95,8 @@ class Requests:
                 on_wanted=incoming.want_body,
             )
         # Before the task runs: from here on the drain waits for it, and ends it when the time is over.
-        self._core.deciding.add(incoming)
+        self._core.deciding[incoming] = None
+        self._look_soon()
         try:
             self.tasks.start(self._serve, incoming, head)
         except BaseException as error:
@@ -135,6 +145,10 @@ class Requests:
     async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | None:
         try:
             opening = await self._consider(incoming, head)
+            if incoming in self._late:
+                if isinstance(opening, Opening) and not isinstance(opening.acceptance, Refusal):
+                    self._core.observer.handshake_refused(incoming.remote, 503, "", opening.request)
+                return None
             # After the answer, the same connection may have the next request.
             return self._proceed(incoming, head, opening)
         except BaseException as error:
@@ -142,16 +156,56 @@ class Requests:
             interrupt = interrupt_in(error)
             if interrupt is None:
                 record_failure(error, remote=incoming.remote)
-            incoming.abort()
+            if incoming not in self._late:
+                incoming.abort()
             if interrupt is not None:
                 raise interrupt from None
             return None
+        finally:
+            self._late.discard(incoming)
+
+    # Code that resists its cancellation
+
+    def _look_soon(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._core.timers.after(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Answer for code whose time has been over for a while: it shields itself, or waits for a thread."""
+        self._looking = False
+        deciding = self._core.deciding
+        if deciding:
+            self._look_soon()
+        for incoming, task in list(deciding.items()):
+            if task is None or not is_late(task, _LATE_SECONDS):
+                continue
+            assert isinstance(incoming, Incoming | StreamIncoming)
+            if not incoming.gone:
+                del deciding[incoming]
+                self._answer_late(incoming, task)
+
+    def _answer_late(self, incoming: Incoming | StreamIncoming, task: trio.lowlevel.Task) -> None:
+        self._late.add(incoming)
+        end_deciding(task)
+        incoming.on_left = None
+        record(
+            logging.WARNING,
+            "request.overdue",
+            remote=incoming.remote,
+            hint="its guard or handler resists its cancellation: it waits for a thread, or shields itself",
+        )
+        self._core.observer.http_answered(incoming.remote, 503)
+        incoming.answer(late_response())
+        if incoming.body is not None:
+            incoming.body.fail(503, "the time for an answer was over")
 
     async def _consider(self, incoming: Incoming | StreamIncoming, head: Head) -> Opening | Response | None:
         """Have the application decide; None means that the client has left."""
         incoming.on_left = begin_deciding()
+        self._core.deciding[incoming] = task = trio.lowlevel.current_task()
         if incoming.body is not None:
-            incoming.body.decided_by = trio.lowlevel.current_task()
+            incoming.body.decided_by = task
         try:
             circumstances = Circumstances(
                 incoming.secure,
@@ -173,7 +227,7 @@ class Requests:
             return mistake_response()
         finally:
             end_deciding()
-            self._core.deciding.discard(incoming)
+            self._core.deciding.pop(incoming, None)
             incoming.on_left = None
 
     @trio.lowlevel.enable_ki_protection

@@ -59,7 +59,7 @@ async def serve_until_signalled(
     timeouts: Timeouts,
     *,
     signals: Collection[signal.Signals] = _SIGNALS,
-    beside: Callable[[Callable[[bool], None]], Awaitable[object]] | None = None,
+    beside: Callable[[Callable[[bool, bool], None]], Awaitable[object]] | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, through the drain, to the end of the lifespans.
 
@@ -73,13 +73,24 @@ async def serve_until_signalled(
             status 1.
         signals: the signals that stop it.
         beside: called before `start`, in a task that is cancelled when everything has ended. It gets a
-            function that does what a signal does, and is told whether another process takes this one's place.
+            function that does what a signal does. Its arguments are whether another process takes this one's
+            place, and whether to cut short what is in progress if the end has begun. A signal can only begin
+            it then, because it may say the same as this function.
     """
     raise_descriptor_limit()
     manager = service_manager()
     last_resort.begin()
     everything = trio.CancelScope()
     server: Server | None = None
+    told = False
+
+    def note(again: bool) -> bool:
+        """Take note of a word to stop, at once; return whether it is to be obeyed."""
+        nonlocal told
+        obeyed, told = again or not told, True
+        if obeyed:
+            last_resort.signalled()
+        return obeyed
 
     def stop(number: int) -> None:
         record(logging.INFO, "server.signal", signal=signal.Signals(number).name)
@@ -107,12 +118,12 @@ async def serve_until_signalled(
         record(logging.WARNING, "lifespan.timeout", seconds=timeouts.lifespan)
         everything.cancel(reason="the lifespans did not end in time")
 
-    def told_to_stop(restarting: bool) -> None:
-        last_resort.signalled()
-        halt(restarting)
+    def told_to_stop(restarting: bool, again: bool) -> None:
+        if note(again):
+            halt(restarting)
 
     try:
-        with _signals(signals, stop, last_resort), everything:
+        with _signals(signals, stop, functools.partial(note, beside is None)), everything:
             async with trio.open_nursery() as nursery:
                 if beside is not None:
                     nursery.start_soon(beside, told_to_stop)
@@ -135,9 +146,9 @@ async def serve_until_signalled(
 
 @contextlib.contextmanager
 def _signals(
-    numbers: Collection[signal.Signals], stop: Callable[[int], None], last_resort: LastResort
+    numbers: Collection[signal.Signals], stop: Callable[[int], None], note: Callable[[], bool]
 ) -> Iterator[None]:
-    """Call `stop` in the event loop for every signal, and tell the last resort immediately."""
+    """For every signal, call `note` immediately, and if it returns True, `stop` in the event loop."""
     token = trio.lowlevel.current_trio_token()
     process = os.getpid()
 
@@ -148,9 +159,9 @@ def _signals(
             signal.signal(number, before[number])
             os.kill(os.getpid(), number)
             return
-        last_resort.signalled()
-        with contextlib.suppress(trio.RunFinishedError):
-            token.run_sync_soon(stop, number)
+        if note():
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(stop, number)
 
     before: dict[int, signal.Handlers | Callable[[int, FrameType | None], Any] | int] = {}
     try:

@@ -186,12 +186,12 @@ class _Duties:
         self._listens.set()
         self._channel.send("ready")
 
-    async def run(self, halt: Callable[[bool], None]) -> None:
+    async def run(self, halt: Callable[[bool, bool], None]) -> None:
         """Do all of them, until cancelled.
 
         Args:
-            halt: begins to stop, and is told whether another worker takes this one's place; a second call
-                cuts it short.
+            halt: begins to stop, and is told whether another worker takes this one's place, and whether to
+                cut short what has begun.
         """
         self._channel.send("running", {"ends_within": self._ends_within})
         async with trio.open_nursery() as nursery:
@@ -200,9 +200,9 @@ class _Duties:
             await self._obey(halt)
             # The parent is gone.
             record(logging.WARNING, "parent.gone", ends_within=ORPHAN_SECONDS)
-            self._stop(halt, restarting=False)
+            halt(False, False)
             await trio.sleep(ORPHAN_DRAIN_SECONDS)
-            halt(False)
+            halt(False, True)
 
     async def _tell_when_leaving(self) -> None:
         await self._listens.wait()
@@ -216,19 +216,14 @@ class _Duties:
             self._slot.tell_engines(figures_of_engines())
             await trio.sleep(_FIGURES_SECONDS)
 
-    async def _obey(self, halt: Callable[[bool], None]) -> None:
+    async def _obey(self, halt: Callable[[bool, bool], None]) -> None:
         async for message in self._channel:
             match message:
                 case "drain", {"restarting": bool(restarting)}:
-                    self._stop(halt, restarting=restarting)
+                    halt(restarting, False)
                 case "stop", _:
-                    self._stop(halt, restarting=False)
-                    halt(False)
-
-    def _stop(self, halt: Callable[[bool], None], *, restarting: bool) -> None:
-        # A service manager may have sent SIGTERM to every process; the second word would cut the drain short.
-        if self._server is None or not self._server.draining:
-            halt(restarting)
+                    halt(False, False)
+                    halt(False, True)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
