@@ -29,7 +29,7 @@ def plain(path: str = "/ws", method: str = "GET") -> Request:
 
 async def accepted(app: App, request: Request) -> Acceptance:
     decision = await app.decide(request)
-    assert isinstance(decision, Acceptance), decision.body
+    assert isinstance(decision, Acceptance), decision
     return decision
 
 

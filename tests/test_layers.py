@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("closes", "cookies", "certificates", "headers", "parameters"),
     ("errors", "config", "records", "crashes", "matching"),
     ("request",),
-    ("authority", "calling"),
+    ("authority", "calling", "streamed"),
     ("wire", "routing", "origins", "forwarded", "proxy_protocol", "plugins", "timers", "tasks", "threads"),
     ("transport", "parking", "pings", "memberships", "statistics"),
     ("backlog",),
@@ -27,9 +27,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("connection",),
     ("observer",),
     ("session", "rooms", "access_log", "options"),
-    ("sessions",),
+    ("sessions", "mounting"),
     ("server", "deciding", "engines"),
-    ("hosts",),
+    ("hosts", "mountable"),
     ("registering",),
     ("app",),
     ("wsframework",),  # the public names: wsframework/__init__.py
@@ -85,6 +85,8 @@ INSIDE_FUNCTIONS = {
     ("wsframework.cli.publish", "wsframework.engines.redis"),
     ("wsframework.chat.plugin", "wsframework.chat.redis"),
     ("wsframework.cli.chat", "wsframework.engines.redis"),
+    # The extra `http` may not be installed.
+    ("wsframework.mountable", "wsframework.mounting.starlette"),
     # There is no such module on Windows.
     ("wsframework.chat.database", "fcntl"),
     ("wsframework.cli.keyboard", "termios"),

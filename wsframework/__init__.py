@@ -15,6 +15,7 @@ from wsframework.errors import (
     HandshakeError,
     ImportStringError,
     ListenError,
+    MountError,
     PluginError,
     PostRefused,
     Reject,
@@ -124,6 +125,7 @@ __all__ = [
     "RouteError",
     "ListenError",
     "PluginError",
+    "MountError",
     "ImportStringError",
     "HandshakeError",
 ]

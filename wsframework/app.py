@@ -29,6 +29,7 @@ from wsframework.server import Server, run_server, serve
 from wsframework.server.crowd import Crowd
 from wsframework.server.listeners import hosts_on_loopback
 from wsframework.session import Acceptance
+from wsframework.streamed import Streamed
 
 __all__ = ["App"]
 
@@ -86,7 +87,7 @@ class App(Registry):
 
     # Deciding
 
-    async def decide(self, request: Request) -> Acceptance | Response:
+    async def decide(self, request: Request) -> Acceptance | Response | Streamed:
         """Choose what a request gets: the upgrade to a handler, or an HTTP answer.
 
         Cancellation: nothing is left behind; a guard may have been cancelled in the middle.

@@ -11,6 +11,7 @@ from typing import TypeGuard, TypeVar
 import trio
 
 __all__ = [
+    "causes_of",
     "forget_earlier_frames",
     "forget_frames",
     "hint_for",
@@ -155,6 +156,11 @@ def forget_frames(error: BaseException) -> None:
     BaseException.with_traceback(error, None)  # a user's class may have its own
 
 
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an exception holds, such as its causes and contexts and theirs; not all of very many."""
+    return islice(_held_by(error), _MOST_HELD)
+
+
 def forget_earlier_frames(error: BaseException) -> None:
     """Cut off the parts of tracebacks that are left of earlier times at which the same objects were raised.
 
@@ -166,7 +172,7 @@ def forget_earlier_frames(error: BaseException) -> None:
     follows a `raise`, and not a call.
     """
     _cut_earlier(error, behind_raise=False)
-    for held in islice(_held_by(error), _MOST_HELD):
+    for held in causes_of(error):
         _cut_earlier(held, behind_raise=True)
 
 

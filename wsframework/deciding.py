@@ -35,12 +35,14 @@ from wsframework.crashes import (
     unwrap_group,
 )
 from wsframework.errors import Accept, Close, Reject
+from wsframework.mounting import HTTPCall, Mount, Mounts, WebSocketCall
 from wsframework.options import RouteOptions
 from wsframework.origins import Origins
 from wsframework.records import record
 from wsframework.request import Request, Response, bound_body
 from wsframework.routing import Match, NoPath, NoSubprotocol, Route, Router
 from wsframework.session import Acceptance, CrashResponse, Refusal
+from wsframework.streamed import Streamed
 from wsframework.tasks import GivenUp, Limit
 from wsframework.threads import HandlerThreads
 
@@ -74,6 +76,7 @@ class Decider:
         hosts: as given.
         websockets: routes of WebSocket handlers, by path and subprotocol.
         pages: routes of HTTP handlers, by path and method.
+        mounts: applications, for what no route has.
         guards: asked about every request with a handler, in order, before the route's own steps.
         wrappers: entered around every WebSocket handler, in order.
     """
@@ -83,11 +86,12 @@ class Decider:
         self.hosts = hosts
         self.websockets: Router[RouteOptions] = Router()
         self.pages: Router[RouteOptions] = Router()
+        self.mounts = Mounts()
         self.guards: list[Step] = []
         self.wrappers: list[Wrapper] = []
         self._threads = HandlerThreads()
 
-    async def decide(self, hosts: AllowedHosts | None, request: Request) -> Acceptance | Response:
+    async def decide(self, hosts: AllowedHosts | None, request: Request) -> Acceptance | Response | Streamed:
         """Choose what a request gets.
 
         Args:
@@ -109,6 +113,8 @@ class Decider:
         settings = self._settings
         match self.websockets.resolve(request.path, (*request.subprotocols, None)):
             case NoPath():
+                if (mount := self.mounts.find(request.path)) is not None:
+                    return await self._have_upgraded(mount, request)
                 if request.path in self.pages:
                     return Response.error(404, f"{request.path} answers plain HTTP, not WebSocket")
                 return Response.error(404, f"there is nothing at {request.path}")
@@ -160,7 +166,38 @@ class Decider:
 
         return wrapped
 
-    async def _answer(self, request: Request) -> Acceptance | Response:
+    async def _have_upgraded(self, mount: Mount, request: Request) -> Acceptance | Response:
+        """Let a mounted application accept or refuse an opening handshake."""
+        settings = self._settings
+        if not (mount.origins or settings.origins).allow(request):
+            return _foreign(request, "connect here")
+        fields = await self._admit(mount, request)
+        if not isinstance(fields, tuple):
+            return fields
+        call = WebSocketCall(mount, request, fields, settings.compression)
+        answer = await call.open(settings.timeouts.guard)
+        return answer or _out_of_time(request, "mount.timeout", mount=mount.path)
+
+    async def _have_answered(self, mount: Mount, request: Request) -> Acceptance | Response | Streamed:
+        """Let a mounted application answer a plain request."""
+        if not (mount.origins or self._settings.origins).allow_http(request):
+            return _foreign(request, f"send {request.method} here")
+        fields = await self._admit(mount, request)
+        return HTTPCall(mount, request, fields) if isinstance(fields, tuple) else fields
+
+    async def _admit(self, mount: Mount, request: Request) -> Response | Refusal | _Fields:
+        """Ask the guards; return the header fields that they add, or the answer of the one that refuses."""
+        if not mount.running:
+            return _crashed("handler", mount.name, mount.not_running())
+        if not (self.guards and mount.guarded):
+            return ()
+        asked = await self._ask(self.guards, None, request, {})
+        if isinstance(asked, Refusal):
+            # As for a route: browsers want a subprotocol of those that they offered.
+            return attrs.evolve(asked, subprotocol=next(iter(request.subprotocols), None), name=mount.name)
+        return asked
+
+    async def _answer(self, request: Request) -> Acceptance | Response | Streamed:
         match self.pages.resolve(request.path, (request.method,)):
             case Match(route, _, parameters):
                 options = route.options
@@ -181,6 +218,8 @@ class Decider:
                 allow = ", ".join(methods)
                 return Response.error(405, f"{request.path} answers {allow}", {"Allow": allow})
             case NoPath():
+                if (mount := self.mounts.find(request.path)) is not None:
+                    return await self._have_answered(mount, request)
                 return self._answer_elsewhere(request)
 
     def _answer_elsewhere(self, request: Request) -> Response:
@@ -347,8 +386,6 @@ def _crashed(
     return CrashResponse(where, name, error, fields)
 
 
-def _out_of_time(
-    request: Request, event: str, *, guard: str | None = None, handler: str | None = None
-) -> Response:
-    record(logging.WARNING, event, path=request.path, remote=request.remote, guard=guard, handler=handler)
+def _out_of_time(request: Request, event: str, **where: Any) -> Response:
+    record(logging.WARNING, event, path=request.path, remote=request.remote, **where)
     return Response.error(503, "the server could not answer in time; try again later")

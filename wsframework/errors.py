@@ -15,6 +15,7 @@
     │   ├── RouteError          a path, subprotocol or handler that cannot be registered
     │   ├── ListenError         an address that cannot be listened on
     │   ├── PluginError         a plugin that cannot be found, loaded or installed
+    │   ├── MountError          a mounted application that could not start
     │   └── ImportStringError   a `module:app` that names no App
     └── HandshakeError          the peer's opening handshake breaks RFC 6455; carries the HTTP answer
 
@@ -48,6 +49,7 @@ __all__ = [
     "RouteError",
     "ListenError",
     "PluginError",
+    "MountError",
     "ImportStringError",
     "HandshakeError",
 ]
@@ -312,6 +314,10 @@ class ListenError(ConfigurationError):
 
 class PluginError(ConfigurationError):
     """A plugin that cannot be found, loaded or installed."""
+
+
+class MountError(ConfigurationError):
+    """A mounted application that could not start; with what it has said."""
 
 
 class ImportStringError(ConfigurationError):

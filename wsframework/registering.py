@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Concatenate, Literal, TypeVar
 
 import attrs
@@ -22,6 +21,7 @@ from wsframework.config import Deflate, Limits, Timeouts
 from wsframework.connection import Connection
 from wsframework.deciding import Decider
 from wsframework.errors import ConfigurationError
+from wsframework.mountable import Mountable
 from wsframework.observer import Observer
 from wsframework.options import RouteOptions
 from wsframework.plugins import Plugin, install_plugin
@@ -30,7 +30,6 @@ from wsframework.routing import Route, Template, check_methods, check_subprotoco
 
 __all__ = ["Registry"]
 
-Lifespan = Callable[..., AbstractAsyncContextManager[Any]] | Callable[..., AsyncIterator[Any]]
 HandlerT = TypeVar("HandlerT", bound=Callable[Concatenate[Connection, ...], Awaitable[Any]])
 Page = Response | str | bytes
 PageT = TypeVar("PageT", bound=Callable[Concatenate[Request, ...], Awaitable[Page] | Page])
@@ -40,7 +39,7 @@ ObserverT = TypeVar("ObserverT", bound=Observer)
 LifespanT = TypeVar("LifespanT", bound=Callable[..., Any])
 
 
-class Registry:
+class Registry(Mountable):
     """The part of an App that registers.
 
     Args:
@@ -55,7 +54,7 @@ class Registry:
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
-        self._lifespans: list[Lifespan] = []
+        self._lifespans = []
         self._observers: list[Observer] = []
         self._plugins: list[Plugin] = []
         # By the handler's id, because two may have one name, and some cannot be hashed.

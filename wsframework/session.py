@@ -47,6 +47,7 @@ from wsframework.errors import Close, ConnectionClosed, RoomUnavailable, Session
 from wsframework.observer import Observer
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Request, Response
+from wsframework.streamed import Streamed
 from wsframework.timers import Timer, Timers
 
 __all__ = ["MISTAKE", "Acceptance", "CrashResponse", "Decide", "Refusal", "Session"]
@@ -147,9 +148,9 @@ class CrashResponse(Response):
         return exception
 
 
-Decide = Callable[[Request], Awaitable[Acceptance | Response]]
-"""What a host asks for every request: upgrade, or this HTTP answer. It raises nothing but cancellation and
-KeyboardInterrupt; what a user's function raised comes as a `CrashResponse`."""
+Decide = Callable[[Request], Awaitable[Acceptance | Response | Streamed]]
+"""What a host asks for every request: upgrade, or this HTTP answer, or have it streamed. It raises nothing
+but cancellation and KeyboardInterrupt; what a user's function raised comes as a `CrashResponse`."""
 
 
 class Session:

@@ -39,6 +39,7 @@ __all__ = [
     "giving_up",
     "is_late",
     "standing_still",
+    "start_beside",
 ]
 
 
@@ -95,6 +96,14 @@ class UserTasks:
         except BaseException as error:
             # Each task has reported its exception. This is the same one, or one that Trio raised.
             record(logging.DEBUG, "task.corrupted", error=describe(error))
+
+
+def start_beside(function: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
+    """Start a task beside this one, which `UserTasks` has started; the arguments are those of its `start`."""
+    nursery = trio.lowlevel.current_task().parent_nursery
+    assert nursery is not None
+    # It is open for as long as this task is in it, even if a failure of another task has cancelled it.
+    nursery.start_soon(function, *args, name=name)
 
 
 class GivenUp(Exception):

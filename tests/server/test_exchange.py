@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Literal
-
 import attrs
 import pytest
 import trio
 
-from tests.server.serving import QUICK, serving
+from tests.server.plain import Client, Contexts, get, port, post
+from tests.server.serving import QUICK
 from tests.waiting import until
-from wsframework import App, Connection, Limits, Reject, Request, Response, Server, Timeouts
+from wsframework import App, Connection, Limits, Reject, Request, Response, Timeouts
 from wsframework.wire import build_request
 
-Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 LASTING = attrs.evolve(QUICK, keep_alive=60.0, handshake=30.0, body=30.0, http=30.0, close=30.0)
 UPGRADE = build_request("x", "/ws", "dGhlIHNhbXBsZSBub25jZQ==")
 
@@ -57,85 +52,9 @@ def new_app(timeouts: Timeouts = LASTING, *, trusted_proxies: tuple[str, ...] = 
     return app
 
 
-class Client:
-    """Sends bytes, and reads answers one by one."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.data = b""
-
-    async def send(self, *pieces: bytes) -> None:
-        for place, piece in enumerate(pieces):
-            if place:
-                await trio.sleep(0.005)
-            await self.stream.send_all(piece)
-
-    async def _more(self) -> bool:
-        try:
-            data = bytes(await self.stream.receive_some())
-        except trio.BrokenResourceError:
-            return False
-        self.data += data
-        return bool(data)
-
-    async def answer(self, *, head_only: bool = False) -> tuple[int, bytes]:
-        """Return the next answer's status and body."""
-        while b"\r\n\r\n" not in self.data:
-            assert await self._more(), self.data
-        head, _, self.data = self.data.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        status = int(first.split()[1])
-        size = 0 if head_only or status < 200 else int(fields["content-length"])
-        while len(self.data) < size:
-            assert await self._more(), self.data
-        body, self.data = self.data[:size], self.data[size:]
-        return status, body
-
-    async def at_end(self) -> bool:
-        """Whether nothing follows but the end."""
-        return not self.data and not await self._more()
-
-
-class Port:
-    def __init__(self, server: Server, tls: ssl.SSLContext | None) -> None:
-        self.server = server
-        self._tls = tls
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Client]:
-        address = self.server.addresses[0]
-        assert address.port is not None
-        tcp = await trio.open_tcp_stream(address.host, address.port)
-        stream: trio.abc.Stream = tcp
-        if self._tls is not None:
-            stream = trio.SSLStream(tcp, self._tls, server_hostname="localhost", https_compatible=True)
-        try:
-            yield Client(stream)
-        finally:
-            await trio.aclose_forcefully(stream)
-
-
 @pytest.fixture(params=["hub", "hub-tls", "stream", "stream-tls"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@asynccontextmanager
-async def port(kind: str, contexts: Contexts, app: App) -> AsyncIterator[Port]:
-    choice: Literal["hub", "stream"] = "hub" if kind.startswith("hub") else "stream"
-    secure = kind.endswith("tls")
-    async with serving(app, transport=choice, ssl=contexts[0] if secure else None) as server:
-        yield Port(server, contexts[1] if secure else None)
-
-
-def get(path: str, *fields: str, method: str = "GET", version: str = "1.1") -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: localhost", *fields, "", ""]).encode()
-
-
-def post(path: str, body: bytes | str, *fields: str) -> bytes:
-    data = body.encode() if isinstance(body, str) else body
-    return get(path, f"Content-Length: {len(data)}", *fields, method="POST") + data
 
 
 def chunks(path: str, *pieces: bytes) -> bytes:

@@ -28,6 +28,7 @@ from wsframework.server.logged import LogObserver
 from wsframework.server.pollers import Poller, SelectorPoller
 from wsframework.server.stacks import Standing
 from wsframework.session import Acceptance
+from wsframework.streamed import Streamed
 from wsframework.timers import Timers
 from wsframework.wire import Opcode, build_request, encode_frame
 
@@ -165,7 +166,7 @@ async def test_a_decision_that_raises_ends_one_connection_and_is_logged(
     app = App(timeouts=QUICK)
 
     class Broken(App):
-        async def decide(self, request: Request) -> Acceptance | Response:
+        async def decide(self, request: Request) -> Acceptance | Response | Streamed:
             if request.path == "/broken":
                 raise ZeroDivisionError("a mistake of ours")
             return await app.decide(request)

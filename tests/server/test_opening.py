@@ -66,7 +66,9 @@ async def ask(
     observer: Observer | None = None,
 ) -> Opening | Response:
     circumstances = Circumstances(secure, THERE, HERE, client=client)
-    return await consider(asked, circumstances, app.decide, observer or Observer())
+    opening = await consider(asked, circumstances, app.decide, observer or Observer())
+    assert isinstance(opening, Opening | Response)
+    return opening
 
 
 class Refusals(Observer):

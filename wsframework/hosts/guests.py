@@ -36,6 +36,7 @@ from wsframework.server.native import NativeServer
 from wsframework.server.opening import draining_response
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Acceptance, Decide
+from wsframework.streamed import Streamed
 from wsframework.tasks import GivenUp, giving_up
 from wsframework.timers import Timers
 
@@ -54,7 +55,7 @@ class Application(Protocol):
     def observers(self) -> tuple[Observer, ...]:
         """Observers to tell of what happens."""
 
-    async def decide(self, request: Request) -> Acceptance | Response:
+    async def decide(self, request: Request) -> Acceptance | Response | Streamed:
         """Choose what a request gets."""
 
     def running(self) -> AbstractAsyncContextManager[Any]:
@@ -170,14 +171,14 @@ class _Guest:
         if self._ws is not None:
             await self._handler_ended.wait()
 
-    async def decide(self, request: Request) -> Acceptance | Response:
+    async def decide(self, request: Request) -> Acceptance | Response | Streamed:
         """Have the App decide, and keep hold of the handler."""
         self._give_up = giving_up()
         try:
             decision = await self._home.app.decide(request)
         except GivenUp:
             return draining_response()
-        if isinstance(decision, Response):
+        if not isinstance(decision, Acceptance):
             return decision
         return attrs.evolve(decision, handler=functools.partial(self._handle, decision))
 
@@ -212,7 +213,7 @@ class _Guest:
 _current_guest: ContextVar[_Guest] = ContextVar("wsframework_guest")
 
 
-async def _decide(request: Request) -> Acceptance | Response:
+async def _decide(request: Request) -> Acceptance | Response | Streamed:
     return await _current_guest.get().decide(request)
 
 

@@ -9,6 +9,7 @@ Lengths are counted here; `chunks` reads chunks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -85,7 +86,7 @@ class HTTPBody:
     ) -> None:
         self.complete = False
         self.awaits_continue = not head.trailing and _expects_continue(head)
-        self._max_bytes = max_bytes
+        self._max_bytes: float = max_bytes
         self.trailing = b""
         self.decided_by: trio.lowlevel.Task | None = None
         self._left = head.body_bytes
@@ -183,6 +184,38 @@ class HTTPBody:
             self._timer.cancel()
         if self._arrived is not None:
             self._arrived.set()
+
+    # A reader that takes pieces
+
+    def hand_out(self, max_bytes: int | None) -> None:
+        """Keep from now on only what `take` has not taken, and let others measure the progress.
+
+        Args:
+            max_bytes: the largest size, in place of the one that there was; None for any.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        self._max_bytes = math.inf if max_bytes is None else max_bytes
+        self._wanted = True
+        if self._whole is not None:  # a guard has read it
+            self._content, self._whole = bytearray(self._whole), None
+        if self._received + (self._left or 0) > self._max_bytes:
+            self._too_large()
+
+    def take(self) -> bytes:
+        """Return what has come and was not taken."""
+        content, self._content = bytes(self._content), bytearray()
+        return content
+
+    @property
+    def received(self) -> int:
+        """How many bytes have come."""
+        return self._received
+
+    @property
+    def error(self) -> tuple[int, str] | None:
+        """The status that says why the body will not be complete, and the reason, if it will not be."""
+        return self._error
 
     # The handler's side
 

@@ -25,7 +25,7 @@ from wsframework.server.sharing import Presence, SharedAdmission
 from wsframework.session import Session
 from wsframework.timers import Timer, Timers
 
-__all__ = ["Core"]
+__all__ = ["Core", "RunningSet"]
 
 
 class _Waiting(Protocol):
@@ -43,6 +43,34 @@ class _Deciding(Protocol):
 
     def abandon(self) -> None:
         """Close the connection, unless the application has decided."""
+
+
+class _Running(Protocol):
+    def cancel(self) -> None:
+        """End what answers."""
+
+    def abandon(self) -> None:
+        """Close the connection, if it is still there."""
+
+
+class RunningSet(set[_Running]):
+    """What runs, and the end of all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._empty: trio.Event | None = None
+
+    def end(self, running: _Running) -> None:
+        """Take one out."""
+        self.discard(running)
+        if not self and self._empty is not None:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing runs; for one task at a time."""
+        while self:
+            self._empty = trio.Event()
+            await self._empty.wait()
 
 
 class Core:
@@ -65,6 +93,7 @@ class Core:
         idle: connections between an HTTP answer and the next request.
         handshakes: scopes in which heads are read from streams, and their deadlines.
         deciding: requests about which the application decides, and the tasks that do, once they run.
+        streamed: requests that mounted applications answer, or have answered and not ended.
         draining: whether the drain has begun, so that no more requests are upgraded.
     """
 
@@ -105,4 +134,5 @@ class Core:
         self.idle: set[_Idle] = set()
         self.handshakes: dict[trio.CancelScope, Timer] = {}
         self.deciding: dict[_Deciding, trio.lowlevel.Task | None] = {}
+        self.streamed = RunningSet()
         self.draining = False

@@ -67,7 +67,7 @@ class Drain:
             await lifetime.run_vital(self._drain)
         if lifetime.failure is not None:
             await lifetime.run_vital(self._give_up)
-        elif self._core.admission.open:
+        elif self._core.admission.open or self._core.streamed:
             await lifetime.run_vital(self._cut_short)
 
     def end_what_is_left(self) -> None:
@@ -78,6 +78,8 @@ class Drain:
         for deciding in list(self._core.deciding):
             # Code that resists its cancellation, or has left its task, does not keep the connection.
             contained(deciding.abandon)
+        for running in list(self._core.streamed):
+            contained(running.abandon)
         self._abort_all("the time to drain was over")
 
     async def _drain(self) -> None:
@@ -86,6 +88,8 @@ class Drain:
             await lifetime.outlast_interrupts(self._settle)
             self._begin()
             await lifetime.outlast_interrupts(self._core.admission.wait_empty)
+            # What applications still do after their answers.
+            await lifetime.outlast_interrupts(self._core.streamed.wait_empty)
 
     async def _settle(self) -> None:
         """Let handshakes in progress finish: their clients came before the server began to stop."""
@@ -147,17 +151,23 @@ class Drain:
             contained(waiting.drain)
 
     def _end_decisions(self) -> None:
-        """Cancel guards and HTTP handlers: a task that obeys answers its client with 503."""
+        """Cancel guards, HTTP handlers and mounted applications: a task that obeys answers with 503."""
         for deciding in list(self._core.deciding):
             if deciding.on_left is not None:
                 contained(deciding.on_left)
+        for running in list(self._core.streamed):
+            contained(running.cancel)
 
     async def _close_all(self, frame: CloseFrame) -> None:
         """Close all connections that are left at once, without the tasks of the hub and without timers."""
         for endpoint in self._endpoints():
             contained(functools.partial(endpoint.start_close, frame, frame.reason))
         self._flush()
-        if self._core.deciding or any(transport.outbox_bytes for transport in self._core.transports):
+        if (
+            self._core.deciding
+            or self._core.streamed
+            or any(transport.outbox_bytes for transport in self._core.transports)
+        ):
             await self._core.lifetime.outlast_interrupts(_let_frames_depart)
             self._flush()
 

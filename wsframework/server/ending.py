@@ -73,10 +73,12 @@ class NoReceiver:
 
     Attributes:
         then: called when the answer is written, if the connection goes on: the transport lets go of it.
+        takes_bytes: whether it gets all that the peer sends, as it comes; also while the answer is written.
     """
 
     has_unread = False
     messages_taken = 0
+    takes_bytes = False
 
     def __init__(self, then: Callable[[], None] | None = None) -> None:
         self.then = then
@@ -84,7 +86,20 @@ class NoReceiver:
     def _ignore(self, *_: object) -> None:
         """Drop it."""
 
-    deliver = deliver_pong = call_when_idle = made_room = end = finish = _ignore
+    deliver = deliver_pong = call_when_idle = made_room = end = finish = input_ended = _ignore
+
+
+class _PlainBytes:
+    """In place of a decoder, for bytes that are no frames; the receiver bounds them."""
+
+    stopped = False
+    unread = 0
+
+    def feed(self, data: bytes | bytearray | memoryview = b"") -> list[bytes]:
+        return [bytes(data)] if data else []
+
+    def end(self) -> None:
+        pass
 
 
 class EndingTransport(ABC):
@@ -174,6 +189,21 @@ class EndingTransport(ABC):
         self.endpoint = NoReceiver(then)
         if data:
             self._commit(data)
+        self._end_sending()
+
+    def carry(self, receiver: NoReceiver) -> None:
+        """Carry bytes as they are, with `write_raw` and to this receiver, until `end_carrying`."""
+        self.endpoint = receiver
+        self._decoder = _PlainBytes()  # type: ignore[assignment]
+
+    @property
+    def carries_bytes(self) -> bool:
+        """Whether `carry` was called."""
+        return isinstance(self.endpoint, NoReceiver) and self.endpoint.takes_bytes
+
+    def end_carrying(self) -> None:
+        """Write what was committed; then end the connection, or let go of it and call the `then` of its
+        receiver."""
         self._end_sending()
 
     def abort(self, cause: str = "the server dropped the connection") -> None:
@@ -286,10 +316,19 @@ class EndingTransport(ABC):
 
     # The transport's end
 
+    def _came_late(self, data: bytes) -> None:
+        """Take what came behind the end: nothing, unless it is the next request."""
+        if self.carries_bytes:
+            self.endpoint.deliver(data)
+
     def _peer_closed(self) -> None:
         """End the connection after the peer's FIN: flush what it may still read, then close."""
         if self._deferred is not None:
             return  # its Close frame waits to be answered, and a peer that has sent FIN may still read
+        receiver = self.endpoint
+        if isinstance(receiver, NoReceiver) and receiver.takes_bytes:
+            receiver.input_ended()  # it may still read its answer
+            return
         if self._closing.state in (CloseState.OPEN, CloseState.CLOSE_SENT):
             self._lose("the peer closed TCP without a Close frame")
         self._end_sending()

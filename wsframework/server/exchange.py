@@ -20,6 +20,7 @@ from wsframework.forwarded import Client
 from wsframework.request import Address, Response
 from wsframework.server.bodies import BODY_READ_BYTES, CONTINUE, HTTPBody
 from wsframework.server.core import Core
+from wsframework.server.ending import NoReceiver
 from wsframework.server.framing import READ_BYTES
 from wsframework.server.http import Head, encode_response
 from wsframework.server.hub import Hub, hang_up
@@ -251,6 +252,29 @@ class Exchange(ABC):
             self._write(data, partial(self._core.admission.depart, self.remote), self._begin_again)
         else:
             self._begin_again()
+
+    def stream(self, receiver: NoReceiver) -> SocketTransport:
+        """Return a transport for an answer in pieces; it gives all that the client sends to the receiver."""
+        self._stop_waiting()
+        self._moving = transport = self._transport(None, partial(self._core.admission.depart, self.remote))
+        transport.carry(receiver)
+        transport.begin(b"")
+        return transport
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything has come behind a request without a body."""
+        return bool(self._trailing)
+
+    def keep(self, data: bytes) -> None:
+        """Keep what came behind the request while its answer was streamed."""
+        self._early += data
+
+    def end_stream(self, receiver: NoReceiver, *, persist: bool) -> None:
+        """Have the connection wait for the next request after an answer in pieces, or else end."""
+        self._answered = persist and (self.body is None or self.body.drop_rest())
+        if self._answered:
+            receiver.then = self._begin_again
 
     def _end(self, data: bytes = b"") -> None:
         """Write the last bytes of the connection, and end it."""

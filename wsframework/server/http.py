@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from email.utils import formatdate
 
 import attrs
@@ -23,7 +24,7 @@ from wsframework.errors import HandshakeError
 from wsframework.request import Response, reason_phrase
 from wsframework.tokens import TOKEN
 
-__all__ = ["Head", "HeadReader", "encode_response", "is_persistent", "read_head"]
+__all__ = ["Head", "HeadReader", "encode_head", "encode_response", "is_persistent", "read_head"]
 
 _READ_BYTES = 16 * 1024
 
@@ -250,12 +251,13 @@ async def read_head(stream: trio.abc.ReceiveStream, reader: HeadReader) -> Head 
             return head
 
 
-def is_persistent(head: Head, response: Response) -> bool:
-    """Whether a request and its answer let the connection go on (RFC 9112 §9.3)."""
+def is_persistent(head: Head, response: Response | None = None) -> bool:
+    """Whether a request, and its answer if it is known, let the connection go on (RFC 9112 §9.3)."""
     if head.http_version != "1.1":
         return False
     options = [value for name, value in head.headers if name == "connection"]
-    options += response.headers.get_all("connection")
+    if response is not None:
+        options += response.headers.get_all("connection")
     return not any(option.strip(" \t").lower() == "close" for value in options for option in value.split(","))
 
 
@@ -289,3 +291,34 @@ def encode_response(response: Response, *, head_only: bool = False, persist: boo
     lines += map(": ".join, fields)
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     return head if head_only or bodiless else head + response.body
+
+
+def encode_head(
+    status: int,
+    fields: Iterable[tuple[bytes, bytes]],
+    size: int | None,
+    *,
+    chunked: bool,
+    persist: bool,
+) -> bytes:
+    """Encode the head of an answer that is written in pieces.
+
+    Args:
+        status: the status.
+        fields: the application's fields, without those about the connection and the size.
+        size: Content-Length, or None for no such field.
+        chunked: whether the content comes in chunks.
+        persist: whether the connection goes on; else the answer says that it ends.
+    """
+    fields = list(fields)
+    lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status).encode("ascii"))]
+    if not any(name.lower() == b"date" for name, _ in fields):
+        lines.append(b"Date: " + formatdate(usegmt=True).encode("ascii"))
+    if not persist:
+        lines.append(b"Connection: close")
+    if size is not None:
+        lines.append(b"Content-Length: %d" % size)
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    lines += [b"%b: %b" % field for field in fields]
+    return b"\r\n".join([*lines, b"", b""])

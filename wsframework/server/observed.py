@@ -128,6 +128,11 @@ class _Observed(FrameTransport):
         self._tell_sent(ObservedFrame("text" if opcode == Opcode.TEXT else "binary", len(payload)))
 
     def _commit(self, frame: bytes) -> None:
+        if self._request is not None:
+            self._tell_control(frame)
+        super()._commit(frame)
+
+    def _tell_control(self, frame: bytes) -> None:
         # The server's control frames are short and not masked: their header has two bytes, and the first one
         # holds FIN and the opcode.
         size = len(frame) - 2
@@ -139,7 +144,6 @@ class _Observed(FrameTransport):
                 self._tell_sent(ObservedFrame("ping", size))
             case 0x8A:
                 self._tell_sent(ObservedFrame("pong", size))
-        super()._commit(frame)
 
     def _tell_sent(self, frame: ObservedFrame) -> None:
         if (request := self._request) is not None:

@@ -16,11 +16,13 @@ from wsframework.certificates import TLSEnd
 from wsframework.errors import HandshakeError
 from wsframework.forwarded import Client
 from wsframework.headers import Headers
+from wsframework.mounting import MountedAcceptance
 from wsframework.observer import Observer
 from wsframework.records import logger, record
 from wsframework.request import Address, Body, Request, Response
 from wsframework.server.http import Head
 from wsframework.session import MISTAKE, Acceptance, CrashResponse, Decide, Refusal
+from wsframework.streamed import Streamed
 from wsframework.wire import (
     DeflateParameters,
     Deflater,
@@ -88,7 +90,7 @@ class Circumstances:
 
 async def consider(
     head: Head, circumstances: Circumstances, decide: Decide, observer: Observer
-) -> Opening | Response:
+) -> Opening | Response | Streamed:
     """Check a head, have the application decide, and prepare the answer.
 
     Args:
@@ -152,12 +154,14 @@ def _request_of(
     return request, host
 
 
-async def _answer(request: Request, decide: Decide, observer: Observer) -> Response:
-    """Have a plain HTTP request answered."""
+async def _answer(request: Request, decide: Decide, observer: Observer) -> Response | Streamed:
+    """Have a plain HTTP request answered, or decided to be."""
     began = trio.current_time()
     decision = await decide(request)
-    if not isinstance(decision, Response):
+    if isinstance(decision, Acceptance):
         raise TypeError(f"decide() accepted {request!r}, which is no opening handshake")
+    if not isinstance(decision, Response):
+        return decision
     _tell_crash(request, decision, observer)
     observer.request_answered(request, decision.status, len(decision.body), trio.current_time() - began)
     return decision
@@ -171,6 +175,8 @@ async def _open(request: Request, upgrade: Upgrade, decide: Decide, observer: Ob
         _tell_crash(request, decision, observer)
         observer.handshake_refused(remote, decision.status, "", request)
         return decision
+    if not isinstance(decision, Acceptance):
+        raise TypeError(f"decide() has {request!r} streamed, which is an opening handshake")
     codecs = extensions = parameters = None
     if decision.compression is not None and upgrade.extensions:
         agreed = negotiate_deflate(decision.compression, upgrade.extensions)
@@ -195,6 +201,8 @@ async def _open(request: Request, upgrade: Upgrade, decide: Decide, observer: Ob
         answer = encode_101(upgrade.key, decision.subprotocol, extensions, decision.headers)
     except Exception:  # of an `Accept` whose fields were changed; our caller answers
         observer.handshake_refused(remote, 500, "", request)
+        if isinstance(decision, MountedAcceptance):
+            decision.on_dropped()
         raise
     return Opening(request, decision, answer, codecs, parameters)
 

@@ -13,8 +13,10 @@ import trio
 from wsframework.connection import Connection
 from wsframework.crashes import interrupt_in, is_of_the_code
 from wsframework.forwarded import Proxies
+from wsframework.mounting import MountedAcceptance
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
+from wsframework.server.answering import Answering
 from wsframework.server.bodies import HTTPBody
 from wsframework.server.core import Core
 from wsframework.server.draining import contained
@@ -32,6 +34,7 @@ from wsframework.server.opening import (
 from wsframework.server.prefaces import Preface
 from wsframework.server.streams import StreamIncoming
 from wsframework.session import Decide, Refusal, Session
+from wsframework.streamed import Streamed
 from wsframework.tasks import GivenUp, UserTasks, begin_deciding, end_deciding, is_late
 from wsframework.wire import is_upgrade
 
@@ -120,10 +123,10 @@ class Requests:
 
     async def _serve(self, incoming: Incoming | StreamIncoming, head: Head) -> None:
         """Decide about a request; answer it, or upgrade and run the handler. It raises nothing."""
-        session: Session | None = None
+        session: Session | Answering | None = None
         try:
             session = await self._open(incoming, head)
-            if session is not None:
+            if type(session) is Session:
                 # So the client knows that the connection is open even if the handler blocks the event loop.
                 await incoming.answered()
             # An idle connection keeps what its task refers to.
@@ -142,7 +145,9 @@ class Requests:
             record_failure(error, remote=session.remote)
             contained(session.give_up)
 
-    async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | None:
+    async def _open(self, incoming: Incoming | StreamIncoming, head: Head) -> Session | Answering | None:
+        opening: Opening | Response | Streamed | None = None
+        session: Session | Answering | None = None
         try:
             opening = await self._consider(incoming, head)
             if incoming in self._late:
@@ -150,7 +155,8 @@ class Requests:
                     self._core.observer.handshake_refused(incoming.remote, 503, "", opening.request)
                 return None
             # After the answer, the same connection may have the next request.
-            return self._proceed(incoming, head, opening)
+            session = self._proceed(incoming, head, opening)
+            return session
         except BaseException as error:
             # A bug, or the program's end. It must not end the other connections.
             interrupt = interrupt_in(error)
@@ -163,6 +169,10 @@ class Requests:
             return None
         finally:
             self._late.discard(incoming)
+            if session is None and isinstance(opening, Opening):
+                acceptance = opening.acceptance
+                if isinstance(acceptance, MountedAcceptance):
+                    contained(acceptance.on_dropped)
 
     # Code that resists its cancellation
 
@@ -200,7 +210,9 @@ class Requests:
         if incoming.body is not None:
             incoming.body.fail(503, "the time for an answer was over")
 
-    async def _consider(self, incoming: Incoming | StreamIncoming, head: Head) -> Opening | Response | None:
+    async def _consider(
+        self, incoming: Incoming | StreamIncoming, head: Head
+    ) -> Opening | Response | Streamed | None:
         """Have the application decide; None means that the client has left."""
         incoming.on_left = begin_deciding()
         self._core.deciding[incoming] = task = trio.lowlevel.current_task()
@@ -232,9 +244,9 @@ class Requests:
 
     @trio.lowlevel.enable_ki_protection
     def _proceed(
-        self, incoming: Incoming | StreamIncoming, head: Head, opening: Opening | Response | None
-    ) -> Session | None:
-        """Carry out a decision; return what runs the connection if it was upgraded."""
+        self, incoming: Incoming | StreamIncoming, head: Head, opening: Opening | Response | Streamed | None
+    ) -> Session | Answering | None:
+        """Carry out a decision; return what runs the connection, or an answer that takes time."""
         core, remote = self._core, incoming.remote
         if incoming.gone or opening is None:
             record(logging.DEBUG, "handshake.lost", remote=remote, error="the client has left")
@@ -257,6 +269,8 @@ class Requests:
                 incoming.answer(opening)
             core.observer.http_answered(remote, status)
             return None
+        if not isinstance(opening, Opening):
+            return Answering(core, incoming, head, opening, persist=self._may_persist(head))
         limits = opening.acceptance.limits or core.limits
         timeouts = opening.acceptance.timeouts or core.timeouts
         transport = incoming.upgrade(
@@ -291,7 +305,7 @@ class Requests:
             raise
         return session
 
-    def _may_persist(self, head: Head, response: Response) -> bool:
+    def _may_persist(self, head: Head, response: Response | None = None) -> bool:
         """Whether a connection may go on after an answer. After a refused handshake it does not."""
         core = self._core
         if not core.timeouts.keep_alive or core.lifetime.stopping.is_set():

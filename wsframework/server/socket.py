@@ -9,6 +9,7 @@ from collections.abc import Callable
 import trio
 
 from wsframework.config import Limits, Timeouts
+from wsframework.server.ending import NoReceiver
 from wsframework.server.framing import READ_BYTES, FrameTransport
 from wsframework.server.hub import Hub, hang_up, unsent_bytes
 from wsframework.server.pollers import HANGUP, QUIET, READ, WRITE
@@ -139,6 +140,7 @@ class SocketTransport(FrameTransport):
             return
         self.heard_at = now
         if self._sending_ended:
+            self._came_late(data)
             return
         # `_received`, without the call: this is the path of every message.
         deliver = self._deliver
@@ -201,8 +203,8 @@ class SocketTransport(FrameTransport):
             self._watch_progress()
 
     def _watch_progress(self) -> None:
-        if self._watching:
-            return
+        if self._watching or isinstance(self.endpoint, NoReceiver):
+            return  # what waits for a request is bounded by the limits of its answer
         self._watching = True
         stand = (self.endpoint.messages_taken, self.outbox_bytes)
         # The peer's own Close frame may be behind those messages. So a handler gets the time for last words

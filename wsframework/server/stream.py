@@ -139,7 +139,9 @@ class StreamTransport(FrameTransport):
                 self._peer_closed()
                 return
             self.heard_at = trio.current_time()
-            if not self._sending_ended:
+            if self._sending_ended:
+                self._came_late(bytes(data))
+            else:
                 self._received(data)
 
     @trio.lowlevel.enable_ki_protection

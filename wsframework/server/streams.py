@@ -24,6 +24,7 @@ from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
 from wsframework.server.bodies import BODY_READ_BYTES, CONTINUE, HTTPBody
 from wsframework.server.core import Core
+from wsframework.server.ending import NoReceiver
 from wsframework.server.framing import READ_BYTES
 from wsframework.server.http import Head, HeadReader, encode_response, read_head
 from wsframework.server.observed import stream_transport
@@ -36,7 +37,6 @@ __all__ = ["StreamIncoming"]
 
 _READ_AHEAD_BYTES = 16 * 1024
 """How much is read from a client before its answer, in order to notice when it leaves."""
-
 
 _LATE_SECONDS = 0.05
 """The time after `Timeouts.handshake`: at least one turn of the event loop, in which bytes that came in time
@@ -134,6 +134,28 @@ class StreamIncoming:
 
     def _go_on(self) -> None:
         self._goes_on = True
+
+    def stream(self, receiver: NoReceiver) -> StreamTransport:
+        """Return a transport for an answer in pieces; it gives all that the client sends to the receiver."""
+        self._transport = transport = self._make_transport(None)
+        transport.carry(receiver)
+        transport.pause_reading()  # what has come already is kept here
+        self._decided.set()
+        return transport
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything has come behind a request without a body."""
+        return bool(self._trailing)
+
+    def keep(self, data: bytes) -> None:
+        """Keep what came behind the request while its answer was streamed."""
+        self._trailing += data
+
+    def end_stream(self, receiver: NoReceiver, *, persist: bool) -> None:
+        """Have the connection wait for the next request after an answer in pieces, or else end."""
+        if persist and (self.body is None or self.body.drop_rest()):
+            receiver.then = self._go_on
 
     def upgrade(
         self,
@@ -387,7 +409,7 @@ class StreamIncoming:
     async def _move_bytes(self) -> None:
         if self._transport is not None:
             transport, self._transport = self._transport, None
-            await transport.run(self._trailing)
+            await transport.run(b"" if transport.carries_bytes else self._trailing)
 
     def _give_up(self) -> None:
         """Take note that the peer has left: end the decision, or the transport that was not started."""

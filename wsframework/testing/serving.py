@@ -34,6 +34,7 @@ from wsframework.observer import Observer
 from wsframework.request import Address, Request, Response
 from wsframework.server import Server, serve_streams
 from wsframework.session import Acceptance
+from wsframework.streamed import Streamed
 from wsframework.testing.asking import Answer, Exchange
 from wsframework.testing.background import open_background
 from wsframework.testing.client import Client, ClientSettings, Link, open_client
@@ -163,7 +164,7 @@ class MemoryServer:
             _current_link.reset(token)
         return ours, link
 
-    async def _decide(self, request: Request) -> Acceptance | Response:
+    async def _decide(self, request: Request) -> Acceptance | Response | Streamed:
         decision = await self.app.decide(request)
         if isinstance(decision, Acceptance):
             return attrs.evolve(decision, handler=functools.partial(self._watch, decision.handler))
