@@ -311,3 +311,21 @@ def test_the_cancel_scopes_of_anyio_work_around_both(run: Run) -> None:
             assert task.cancelling() == 0
 
     run(main)
+
+
+def test_a_function_that_cancels_its_caller_at_once_is_cancelled(run: Run) -> None:
+    async def in_trio() -> str:
+        with trio.CancelScope() as scope:
+
+            async def cancel_the_caller() -> None:
+                scope.cancel()
+                await asyncio.sleep(1000)
+
+            await from_trio(cancel_the_caller)
+        return f"{scope.cancelled_caught}"
+
+    async def main() -> None:
+        async with serve(App(), port=0):
+            assert await from_asyncio(in_trio) == "True"
+
+    run(main)

@@ -222,21 +222,26 @@ class _AsyncioCall:
         self._function = function
         self._args = args
         self._waiting = trio.lowlevel.current_task()
+        self._begun = False
         self._task: asyncio.Task[outcome.Outcome[Any]] | None = None
         self._raise_cancel: trio.lowlevel.RaiseCancelT | None = None
 
     def start(self) -> None:
         """Start the asyncio task."""
+        self._begun = True
         self._task = self._loop.create_task(self._run(), name=name_of(self._function))
         self._task.add_done_callback(self._ended)
+        if self._raise_cancel is not None:
+            self._task.cancel()  # an eager one has cancelled its caller in its first step
 
     def abort(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         """Cancel the asyncio task because the Trio task was cancelled."""
-        if self._task is None:
+        if not self._begun:
             self.starting.cancel()
             return trio.lowlevel.Abort.SUCCEEDED
         self._raise_cancel = raise_cancel
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         return trio.lowlevel.Abort.FAILED
 
     async def _run(self) -> outcome.Outcome[Any]:
