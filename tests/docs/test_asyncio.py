@@ -68,6 +68,25 @@ async def test_asyncio_code_sends_through_a_connection_and_a_ctrl_c_ends_it(foll
             process.kill()
 
 
+@exercises(PAGE, "office.py")
+async def test_django_has_the_port_of_the_websockets(follow: Follow) -> None:
+    folder, pipe = follow(PAGE), subprocess.PIPE
+    with subprocess.Popen([sys.executable, "office.py", "0"], cwd=folder.path, stdout=pipe) as process:  # noqa: ASYNC220
+        assert process.stdout is not None
+        url = (await trio.to_thread.run_sync(process.stdout.readline)).decode().strip()
+        try:
+            async with (
+                examples.connect(f"{url}/news") as reader,
+                httpx.AsyncClient(base_url=url.replace("ws://", "http://")) as client,
+            ):
+                await reader.ping()
+                assert (await client.get("/tell/it")).text == "told"
+                assert await reader.get_message() == "it"
+                assert (await client.get("/nothing")).status_code == 404
+        finally:
+            process.kill()
+
+
 @exercises(PAGE, "slow_query.py")
 def test_a_handler_awaits_an_asyncio_library(follow: Follow) -> None:
     app = follow(PAGE).load("slow_query.py").app

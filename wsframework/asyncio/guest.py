@@ -31,6 +31,7 @@ import trio
 
 from wsframework.calling import name_of
 from wsframework.crashes import interrupt_in, is_a, unwrap_group
+from wsframework.mounting.worlds import ASGIApp, Receive, Scope, Send, use_world
 from wsframework.tasks import UserTasks
 
 __all__ = ["Guest", "cancel_again", "outlast"]
@@ -134,6 +135,7 @@ class Guest:
 
     async def _main(self) -> None:
         _current.set(self)
+        use_world(_AsyncioWorld(self))
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._tasks.run)
@@ -206,6 +208,21 @@ class Guest:
         call.starting = self._loop.call_soon(call.start, context=copy_context())
         result: ResultT = await trio.lowlevel.wait_task_rescheduled(call.abort)
         return result
+
+
+class _AsyncioWorld:
+    """Runs mounted applications in asyncio tasks."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run an application; called in a Trio task, whose cancellation reaches it."""
+        await self._guest.call_asyncio(app, scope, receive, send)
+
+    async def call(self, function: Callable[..., Awaitable[ResultT]], *args: object) -> ResultT:
+        """Await a function of Trio; called in a task of the application, whose cancellation reaches it."""
+        return await self._guest.call_trio(function, *args)
 
 
 class _AsyncioCall:
