@@ -90,6 +90,15 @@ def test_a_room_with_many_changes_is_said_in_parts() -> None:
     assert max(parts) == 256
 
 
+def test_long_data_are_said_in_parts_that_redis_can_send() -> None:
+    """It cut the nodes that heard of all of them in one message, and these told of their own again."""
+    own = Own(Wakes())
+    for number in range(600):
+        own.enter("tea", f"m{number}", "x" * 100_000 if number < 10 else number)
+    own.leave("tea", "m0")
+    assert [len(changes) for _, changes in all_changes(own)] == [3, 3, 3, 256, 256, 78]
+
+
 def test_what_a_lost_connection_may_not_have_said_is_said_again() -> None:
     own = Own(Wakes())
     own.enter("tea", "a", 1)

@@ -26,7 +26,9 @@ from wsframework.rooms import Subscriber
 __all__ = ["Copy", "Own", "Scan"]
 
 _CHANGES_AT_ONCE = 256
-"""Members that one call of the script changes."""
+_BYTES_AT_ONCE = 256 * 1024
+"""Members that one call of the script changes, and their data. It tells all nodes of them in one message, and
+Redis cuts each node for which more than some megabytes wait, which would tell of them again."""
 
 
 class Own:
@@ -120,7 +122,12 @@ class Own:
             return None
         room, changed = next(iter(self._changed.items()))
         now = self._rooms.get(room, {})
-        taken = list(changed)[:_CHANGES_AT_ONCE]
+        taken, size = list[str](), 0
+        for member in changed:
+            taken.append(member)
+            size += len(now.get(member, b""))
+            if len(taken) == _CHANGES_AT_ONCE or size >= _BYTES_AT_ONCE:
+                break
         for member in taken:
             del changed[member]
         if not changed:
