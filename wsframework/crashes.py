@@ -15,6 +15,7 @@ __all__ = [
     "forget_earlier_frames",
     "forget_frames",
     "hint_for",
+    "hint_in",
     "interrupt_in",
     "is_a",
     "is_of_the_code",
@@ -125,12 +126,20 @@ def hint_for(error: BaseException) -> str | None:
                 text = str(leaf)
             except Exception:  # a user's class
                 continue
-            if any(known in text for known in _ASYNCIO_ERRORS):
-                return (
-                    "this calls an asyncio library from Trio: serve the App in an asyncio program, by "
-                    "wsframework.asyncio.serve, and await wsframework.asyncio.from_trio(function, …)"
-                )
+            if (hint := hint_in(text)) is not None:
+                return hint
     return None
+
+
+def hint_in(text: str) -> str | None:
+    """Return what `hint_for` does, for an exception of which there is only the text."""
+    if not any(known in text for known in _ASYNCIO_ERRORS):
+        return None
+    return (
+        "this needs asyncio, and runs on Trio: serve the App in an asyncio program, by "
+        "wsframework.asyncio.serve; there mounted applications run in asyncio, and a handler awaits "
+        "wsframework.asyncio.from_trio(function, …)"
+    )
 
 
 _STACK_CALLS = 32

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from tests.asyncio.conftest import Run, until
 from wsframework import App, Connection, MountError, Room
 from wsframework.asyncio import serve
+from wsframework.testing import serve as serve_in_memory
 
 
 class Site:
@@ -131,3 +132,18 @@ def test_an_application_that_cannot_start_keeps_the_server_from_starting(run: Ru
 
     with pytest.raises(MountError, match="no database"):
         run(main)
+
+
+async def test_in_a_plain_trio_program_it_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    with pytest.raises(MountError, match=r"this needs asyncio, .*wsframework\.asyncio\.serve"):
+        await site.app.serve(port=0)
+    app = App()
+
+    async def asks_asyncio(scope: object, receive: object, send: object) -> None:
+        await asyncio.sleep(0.01)
+
+    app.mount("/", asks_asyncio)
+    async with serve_in_memory(app) as server:
+        assert (await server.request("GET", "/")).status == 500
+    assert "wsframework.asyncio.serve" in caplog.text

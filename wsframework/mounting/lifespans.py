@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from wsframework.crashes import forget_earlier_frames, interrupt_in, is_of_the_code
+from wsframework.crashes import forget_earlier_frames, hint_in, interrupt_in, is_of_the_code
 from wsframework.errors import MountError
 from wsframework.mounting.mounts import Mount
 from wsframework.mounting.worlds import Message, Scope, World, current_world
@@ -80,7 +80,9 @@ class _Lifespan:
             raise self._interrupt
         if self._failure is not None:
             await self._end()
-            raise MountError(f"{self._mount.name} could not start: {self._failure}")
+            hint = hint_in(self._failure)
+            advice = "" if hint is None else f" ({hint})"
+            raise MountError(f"{self._mount.name} could not start: {self._failure}{advice}")
         if self._complete:
             self._mount.state = self._state
 
