@@ -147,7 +147,7 @@ class Subscriptions:
         for feed in self._feeds.values():
             if now - feed.touched_at > self._seconds / 3:
                 feed.touched_at = now
-                link.ask(pack((b"EXPIRE", self._names.state(feed.key), self._seconds)), Ignored())
+                link.ask(pack(self._history(feed, -1, "", "")), Ignored())
 
     def pushed(self, push: Sequence[Any]) -> None:
         """Take what arrived on a channel."""
@@ -193,18 +193,22 @@ class Subscriptions:
     ) -> None:
         def command() -> Command:
             feed.touched_at = trio.current_time()
-            keys = (self._names.state(feed.key), self._names.history(feed.key))
-            head = (b"EVALSHA", HISTORY.digest, 2, *keys, secrets.token_hex(8))
-            most = (_PAGE_MESSAGES, _PAGE_BYTES, self._seconds)
             if place is None:
-                return (*head, -1, *most, "", "")
-            return (*head, place.offset, *most, "" if place.epoch == NONE_YET else place.epoch, place.tag)
+                return self._history(feed, -1, "", "")
+            return self._history(
+                feed, place.offset, "" if place.epoch == NONE_YET else place.epoch, place.tag
+            )
 
         def wanted() -> bool:
             return self._feeds.get(feed.key) is feed and not has_gone()
 
         self._unread.append(_Page(self, command, waiting, wanted))
         self._read_more()
+
+    def _history(self, feed: Feed, offset: int, epoch: str, tag: str) -> Command:
+        keys = (self._names.state(feed.key), self._names.history(feed.key))
+        most = (_PAGE_MESSAGES, _PAGE_BYTES, self._seconds)
+        return HISTORY.call(keys, secrets.token_hex(8), offset, *most, epoch, tag)
 
     def _read_members(self, key: bytes, cursor: bytes, scan: Scan) -> None:
         def command() -> Command:

@@ -15,7 +15,8 @@ if not epoch or #offset > 15 then -- as in publish
   if type(answer) == 'table' and answer.err then return {'-', 0, '', {}} end
   redis.call('DEL', KEYS[2])
 end
-redis.call('EXPIRE', KEYS[1], ARGV[5])
+-- A room may keep messages for longer than the engine of this node does.
+if redis.call('TTL', KEYS[1]) < tonumber(ARGV[5]) then redis.call('EXPIRE', KEYS[1], ARGV[5]) end
 
 local entries, from = {}, tonumber(ARGV[2])
 if from >= 0 and (ARGV[6] == '' or ARGV[6] == epoch) then

@@ -114,7 +114,8 @@ redis.call('HSET', KEYS[1],
 if KEYS[3] then redis.call('SET', KEYS[3], epoch .. ' ' .. place, 'PX', 600000) end
 if expire > 0 then
   redis.call('EXPIRE', KEYS[2], expire)
-  redis.call('EXPIRE', KEYS[1], 2 * expire + 60)
+  -- Nodes with members extend it more often than that: a new state would look like a loss to them.
+  redis.call('EXPIRE', KEYS[1], math.max(660, 2 * expire + 60))
   -- Nodes that have not published for an hour have no retries left. They are looked for when there are twice
   -- as many as the last time: a program may be a new node with each message.
   local nodes = redis.call('HLEN', KEYS[1])
