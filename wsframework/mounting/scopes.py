@@ -22,12 +22,12 @@ def http_scope(request: Request, root_path: str, state: dict[str, Any] | None, h
         http_version: "1.1" or "1.0".
     """
     scope = _scope_of(request, root_path, state)
-    # Not 2.4, by which applications do not listen for the end of the client while they stream: one that
-    # waits for its next event would not learn of it.
+    # By 2.4, applications that stream an answer do not call `receive` beside it, where it would take pieces
+    # of the body from who reads that. What waits for something else when the client leaves is cancelled.
     scope.update(
         {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": http_version,
             "method": request.method,
             "scheme": "https" if request.secure else "http",
