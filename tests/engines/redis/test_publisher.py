@@ -18,7 +18,7 @@ import trustme
 from tests.engines.redis.judge import Member
 from tests.engines.redis.redis_server import Proxy, RedisServer
 from tests.waiting import until
-from wsframework import ConfigurationError, RoomMessage, RoomUnavailable
+from wsframework import ConfigurationError, History, RoomMessage, RoomUnavailable
 from wsframework.engines.redis import Publisher, RedisEngine
 from wsframework.rooms import Position
 
@@ -242,3 +242,25 @@ async def test_a_wrong_login_is_a_mistake_in_the_configuration(redis: RedisServe
 def test_a_key_that_is_empty_or_too_long_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="a key has 1 to 64 characters"):
         Publisher().publish("tea", "x", key=key)
+
+
+@pytest.mark.parametrize("history", [History(messages=3000, seconds=9000.0, bytes=10**7), None])
+async def test_a_publisher_from_outside_keeps_what_the_room_keeps(
+    history: History | None, redis: RedisServer
+) -> None:
+    """It kept what an engine does by default, and a room's longer history was gone."""
+    prefix = f"kept-{'nothing' if history is None else 'much'}"
+    engine = RedisEngine(redis.url, prefix=prefix, history=None)
+    async with engine.run():
+        async with trio.open_nursery() as nursery:
+            for _ in range(1500):
+                nursery.start_soon(engine.publish, "tea", RoomMessage.of("x" * 2000), (), history, None)
+        with Publisher(redis.url, prefix=prefix) as publisher:
+            await trio.to_thread.run_sync(publisher.publish, "tea", "y")
+            await trio.to_thread.run_sync(publisher.publish, "new", "y")
+        stream = f"{prefix}:{{r/tea}}:s"
+        kept = 0 if history is None else 1501
+        assert await engine.commands.call("XLEN", stream) == kept
+        assert (await engine.commands.call("TTL", stream) > 9000) == (history is not None)
+        # A room of which nobody has told it is kept as an engine does by default.
+        assert 300 < await engine.commands.call("TTL", f"{prefix}:{{r/new}}:s") <= 330

@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import trio
@@ -301,7 +301,7 @@ def publish_command(
     node: str,
     room: bytes,
     name: bytes | None,
-    keep: History | None,
+    keep: History | Literal["room"] | None,
     expiries: Expiries,
     stored: Sequence[tuple[int, str, bytes]],
     now: float,
@@ -313,7 +313,7 @@ def publish_command(
         node: the publisher.
         room: what the names of the room's keys begin with.
         name: the key for the place of a message that has one of its own.
-        keep: how much the room keeps.
+        keep: how much the room keeps; "room" if the publisher does not know.
         expiries: when they were set last.
         stored: number, tag and envelope of each message.
         now: monotonic seconds.
@@ -321,8 +321,11 @@ def publish_command(
     keys = [names.state(room), names.history(room)]
     if name is not None:
         keys.append(name)
-    most = (0, 0) if keep is None else (keep.messages, keep.bytes)
-    expire = expiries.due(room, keep, now)
+    known = History() if keep == "room" else keep
+    most = (0, 0) if known is None else (known.messages, known.bytes)
+    if keep == "room":
+        most = (-most[0], most[1])
+    expire = expiries.due(room, known, now)
     messages: list[bytes | str | int] = [part for message in stored for part in message]
     head: Command = (b"EVALSHA", PUBLISH.digest, len(keys), *keys, node, secrets.token_hex(8), room)
     return (*head, *most, expire, *messages)

@@ -9,7 +9,7 @@ import ssl as ssl_module
 import threading
 import time
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from wsframework.engines.redis.address import RedisAddress, SentinelAddress, parse_address
 from wsframework.engines.redis.codec import (
@@ -54,7 +54,8 @@ class Publisher:
 
     Args:
         url: as for `RedisEngine`, like `prefix` and `ssl`.
-        history: what is kept of the rooms; the same as the rooms' own, or else that of their engine.
+        history: what is kept of the rooms. By default it is what the programs with their members keep, once
+            one of them has published, and before that what an engine keeps by default.
         timeout: seconds within which a message is stored or given up.
 
     Raises:
@@ -66,7 +67,7 @@ class Publisher:
         url: str = "redis://127.0.0.1",
         *,
         prefix: str = "ws",
-        history: History | None = History(),  # noqa: B008 - it is frozen
+        history: History | Literal["room"] | None = "room",
         timeout: float = 5.0,
         ssl: ssl_module.SSLContext | None = None,
     ) -> None:

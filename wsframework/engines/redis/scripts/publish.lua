@@ -2,12 +2,13 @@
 --
 -- KEYS  the room's state (hash) and history (stream); for a message with a key, the key's place (string)
 -- ARGV  1 node, 2 an epoch in case there is none, 3 channel, 4 messages and 5 bytes to keep (0: nothing),
---       6 seconds to keep them (0: do not set expiries now),
+--       6 seconds to keep them (0: do not set expiries now); if 4 is negative, they are kept as those who know
+--       the room keep them, or else as many as that says without its sign,
 --       then for each message: its number at the node (ascending), its tag, its envelope
 -- Returns  {epoch, how many were there already, offset, tag, offset, tag, ...}
 --
 -- State: "epoch offset tag bytes count": the newest message's place, and what the history holds. Beside it there
--- is the newest number of each node, with its place and the time, and how many nodes there were.
+-- is the newest number of each node, with its place and the time, how many nodes there were, and what is kept.
 -- No command follows one that has changed something if it can fail for want of memory, disk or replicas: a
 -- script is not rolled back. It can still fail in the middle if the user's rights change.
 
@@ -33,7 +34,16 @@ local epoch, offset, tag, bytes, count
 if values[1] then
   epoch, offset, tag, bytes, count = string.match(values[1], '^(%S+) (%d+) (%S*) (%d+) (%d+)$')
 end
-local expire, keep = tonumber(ARGV[6]), tonumber(ARGV[4])
+local expire, keep, most = tonumber(ARGV[6]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local knows = keep >= 0 and expire > 0
+if keep < 0 then
+  keep = -keep
+  local kept, its_bytes, its_seconds = string.match(redis.call('HGET', KEYS[1], 'k') or '', '^(%d+) (%d+) (%d+)$')
+  if kept then
+    keep, most = tonumber(kept), tonumber(its_bytes)
+    if expire > 0 then expire = tonumber(its_seconds) end
+  end
+end
 -- A longer one is a stranger's: numbers are exact up to 2^53, and one more would be the same one.
 if epoch and #offset <= 15 then
   offset, bytes, count = tonumber(offset), tonumber(bytes), tonumber(count)
@@ -90,8 +100,7 @@ end
 if #parts == 0 then return answer end
 
 -- In portions: trimming one message at a time would cost as much as storing it.
-if keep > 0 and (count > keep + 100 or bytes > tonumber(ARGV[5])) then
-  local most = tonumber(ARGV[5])
+if keep > 0 and (count > keep + 100 or bytes > most) then
   while count > 1 and (count > keep or bytes > most) do
     local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 100)
     local from
@@ -108,9 +117,11 @@ end
 -- By the server's clock, and a call less while expiries are not set either.
 local at = expire == 0 and values[2] and string.match(values[2], ' (%d+)$') or redis.call('TIME')[1]
 local place = text(offset) .. ' ' .. tag
-redis.call('HSET', KEYS[1],
+local fields = {
   's', epoch .. ' ' .. place .. ' ' .. text(bytes) .. ' ' .. text(count),
-  'p:' .. ARGV[1], text(number) .. ' ' .. place .. ' ' .. at)
+  'p:' .. ARGV[1], text(number) .. ' ' .. place .. ' ' .. at}
+if knows then fields[5], fields[6] = 'k', ARGV[4] .. ' ' .. ARGV[5] .. ' ' .. ARGV[6] end
+redis.call('HSET', KEYS[1], unpack(fields))
 if KEYS[3] then redis.call('SET', KEYS[3], epoch .. ' ' .. place, 'PX', 600000) end
 if expire > 0 then
   redis.call('EXPIRE', KEYS[2], expire)
