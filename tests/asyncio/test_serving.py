@@ -186,7 +186,7 @@ def test_blocks_that_follow_at_once_in_other_tasks_get_a_run_each(run: Run) -> N
 
 
 def test_a_cancelled_block_drains_and_a_second_cancellation_cuts_that_short(run: Run) -> None:
-    app = App(timeouts=Timeouts(drain=1000))
+    app = App(timeouts=Timeouts(drain=1000, disconnect_grace=1000))
     houses: list[House] = []
 
     @app.websocket("/stubborn")
