@@ -52,8 +52,6 @@ TESTED_BY = {
     "wsframework/engines/redis/subscriptions.py": "tests/engines/redis/test_engine.py",
     "wsframework/mountable.py": "tests/mounting/test_mounts.py",
     "wsframework/mounting/leaving.py": "tests/mounting/test_http.py",
-    "wsframework/server/answering.py": "tests/mounting/test_http.py",
-    "wsframework/server/streaming.py": "tests/mounting/test_http.py",
     "wsframework/streamed.py": "tests/mounting/test_http.py",
     "wsframework/statistics.py": "tests/test_connection.py",
     "wsframework/sessions/statistics.py": "tests/sessions/test_sessions.py",

@@ -26,6 +26,15 @@ app.http("/health", methods=["GET", "POST"])(Pages().health)
 """
 
 
+def test_what_is_mounted_is_listed(write: Write, command: Command) -> None:
+    write("mounted.py", SHOP + "async def shop(scope, receive, send): ...\napp.mount('/shop', shop)\n")
+    code, out, _ = command("routes", "mounted:app")
+    assert code == 0
+    assert out.splitlines()[-1].split() == ["/shop", "an", "application"]
+    code, out, _ = command("routes", "mounted:app", "--json")
+    assert json.loads(out)[-1] | {"path": "/shop", "kind": "mount"} == json.loads(out)[-1]
+
+
 def test_the_table_has_path_answers_handler_and_place(write: Write, command: Command) -> None:
     write("listed.py", SHOP)
     code, out, err = command("routes", "listed:app")

@@ -1,14 +1,7 @@
-"""The transports on which every bridge is tried, and TLS for two of them."""
+"""Mounts are tried on the transports of the server's own tests."""
 
 from __future__ import annotations
 
-import pytest
-
-from tests.server.conftest import contexts
+from tests.server.conftest import contexts, kind
 
 __all__ = ["contexts", "kind"]
-
-
-@pytest.fixture(params=["hub", "hub-tls", "stream", "stream-tls"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)

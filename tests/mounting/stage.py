@@ -12,8 +12,6 @@ from tests.server.serving import QUICK
 from wsframework import App, Connection, Limits, Request, Timeouts
 from wsframework.mounting.worlds import Message, Receive, Scope, Send
 
-__all__ = ["LASTING", "Handler", "Plain", "application", "connected", "mounted_at", "new_app", "start"]
-
 LASTING = attrs.evolve(QUICK, keep_alive=60.0, handshake=30.0, body=30.0, http=30.0, close=30.0, guard=30.0)
 """Nothing ends for being late on a busy machine."""
 
@@ -68,6 +66,18 @@ class Plain:
         self.scopes.append(scope)
         await send(start())
         await send(body(self.answer))
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the body, piece by piece, as it comes."""
+    await send(start(200, (b"content-type", b"text/plain")))
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        more = message["more_body"]
+        await send(body(message["body"], more=more))
 
 
 @asynccontextmanager

@@ -52,6 +52,12 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, client
 
 
+@pytest.fixture(params=["hub", "hub-tls", "stream", "stream-tls"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What `tests.server.plain.port` serves with."""
+    return str(request.param)
+
+
 @pytest.fixture
 async def make() -> AsyncIterator[Make]:
     """Make transports whose timers run."""

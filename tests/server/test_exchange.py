@@ -52,11 +52,6 @@ def new_app(timeouts: Timeouts = LASTING, *, trusted_proxies: tuple[str, ...] = 
     return app
 
 
-@pytest.fixture(params=["hub", "hub-tls", "stream", "stream-tls"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def chunks(path: str, *pieces: bytes) -> bytes:
     body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
     return get(path, "Transfer-Encoding: chunked", method="POST") + body

@@ -25,7 +25,7 @@ class Row:
 
     Attributes:
         path: the template.
-        kind: "websocket" or "http".
+        kind: "websocket", "http", or "mount" for an application and what is below its path.
         subprotocols: those of a WebSocket handler; empty when it asks for none.
         methods: those of an HTTP handler.
         handler: the function's qualified name.
@@ -42,6 +42,8 @@ class Row:
     @property
     def answers(self) -> str:
         """The table's text for methods or subprotocols."""
+        if self.kind == "mount":
+            return "an application"
         return " ".join(self.methods) or ", ".join(self.subprotocols) or "no subprotocol"
 
 
@@ -49,11 +51,13 @@ def routes(
     target: Target,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
 ) -> None:
-    """List an App's routes and their handlers.
+    """List an App's routes and their handlers, and the applications that are mounted.
 
     Shows the path, the subprotocols or HTTP methods, the handler, and where it is defined.
     """
-    rows = [_row(route) for route in load_app(target).routes]
+    app = load_app(target)
+    rows = [_row(route) for route in app.routes]
+    rows += [Row(path, "mount", (), (), "", "") for path in app.mounts]
     if as_json:
         print_json([attrs.asdict(row) for row in rows], indent=2)
     else:

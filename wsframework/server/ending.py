@@ -89,6 +89,9 @@ class NoReceiver:
     deliver = deliver_pong = call_when_idle = made_room = end = finish = input_ended = _ignore
 
 
+_NOBODY = NoReceiver()
+
+
 class _PlainBytes:
     """In place of a decoder, for bytes that are no frames; the receiver bounds them."""
 
@@ -271,6 +274,7 @@ class EndingTransport(ABC):
         if self._close_timer is not None:
             self._close_timer.cancel()
             self._close_timer = None
+        self.endpoint = _NOBODY  # which may refer to this transport
 
     def _end_sending(self) -> None:
         """No frame follows: flush, then FIN."""
@@ -354,3 +358,5 @@ class EndingTransport(ABC):
         self._decoder.end()
         self.outbox.clear()
         self.endpoint.finish(self._closing.outcome(self._cause))
+        if self.carries_bytes:
+            self.endpoint = _NOBODY

@@ -375,6 +375,7 @@ class SocketTransport(FrameTransport):
         elif self._on_release is not None:
             self._on_release = None
             self._blocked = True  # no flush may write to a socket that is another's
+            self._deliver = _drop
             self._let_go()
             then()
 

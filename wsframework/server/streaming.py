@@ -14,6 +14,7 @@ connection back for the next request, or ends it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint_if_cancelled
@@ -87,9 +88,9 @@ class Streaming(NoReceiver):
         self._committed = 0
         self._reading = False
         self._changed = ParkingLot()
-        self._client = Patience(core.timeouts.body, core.timers, self._bytes_received, self._body_late)
-        self._transport: FrameTransport = incoming.stream(self)
-        self._reader = Patience(core.timeouts.http, core.timers, self._bytes_taken, self._reader_late)
+        self._client: Patience | None = None  # with what the client sends
+        self._reader: Patience | None = None  # and with what it takes
+        self._transport: FrameTransport | None = incoming.stream(self)
         self._transport.pause_reading()
         self._read_or_pause()
 
@@ -120,7 +121,15 @@ class Streaming(NoReceiver):
         self._leave()
         self._end()
 
-    finish = end
+    def finish(self, *_: object) -> None:
+        """Take note that the socket is closed."""
+        self.end()
+        self._transport = None  # this breaks the reference cycle
+
+    def _hand_back(self, go_on: Callable[[], None]) -> None:
+        """Let the connection go on without this request."""
+        self._transport = self.then = None
+        go_on()
 
     def made_room(self, *_: object) -> None:
         """Wake who waits for room."""
@@ -143,7 +152,7 @@ class Streaming(NoReceiver):
             wanted = not body.trailing
         else:
             wanted = self._asked and body.error is None and len(self._raw) < _AHEAD_BYTES
-        if wanted is not self._reading:
+        if wanted is not self._reading and self._transport is not None:
             self._reading = wanted
             if wanted:
                 self._transport.resume_reading()
@@ -167,6 +176,11 @@ class Streaming(NoReceiver):
             elif self._given:
                 await self._changed.park()
             else:
+                if self._client is None:
+                    core = self._core
+                    self._client = Patience(
+                        core.timeouts.body, core.timers, self._bytes_received, self._body_late
+                    )
                 with self._client.waiting():
                     await self._changed.park()
         return None
@@ -290,7 +304,7 @@ class Streaming(NoReceiver):
         return body is None or not (body.awaits_continue or body.error is not None)
 
     def _commit(self, data: bytes) -> None:
-        if not self.lost:
+        if not self.lost and self._transport is not None:
             self._committed += len(data)
             self._transport.write_raw(data)
 
@@ -301,8 +315,11 @@ class Streaming(NoReceiver):
         self._feed(self._step)
         self.over = True
         self._read_or_pause()
-        if not self.lost:
+        self._client = self._reader = self._on_left = None
+        if not self.lost and self._transport is not None:
             self._incoming.end_stream(self, persist=self._persist and not self._raw)
+            if self.then is not None:
+                self.then = partial(self._hand_back, self.then)
             self._transport.end_carrying()
         self._end()
 
@@ -313,7 +330,8 @@ class Streaming(NoReceiver):
 
     def abort(self, cause: str) -> None:
         """End the connection."""
-        self._transport.abort(cause)
+        if self._transport is not None:
+            self._transport.abort(cause)
 
     def _end(self) -> None:
         on_over, self._on_over = self._on_over, None
@@ -324,14 +342,22 @@ class Streaming(NoReceiver):
     async def has_room(self) -> None:
         """Wait until the client has taken nearly all that was written, or is lost."""
         await checkpoint_if_cancelled()
-        transport = self._transport
-        while not self.lost and transport.outbox_bytes > self._core.limits.outbox_bytes:
-            transport.room_wanted = True
+        core = self._core
+        while self._untaken() > core.limits.outbox_bytes:
+            assert self._transport is not None
+            self._transport.room_wanted = True
+            if self._reader is None:
+                self._reader = Patience(core.timeouts.http, core.timers, self._bytes_taken, self._reader_late)
             with self._reader.waiting():
                 await self._changed.park()
+        if self.over:
+            self._reader = None
+
+    def _untaken(self) -> int:
+        return 0 if self._transport is None or self.lost else self._transport.outbox_bytes
 
     def _bytes_taken(self) -> int:
-        return self._committed - self._transport.outbox_bytes
+        return self._committed - self._untaken()
 
     def _reader_late(self) -> None:
         self.abort(f"the client has taken too little of its answer for {self._core.timeouts.http:g} s")

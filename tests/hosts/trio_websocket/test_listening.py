@@ -10,6 +10,7 @@ import trio
 import trio_websocket
 
 from tests.hosts.trio_websocket.stage import TIMEOUTS, ask, echo_app, frame, opened, plainly, reset, told
+from tests.mounting.stage import Plain
 from tests.waiting import until
 from wsframework import App, Connection, ListenError, Request
 from wsframework.hosts.trio_websocket import serve_websocket
@@ -118,3 +119,16 @@ async def test_a_guard_that_does_not_end_does_not_keep_its_client_when_the_serve
             await begun.wait()
             nursery.start_soon(read_to_end, stream)
     await stream.aclose()
+
+
+async def test_it_starts_what_is_mounted_and_passes_requests_on() -> None:
+    app = echo_app()
+    plain = Plain()
+    app.mount("/mounted", plain)
+    async with served(app) as server, await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        await stream.send_all(b"GET /mounted HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := await stream.receive_some():
+            answer += data
+    assert answer.endswith(b"\r\n\r\nmounted")
+    assert plain.scopes[0]["root_path"] == "/mounted"

@@ -7,9 +7,11 @@ import trio
 import trio_websocket
 
 from tests.hosts.trio_websocket.stage import TIMEOUTS, ask, echo_app, frame, opened, plainly, reset, told
+from tests.mounting.stage import application
 from tests.waiting import until
 from wsframework import App, Connection, Request
 from wsframework.crashes import unwrap_group
+from wsframework.mounting.worlds import Receive, Scope, Send
 from wsframework.wire import Opcode, encode_close, encode_frame
 
 GOODBYE = encode_close(1001, "the server is shutting down")
@@ -198,4 +200,21 @@ async def test_after_a_keyboard_interrupt_the_app_can_be_served_again() -> None:
             await trio.sleep(5)
     assert isinstance(unwrap_group(caught.value), KeyboardInterrupt)
     async with plainly(app) as (port, _), opened(port) as stream:
+        await check_echo(stream)
+
+
+async def test_what_is_mounted_has_to_be_started_by_who_serves(caplog: pytest.LogCaptureFixture) -> None:
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        message = await receive()
+        await send({"type": "websocket.send", "text": message["text"]})
+        await receive()
+
+    app = echo_app()
+    app.mount("/mounted", application(echo))
+    async with plainly(app) as (port, _), await ask(port, path="/mounted") as refused:
+        assert (await refused.receive_some()).startswith(b"HTTP/1.1 500 ")
+        assert "async with app.running()" in caplog.text
+    async with app.running(), plainly(app) as (port, _), opened(port, "/mounted") as stream:
         await check_echo(stream)
