@@ -10,6 +10,7 @@ from tests.engines.redis.judge import Member
 from tests.engines.redis.redis_server import RedisServer
 from tests.waiting import until
 from wsframework.engines.redis import RedisEngine, Script
+from wsframework.rooms import RoomMessage
 
 REAP = Script.load("reap")
 
@@ -32,6 +33,27 @@ async def test_a_removal_that_is_late_leaves_the_members_of_a_node_that_came_bac
         for step in (("late:{r/tea}", engine.node, "0"), ("", engine.node, "")):
             assert await engine.commands.call(*REAP.call(keys, *step)) == b"0"
         assert await engine.commands.call("EXISTS", *keys) == 0
+
+
+async def test_a_member_that_leaves_while_redis_has_no_scripts_is_gone(tmp_path: Path) -> None:
+    """So it is when a master has just become a replica. The leave was forgotten with the connection."""
+    server = RedisServer(tmp_path)
+    async with server.running():
+        engine = RedisEngine(server.url)
+        async with engine.run():
+            engine.subscribe("tea", Member())
+            for number in (1, 2):
+                engine.enter("tea", f"{engine.node}/{number}", number)
+            position = await engine.publish("tea", RoomMessage.of("x"), (), None, None)
+            await until(lambda: len(engine.present("tea")) == 2)
+            await server.command("SCRIPT", "FLUSH")
+            engine.leave("tea", f"{engine.node}/1")
+            # Nor does a history wait for as long as there may be no connection.
+            with trio.fail_after(engine.outage * 0.8):
+                assert (await engine.history("tea", position, None)).complete
+            await until(lambda: engine.statistics().generation == 2)
+            await until(lambda: list(engine.present("tea").values()) == [2])
+            assert await engine.count("tea") == 1
 
 
 async def test_a_node_that_comes_back_tells_of_members_of_which_others_have_removed_some(

@@ -160,5 +160,6 @@ class _Call:
         self.settled.set()
 
     def lost(self) -> None:
-        self.outcome = RoomUnavailable("the connection to Redis was lost", unknown=True)
-        self.settled.set()
+        if not self.settled.is_set():
+            self.outcome = RoomUnavailable("the connection to Redis was lost", unknown=True)
+            self.settled.set()

@@ -45,7 +45,7 @@ class Replied(Protocol):
     """What waits for a command's reply."""
 
     def replied(self, reply: Any) -> None:
-        """Take the reply, which may be a `RedisError`."""
+        """Take the reply, which may be a `RedisError`. If it raises, the connection is lost."""
 
     def lost(self) -> None:
         """Take note that the connection was lost before it came."""
@@ -243,8 +243,10 @@ class Link:
                         self._asked_at.popleft()
                         waiting.popleft()
                 elif waiting:
+                    # First, because one that raises has yet to be told that the connection is lost.
+                    waiting[0].replied(reply)
                     self._asked_at.popleft()
-                    waiting.popleft().replied(reply)
+                    waiting.popleft()
                 else:
                     raise LinkLost(f"the server sent what was not asked for: {reply!r:.100}")
 
