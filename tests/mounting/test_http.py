@@ -275,3 +275,41 @@ async def test_mounts_in_memory_are_like_those_on_sockets() -> None:
     app.mount("/api", application(echo))
     assert (await request(app, "POST", "/api/x", body="hello")).text == "hello"
     assert (await request(app, "GET", "/elsewhere")).status == 404
+
+
+async def leave_a_nursery_open(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+    else:
+        await send(start())
+        await send(body(b"begun", more=True))
+    await trio.open_nursery().__aenter__()
+
+
+@pytest.mark.parametrize("kind", ["hub", "stream"])
+async def test_a_task_that_is_damaged_ends_one_connection(
+    kind: str, contexts: Contexts, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with mounted_at("/", application(leave_a_nursery_open), kind, contexts) as served:
+        async with served.connect() as page, served.connect() as other:
+            await page.send(get("/"))
+            assert (await page.head())[0] == 200
+            assert await page.rest() == b"5\r\nbegun\r\n"
+            await other.send(get("/ours"))
+            assert await other.answer() == (200, b"ours")
+        async with served.connect() as client:
+            await client.send(UPGRADE.replace(b"/ws", b"/elsewhere"))
+            assert (await client.head())[0] == 101
+            assert (await client.exactly(4))[2:] == (1011).to_bytes(2, "big")
+    crashed = [found for found in caplog.records if found.getMessage().startswith("handler.crashed")]
+    assert len(crashed) == 2
+
+
+async def test_a_client_that_says_close_gets_a_last_answer(kind: str, contexts: Contexts) -> None:
+    async with mounted_at("/", Plain(), kind, contexts) as served, served.connect() as client:
+        await client.send(get("/", "Connection: close") + get("/"))
+        _, fields = await client.head()
+        assert fields["connection"] == "close"
+        assert await client.content(fields) == b"mounted"
+        assert await client.at_end()
