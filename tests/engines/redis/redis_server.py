@@ -144,6 +144,12 @@ class Proxy:
         for scope in list(self._connections):
             scope.cancel()
 
+    async def ended(self) -> None:
+        """Wait until the connections that there are have ended by themselves."""
+        before = set(self._connections)
+        while before & self._connections:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
     def deaden(self) -> None:
         """Swallow what goes through the connections that there are, as a network does that lost them."""
         self._dead |= self._connections

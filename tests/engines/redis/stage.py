@@ -65,10 +65,12 @@ class Stage:
             yield cls(server, proxies, engines, talk)
 
     async def suffer(self, fault: Callable[[Stage], Awaitable[None]]) -> None:
-        """Talk while something happens, and judge."""
+        """Talk while something happens, however long it takes, and judge."""
+        over = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.talk.talk, SECONDS)
-            nursery.start_soon(fault, self)
+            nursery.start_soon(self.talk.talk, SECONDS, over)
+            await fault(self)
+            over.set()
         await self.talk.settled()
         self.talk.judge()
         await self.talk.meets()

@@ -25,13 +25,15 @@ async def test_a_failover_loses_nothing_or_says_so(
         async def fail_over(stage: Stage) -> None:
             await trio.sleep(SECONDS / 3)
             await replica.command("REPLICAOF", "NO", "ONE")
-            await trio.sleep(seconds_behind)
+            if seconds_behind:
+                await trio.sleep(seconds_behind)
+                await stage.talk.goes_on(0)  # however busy the machine: the replica lacks this
             stage.server.kill()
             first, *others = stage.proxies
             for proxy in others:
                 proxy.target = replica.port
             for proxy in stage.proxies:
-                proxy.cut()
+                await proxy.ended()  # a confirmation that is on its way may not come without the message
             await trio.sleep(seconds_late)
             first.target = replica.port
 
@@ -61,14 +63,13 @@ async def test_what_the_losing_one_of_two_masters_took_is_a_gap_for_its_members(
                 await trio.sleep(0.01)
             await replica.command("REPLICAOF", "NO", "ONE")
             await trio.sleep(SECONDS / 2)
+            await stage.talk.goes_on(0)
             await stage.server.command("REPLICAOF", "127.0.0.1", f"{replica.port}")
+            # Whatever of it was stored is lost, and a confirmation may still be on its way.
+            stage.talk.may_be_lost |= stage.talk.said(0) - before
             stage.proxies[0].target = replica.port
             # As sentinels do when they make a replica of an old master.
             await stage.server.command("CLIENT", "KILL", "TYPE", "pubsub")
-            await trio.sleep(0.05)
-            for text in [text for text in stage.talk.acknowledged if text not in before]:
-                if text.startswith("0:"):
-                    del stage.talk.acknowledged[text]  # it was confirmed, and is lost
 
         await stage.suffer(split_and_heal)
         for (node, _), member in stage.talk.members.items():
