@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,7 +113,12 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path for path in sorted((ROOT / "wsframework").rglob("*.py"))}
-TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
+
+
+# Not while tests are collected, which each of the processes that run them does.
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    return {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
 
 
 def unit(module: str) -> str:
@@ -121,7 +127,7 @@ def unit(module: str) -> str:
     return parts[1] if len(parts) > 1 else module
 
 
-def imports(module: str) -> Iterator[Import]:
+def imports_of(module: str) -> Iterator[Import]:
     package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
 
     def visit(node: ast.AST, inside: bool) -> Iterator[Import]:
@@ -141,11 +147,19 @@ def imports(module: str) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inside)
 
-    return visit(TREES[module], False)
+    return visit(trees()[module], False)
 
 
-IMPORTS = [found for module in SOURCES for found in imports(module)]
-OURS = [found for found in IMPORTS if found.target.split(".")[0] == "wsframework"]
+@functools.cache
+def imports() -> list[Import]:
+    return [found for module in SOURCES for found in imports_of(module)]
+
+
+@functools.cache
+def ours() -> list[Import]:
+    return [found for found in imports() if found.target.split(".")[0] == "wsframework"]
+
+
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 
 
@@ -155,14 +169,14 @@ def test_every_module_has_its_place_in_the_table_and_nothing_else_has() -> None:
 
 
 def test_imports_lead_to_modules_that_exist() -> None:
-    assert {found.target for found in OURS} <= set(SOURCES)
-    assert len(OURS) > len(SOURCES)  # the reader of imports finds them
+    assert {found.target for found in ours()} <= set(SOURCES)
+    assert len(ours()) > len(SOURCES)  # the reader of imports finds them
 
 
 def test_nothing_imports_upward_or_sideways() -> None:
     wrong = [
         f"{found.module}:{found.line} imports {found.target}"
-        for found in OURS
+        for found in ours()
         if unit(found.module) != unit(found.target) and LEVEL[unit(found.module)] <= LEVEL[unit(found.target)]
     ]
     assert wrong == []
@@ -170,7 +184,7 @@ def test_nothing_imports_upward_or_sideways() -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {module: set() for module in SOURCES}
-    for found in OURS:
+    for found in ours():
         if not found.inside_function:
             graph[found.module].add(found.target)
     done: set[str] = set()
@@ -189,7 +203,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_there_is_no_back_door_for_the_type_checker() -> None:
     names = {
         module
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for node in ast.walk(tree)
         if (isinstance(node, ast.Name) and node.id == "TYPE_CHECKING")
         or (isinstance(node, ast.Attribute) and node.attr == "TYPE_CHECKING")
@@ -199,14 +213,14 @@ def test_there_is_no_back_door_for_the_type_checker() -> None:
 
 
 def test_imports_stand_at_the_top_of_the_module() -> None:
-    inside = {(found.module, found.target) for found in IMPORTS if found.inside_function}
+    inside = {(found.module, found.target) for found in imports() if found.inside_function}
     assert inside - INSIDE_FUNCTIONS == set()
 
 
 def test_modules_are_not_imported_by_name() -> None:
     names = {
         module
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for node in ast.walk(tree)
         if (isinstance(node, ast.Name) and node.id in ("import_module", "__import__"))
         or (isinstance(node, ast.Attribute) and node.attr in ("import_module", "modules"))
@@ -219,7 +233,7 @@ def test_modules_are_not_imported_by_name() -> None:
 def test_pure_modules_know_no_tasks_sockets_clocks_logs_or_randomness(name: str) -> None:
     effects = [
         f"{found.module}:{found.line} imports {found.target}"
-        for found in IMPORTS
+        for found in imports()
         if unit(found.module) == name
         and found.target.split(".")[0] in EFFECTS
         and (found.module, found.target) not in ALLOWED_EFFECTS
@@ -229,7 +243,7 @@ def test_pure_modules_know_no_tasks_sockets_clocks_logs_or_randomness(name: str)
 
 
 def test_a_connection_does_not_log() -> None:
-    targets = {found.target for found in IMPORTS if unit(found.module) in ("connection", "rooms")}
+    targets = {found.target for found in imports() if unit(found.module) in ("connection", "rooms")}
     assert not targets & {"logging", "wsframework.records"}
 
 
@@ -237,14 +251,14 @@ def test_chat_uses_public_names_only() -> None:
     public = {
         package: next(
             ast.literal_eval(node.value)
-            for node in TREES[package].body
+            for node in trees()[package].body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         )
         for package in ("wsframework", "wsframework.engines.redis")
     }
     private = [
         f"{found.module}:{found.line} imports {found.name} of {found.target}"
-        for found in OURS
+        for found in ours()
         if unit(found.module) == "chat"
         and unit(found.target) != "chat"
         and found.name not in public.get(found.target, ())
@@ -254,13 +268,13 @@ def test_chat_uses_public_names_only() -> None:
 
 def test_tracing_and_connecting_do_not_import_each_other() -> None:
     parts = ("wsframework.diagnostics.tracing", "wsframework.diagnostics.connecting")
-    found_in = {part: [found for found in OURS if found.module.startswith(part)] for part in parts}
+    found_in = {part: [found for found in ours() if found.module.startswith(part)] for part in parts}
     tracing, connecting = parts
     crossing = [found for found in found_in[tracing] if found.target.startswith(connecting)]
     crossing += [found for found in found_in[connecting] if found.target.startswith(tracing)]
     upward = [
         found
-        for found in OURS
+        for found in ours()
         if unit(found.module) == "diagnostics"
         and not found.module.startswith(parts)
         and found.target.startswith(parts)
@@ -270,7 +284,7 @@ def test_tracing_and_connecting_do_not_import_each_other() -> None:
 
 
 def test_only_the_command_line_needs_the_extra_cli() -> None:
-    users = {unit(found.module) for found in IMPORTS if found.target.split(".")[0] in ("typer", "rich")}
+    users = {unit(found.module) for found in imports() if found.target.split(".")[0] in ("typer", "rich")}
     assert users == {"cli"}
 
 

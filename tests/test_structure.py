@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.test_layers import OURS, SOURCES, TREES
+from tests.test_layers import SOURCES, ours, trees
 
 MOST_LINES = 450
 MOST_LINES_OF_A_BODY = 60
@@ -66,11 +66,13 @@ def private_names_of_others(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def test_private_names_stay_in_their_module(module: str) -> None:
     allowed = FOREIGN_PRIVATE_NAMES.get(module, set())
     used = [
-        f"line {line}: {name}" for line, name in private_names_of_others(TREES[module]) if name not in allowed
+        f"line {line}: {name}"
+        for line, name in private_names_of_others(trees()[module])
+        if name not in allowed
     ]
     imported = [
         f"line {found.line}: {found.name} of {found.target}"
-        for found in OURS
+        for found in ours()
         if found.module == module
         and (is_private(found.name or "") or any(map(is_private, found.target.split("."))))
     ]
@@ -79,7 +81,7 @@ def test_private_names_stay_in_their_module(module: str) -> None:
 
 def test_the_private_names_of_other_libraries_are_still_used() -> None:
     used = {
-        module: {name for _, name in private_names_of_others(TREES[module])}
+        module: {name for _, name in private_names_of_others(trees()[module])}
         for module in FOREIGN_PRIVATE_NAMES
     }
     assert used == FOREIGN_PRIVATE_NAMES
@@ -93,7 +95,7 @@ def test_a_private_name_of_another_module_would_be_found() -> None:
 
 
 def exported(module: str) -> list[str]:
-    for node in TREES[module].body:
+    for node in trees()[module].body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return list(ast.literal_eval(node.value))
     return []
@@ -102,7 +104,7 @@ def exported(module: str) -> list[str]:
 def test_what_other_modules_import_is_exported() -> None:
     missing = {
         f"{found.name} of {found.target}, for {found.module}"
-        for found in OURS
+        for found in ours()
         if found.name is not None
         and f"{found.target}.{found.name}" not in SOURCES
         and not found.target.endswith(f".{found.name}")
@@ -120,7 +122,7 @@ def test_no_module_is_longer_than_a_reader_keeps_in_mind() -> None:
 def test_no_body_is_longer_than_a_screen() -> None:
     """Lines of code count, without the docstring, comments and empty lines."""
     longer = set()
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         lines = SOURCES[module].read_text(encoding="utf-8").splitlines()
         for node in ast.walk(tree):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
