@@ -314,14 +314,20 @@ def test_the_cancel_scopes_of_anyio_work_around_both(run: Run) -> None:
 
 
 def test_a_function_that_cancels_its_caller_at_once_is_cancelled(run: Run) -> None:
+    events: list[str] = []
+
     async def in_trio() -> str:
         with trio.CancelScope() as scope:
 
             async def cancel_the_caller() -> None:
                 scope.cancel()
-                await asyncio.sleep(1000)
+                try:
+                    await asyncio.sleep(1000)
+                finally:
+                    events.append("ended")
 
             await from_trio(cancel_the_caller)
+        assert events == ["ended"]
         return f"{scope.cancelled_caught}"
 
     async def main() -> None:
