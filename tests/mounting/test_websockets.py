@@ -14,7 +14,7 @@ import trio_websocket
 from tests.mounting.stage import LASTING, Handler, application, connected, new_app
 from tests.server.plain import Client, Contexts, Port, get, port
 from tests.waiting import until
-from wsframework import App, Connection, Limits, Reject, Request
+from wsframework import Accept, App, Connection, Limits, Observer, Reject, Request
 from wsframework.mounting.worlds import Receive, Scope, Send
 from wsframework.testing import MemoryServer, connect, serve
 from wsframework.wire import build_request
@@ -363,3 +363,54 @@ async def test_a_plain_request_in_the_middle_is_not_ours(kind: str, contexts: Co
     async with connected(app_with(echo), kind, contexts) as client:
         await client.send(get("/x"))
         assert (await client.answer())[0] == 500  # this application knows no plain HTTP
+
+
+async def test_an_application_learns_that_its_connection_was_not_opened() -> None:
+    deciding, go_on, ended = trio.Event(), trio.Event(), trio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await receive()
+            deciding.set()
+            await go_on.wait()
+            await send({"type": "websocket.accept"})
+        finally:
+            ended.set()
+
+    class Draining(Observer):
+        def server_draining(self, connections: int) -> None:
+            go_on.set()
+
+    app = app_with(slow, timeouts=attrs.evolve(LASTING, drain=30.0))
+    app.observe(Draining())
+    async with app.running(), port("hub", None, app) as wire, wire.connect() as client:
+        await client.send(build_request("localhost", "/", KEY))
+        await deciding.wait()
+        wire.server.stop()
+        assert (await client.answer())[0] == 503
+        with trio.fail_after(30):
+            await ended.wait()
+
+
+async def test_an_application_ends_if_its_101_cannot_be_written() -> None:
+    ended = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await echo(scope, receive, send)
+        finally:
+            ended.set()
+
+    served_ = app_with(app)
+
+    @served_.guard
+    async def guard(request: Request) -> Accept[None]:
+        accept = Accept[None](headers={"x": "1"})
+        accept.headers = (("x", "\u20ac"),)
+        return accept
+
+    async with served_.running(), port("hub", None, served_) as wire, wire.connect() as client:
+        await client.send(build_request("localhost", "/", KEY))
+        assert (await client.answer())[0] == 500
+        with trio.fail_after(30):
+            await ended.wait()

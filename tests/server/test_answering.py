@@ -147,3 +147,23 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collection(contexts: C
         finally:
             gc.enable()
     assert len(left) <= 1
+
+
+async def test_the_drain_waits_for_what_an_application_does_after_its_answer(contexts: Contexts) -> None:
+    done: list[str] = []
+
+    async def background(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body(b"soon"))
+        await trio.sleep(0.3)
+        done.append("done")
+
+    app = new_app(attrs.evolve(LASTING, drain=30.0))
+    app.mount("/", application(background))
+    async with app.running(), port("hub", contexts, app) as served:
+        async with served.connect() as client:
+            await client.send(get("/", "Connection: close"))
+            assert await client.answer() == (200, b"soon")
+        served.server.stop()
+        await served.server.wait_stopped()
+        assert done == ["done"]

@@ -340,8 +340,8 @@ async def test_an_observed_transport_takes_content_for_no_frames(contexts: Conte
             self.seen.append(frame)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start(200, (b"content-length", b"6")))
-        await send(body(b"\x88\x02\xff", more=True))
+        await send(start(200, (b"content-length", b"8")))
+        await send(body(b"\x88\x02\x03\xe8\xff", more=True))
         await send(body(b"\x89\x8a\xff"))
 
     for kind in "hub", "hub-tls", "stream":
@@ -350,5 +350,38 @@ async def test_an_observed_transport_takes_content_for_no_frames(contexts: Conte
         served.mount("/", application(app))
         async with connected(served, kind, contexts) as client:
             await client.send(get("/"))
-            assert await client.answer() == (200, b"\x88\x02\xff\x89\x8a\xff")
+            assert await client.answer() == (200, b"\x88\x02\x03\xe8\xff\x89\x8a\xff")
         assert frames.seen == []
+
+
+async def test_a_request_that_comes_while_an_answer_is_written_is_not_lost(
+    kind: str, contexts: Contexts
+) -> None:
+    data = bytes(8_000_000)
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await trio.testing.wait_all_tasks_blocked()  # until the server reads
+        await send(start(200, (b"content-length", b"%d" % len(data))))
+        await send(body(data))
+
+    async with mounted_at("/", application(large), kind, contexts) as served, served.connect() as client:
+        await client.send(get("/"))
+        assert (await client.head())[0] == 200
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(get("/ours"))
+        assert await client.exactly(len(data)) == data
+        assert await client.answer() == (200, b"ours")
+
+
+async def test_an_application_may_take_its_time_to_read_what_a_client_has_left(contexts: Contexts) -> None:
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        await trio.sleep(1.0)  # longer than any grace in these tests
+        await echo(scope, receive, send)
+
+    data = bytes(40_000)  # more than is read with the head, and less than the kernel takes
+    for kind in "hub", "stream":
+        async with mounted_at("/", application(late), kind, contexts) as served, served.connect() as client:
+            await client.send(post("/", data))
+            assert isinstance(client.stream, trio.SocketStream)
+            await client.stream.send_eof()
+            assert await client.answer() == (200, data)
