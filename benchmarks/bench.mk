@@ -1,5 +1,5 @@
 # Included by the Makefile. The contenders live in benchmarks/.venv and benchmarks/node_modules.
-.PHONY: bench bench-quick bench-smoke bench-micro bench-tables bench-clean
+.PHONY: bench bench-redis bench-quick bench-smoke bench-micro bench-tables bench-clean
 
 BENCH := benchmarks/.venv/bin/python
 
@@ -10,6 +10,10 @@ benchmarks/.venv/.installed: benchmarks/requirements.txt benchmarks/package.json
 
 bench: benchmarks/.venv/.installed ## Measure against the peers (under 20 minutes)
 	@$(BENCH) -m benchmarks --minutes 19 --json benchmarks/results/latest.json --charts benchmarks/results/charts
+
+bench-redis: benchmarks/.venv/.installed ## Measure rooms over Redis against the peers (6 minutes)
+	@$(BENCH) -m benchmarks.redis_rooms --json benchmarks/results/redis_rooms.json
+	@$(BENCH) -m benchmarks.sizing --costs benchmarks/results/redis_rooms.json --chart benchmarks/results/charts
 
 bench-quick: benchmarks/.venv/.installed ## A look at every row, one short round each
 	@$(BENCH) -m benchmarks --quick

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.contenders import ROOT, Contender
 
-__all__ = ["CLIENT_CORE", "SERVER_CORE", "Server", "StartFailed", "pin_client"]
+__all__ = ["CLIENT_CORE", "SERVER_CORE", "Server", "StartFailed", "pin_client", "pin_server"]
 
 START_SECONDS = 30.0
 
@@ -51,7 +51,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self._log,
             start_new_session=True,
-            preexec_fn=_pin_server,
+            preexec_fn=pin_server,
         )
         self.pid = self._process.pid
         try:
@@ -136,7 +136,7 @@ class Server:
         return total
 
 
-def _pin_server() -> None:
+def pin_server() -> None:
     if SERVER_CORE is not None:
         os.sched_setaffinity(0, {SERVER_CORE})
 

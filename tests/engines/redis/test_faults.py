@@ -20,6 +20,9 @@ from wsframework import History
 from wsframework.engines.redis import RedisEngine
 from wsframework.rooms import RoomMessage
 
+BRIEFLY = min(SECONDS / 2, 2.0)
+"""How long Redis may be away, in seconds, so that messages wait no longer than the stage's `outage`."""
+
 FEW = History(messages=5, seconds=60.0)
 
 
@@ -42,7 +45,7 @@ async def cut_one(stage: Stage) -> None:
 async def swallow_one(stage: Stage) -> None:
     await trio.sleep(SECONDS / 5)
     stage.proxies[0].swallow = True
-    await trio.sleep(SECONDS * 0.6)
+    await trio.sleep(BRIEFLY)
     stage.proxies[0].swallow = False
 
 
@@ -100,7 +103,7 @@ async def run_a_slow_script(stage: Stage) -> None:
     await trio.sleep(SECONDS / 4)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stage.server.command, "EVAL", "while true do end", "0")
-        await trio.sleep(SECONDS / 2)
+        await trio.sleep(BRIEFLY)
         await stage.server.command("SCRIPT", "KILL")
 
 
