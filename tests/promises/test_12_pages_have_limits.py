@@ -11,7 +11,7 @@ import trio
 from tests.promises.rawclient import Client, parse_answer, upgrade_request
 from tests.promises.stage import Journal, Stage, new_app
 from tests.waiting import until
-from wsframework import Connection, Reject, Request, Timeouts
+from wsframework import Connection, Limits, Reject, Request, Timeouts
 
 
 async def test_an_http_handler_that_takes_too_long_gets_503(stage: Stage, journal: Journal) -> None:
@@ -189,3 +189,35 @@ async def test_code_that_resists_its_cancellation_does_not_keep_its_client(
     ).status == 200
     assert "request.overdue" in journal.events(least=logging.WARNING)
     assert journal.events(least=logging.ERROR) == []
+
+
+@pytest.mark.parametrize("per_address", [False, True])
+async def test_code_that_resists_its_cancellation_counts_until_it_ends(
+    stage: Stage, per_address: bool
+) -> None:
+    """Its client has been answered, and could start more of it."""
+    limits = Limits(connections_per_address=2) if per_address else Limits(connections=2)
+    app = new_app(limits=limits, timeouts=Timeouts(http=0.1, drain=1))
+    release = trio.Event()
+    asked = 0
+
+    @app.http("/")
+    async def page(request: Request) -> str:
+        nonlocal asked
+        asked += 1
+        with trio.CancelScope(shield=True):
+            await release.wait()
+        return "late"
+
+    server = await stage.serve(app)
+    ask = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    try:
+        for number in (1, 2):
+            assert (await stage.ask(server, ask)).status == 503
+            await until(lambda number=number: server.statistics().connections == number)  # type: ignore[misc]
+        assert (await stage.ask(server, ask)).status == 503
+        assert asked == 2
+    finally:
+        release.set()
+    await until(lambda: server.statistics().connections == 0)
+    assert (await stage.ask(server, ask)).status == 200

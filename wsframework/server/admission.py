@@ -60,7 +60,8 @@ class Admission:
     """The connections of one server, counted.
 
     Attributes:
-        open: connections now, including those in their handshake and those whose handler is in its grace.
+        open: connections now, including those in their handshake and those whose handler is in its grace, and
+            code that runs on although its client has been answered.
         accepted: connections since the start, including refused ones.
         refused: how many of them were refused, over a limit or for lack of descriptors.
     """
@@ -144,6 +145,14 @@ class Admission:
                 self._by_network[network] -= 1
                 if not self._by_network[network]:
                     del self._by_network[network]
+
+    def linger(self, remote: Address) -> None:
+        """Count code that runs on without its connection, as the connection was counted; it departs too."""
+        self.open += 1
+        if self._limits.connections_per_address is not None:
+            network = self._network(remote)
+            if network is not None:
+                self._by_network[network] += 1
 
     def _enter(self, remote: Address) -> bool:
         network = self._network(remote)

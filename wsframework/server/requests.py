@@ -62,7 +62,7 @@ class Requests:
         self.tasks = UserTasks()
         self._core = core
         self._decide = decide
-        self._late: set[Incoming | StreamIncoming] = set()
+        self._late: dict[Incoming | StreamIncoming, Address] = {}
         self._looking = False
 
     def over_stream(
@@ -168,7 +168,8 @@ class Requests:
                 raise interrupt from None
             return None
         finally:
-            self._late.discard(incoming)
+            if incoming in self._late:
+                self._core.admission.depart(self._late.pop(incoming))
             if session is None and isinstance(opening, Opening):
                 acceptance = opening.acceptance
                 if isinstance(acceptance, MountedAcceptance):
@@ -196,7 +197,9 @@ class Requests:
                 self._answer_late(incoming, task)
 
     def _answer_late(self, incoming: Incoming | StreamIncoming, task: trio.lowlevel.Task) -> None:
-        self._late.add(incoming)
+        # The code counts until it ends: otherwise clients could start any amount of it.
+        self._late[incoming] = incoming.remote
+        self._core.admission.linger(incoming.remote)
         end_deciding(task)
         incoming.on_left = None
         record(

@@ -23,7 +23,8 @@ class ServerStatistics:
     """A server's counters at one moment.
 
     Attributes:
-        connections: open now, in their handshake, or with a handler in its grace.
+        connections: open now, in their handshake, or with a handler in its grace; and code that runs on
+            although its time was over and its client has got a 503.
         websockets: open now and upgraded.
         accepted: TCP (or unix) connections accepted since the start.
         refused: how many of them were refused, over a limit or for lack of descriptors.
