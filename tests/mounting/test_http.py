@@ -117,6 +117,23 @@ async def test_guards_may_read_the_body_and_add_fields(kind: str, contexts: Cont
         assert await client.content(fields) == b"signed"
 
 
+@pytest.mark.parametrize("own", [(), ((b"x-Content-type-OPTIONS", b""),)], ids=["unsaid", "said"])
+async def test_browsers_may_not_guess_the_type_unless_the_application_says_so(
+    own: tuple[tuple[bytes, bytes], ...], kind: str, contexts: Contexts
+) -> None:
+    async def typeless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, *own))
+        await send(body(b"<script>"))
+
+    async with (
+        mounted_at("/", application(typeless), kind, contexts) as served,
+        served.connect() as client,
+    ):
+        await client.send(get("/"))
+        _, fields = await client.head()
+        assert fields["x-content-type-options"] == ("" if own else "nosniff")
+
+
 # Mistakes of the application
 
 

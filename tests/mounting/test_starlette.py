@@ -44,6 +44,7 @@ async def test_files_have_types_ranges_and_validators(folder: Path) -> None:
         page = await request(app, "GET", "/static/page.html")
         assert (page.status, page.text) == (200, "<p>page")
         assert page.headers["content-type"].startswith("text/html")
+        assert page.headers["x-content-type-options"] == "nosniff"
         again = await request(app, "GET", "/static/page.html", {"If-None-Match": page.headers["etag"]})
         assert (again.status, again.body) == (304, b"")
         part = await request(app, "GET", "/static/large.bin", {"Range": "bytes=256-259"})

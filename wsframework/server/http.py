@@ -28,6 +28,9 @@ __all__ = ["Head", "HeadReader", "encode_head", "encode_response", "is_persisten
 
 _READ_BYTES = 16 * 1024
 
+_NO_GUESSES = ("X-Content-Type-Options", "nosniff")
+"""A browser that guesses what an answer is may run what a client wrote."""
+
 
 @attrs.frozen
 class Head:
@@ -276,9 +279,8 @@ def encode_response(response: Response, *, head_only: bool = False, persist: boo
     bodiless = response.status in (204, 304)
     if not bodiless:
         fields.append(("Content-Length", str(len(response.body))))
-    # A browser that guesses what an answer is may run what a client wrote.
     if "x-content-type-options" not in response.headers:
-        fields.append(("X-Content-Type-Options", "nosniff"))
+        fields.append(_NO_GUESSES)
     own = {"content-length", "date", "transfer-encoding"}
     fields.extend(
         # Our "close" stands beside the "Upgrade" that a 426 names.
@@ -311,9 +313,12 @@ def encode_head(
         persist: whether the connection goes on; else the answer says that it ends.
     """
     fields = list(fields)
+    names = {name.lower() for name, _ in fields}
     lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status).encode("ascii"))]
-    if not any(name.lower() == b"date" for name, _ in fields):
+    if b"date" not in names:
         lines.append(b"Date: " + formatdate(usegmt=True).encode("ascii"))
+    if b"x-content-type-options" not in names:
+        lines.append(": ".join(_NO_GUESSES).encode("ascii"))
     if not persist:
         lines.append(b"Connection: close")
     if size is not None:
