@@ -151,6 +151,23 @@ async def test_no_more_workers_are_added_than_the_page_has_room_for_twice(
     assert full[0].__dict__["fields"]["workers"] == 32
 
 
+async def test_starts_that_failed_long_ago_do_not_hold_up_a_replacement(autojump_clock: Clock) -> None:
+    launch = FakeLaunch(serving=2)
+    async with supervising(launch, 2) as (supervisor, _):
+        # Such as `wsframework workers add` while the program has a mistake.
+        for number in range(3, 13):
+            assert supervisor.add()
+            await launch.started(number)
+            launch.processes[-1].end(1)
+        await trio.sleep(3600)
+        killed = trio.current_time()
+        launch.processes[0].end(-signal.SIGKILL)
+        await launch.started(13)
+        assert trio.current_time() - killed < 1
+        launch.processes[-1].serve()
+        await settle()
+
+
 async def test_after_a_minute_of_service_the_pause_is_short_again(autojump_clock: Clock) -> None:
     launch = FakeLaunch()
     async with supervising(launch, 1):

@@ -122,6 +122,7 @@ class Supervisor:
         self._starting = trio.Lock()
         self._retrying = trio.Lock()
         self._failed_starts = 0
+        self._failed_at = 0.0
         self._slowest_start = 0.0
         self._gives_up = False
         self._adding: list[trio.CancelScope] = []
@@ -261,7 +262,8 @@ class Supervisor:
         worker: Worker | None = None
         try:
             async with self._starting:
-                await self._pause(self._failed_starts - 1)
+                # A failure of long ago, such as one that was asked for, holds up nobody.
+                await self._pause(self._failed_starts - 1, self._failed_at)
                 worker = self._start()
                 with trio.move_on_after(_TURN_SECONDS):
                     await worker.imported.wait()
@@ -287,6 +289,10 @@ class Supervisor:
 
     # Inside
 
+    def _count_failed_start(self) -> None:
+        self._failed_starts += 1
+        self._failed_at = trio.current_time()
+
     def _limit_starts(self) -> None:
         self.start_seconds = max(_LONGEST_START_SECONDS, _LONGEST_START_FACTOR * self._slowest_start)
 
@@ -301,7 +307,7 @@ class Supervisor:
         except OSError as error:
             failure = Failure(f"cannot start the process of a worker: {error.strerror or error}")
             record(logging.ERROR, "worker.died", worker=number, error=failure.line)
-            self._failed_starts += 1
+            self._count_failed_start()
             raise StartFailed(failure) from None
         worker = Worker(number, slot, self.generation, process, channel)
         worker.reported = self._gives_up and self.start_seconds is None
@@ -318,7 +324,7 @@ class Supervisor:
         self._page.clear(worker.slot)
         # Here, before anyone who waits for the turn to start has had it.
         if not (worker.was_ready or worker.told):
-            self._failed_starts += 1
+            self._count_failed_start()
 
     def _add_up(self, last: Figures) -> None:
         before = self.counted
@@ -386,7 +392,7 @@ class Supervisor:
                 place.deaths = 1
             # Else everybody was told not to wait, in a turn that was waited for.
             if self.generation == generation:
-                await self._pause(place.deaths - 1)
+                await self._pause(place.deaths - 1, trio.current_time())
 
     def _works_again(self) -> bool:
         """Whether a worker lives longer now whose predecessors have died again and again."""
@@ -406,10 +412,11 @@ class Supervisor:
             worker.drain(restarting=True)
         return worker
 
-    async def _pause(self, failures: int) -> None:
-        """Wait after a number of failures, counted from 0; not at all if it is negative."""
+    async def _pause(self, failures: int, since: float) -> None:
+        """Wait after failures, counted from 0, the last of them at `since`; not if the number is negative."""
         if failures >= 0:
-            with trio.move_on_after(_pause_after(failures) * random.uniform(1, 1 + JITTER)):
+            pause = _pause_after(failures) * random.uniform(1, 1 + JITTER)
+            with trio.CancelScope(deadline=since + pause):
                 await self._hurry.wait()
 
 
