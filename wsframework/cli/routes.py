@@ -51,9 +51,10 @@ def routes(
     target: Target,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
 ) -> None:
-    """List an App's routes and their handlers, and the applications that are mounted.
+    """List an App's routes and their handlers.
 
-    Shows the path, the subprotocols or HTTP methods, the handler, and where it is defined.
+    Shows the path, the subprotocols or HTTP methods, the handler, and where it is defined; and the paths of
+    mounted applications.
     """
     app = load_app(target)
     rows = [_row(route) for route in app.routes]

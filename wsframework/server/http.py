@@ -190,6 +190,7 @@ def _read_any(data: bytes, trailing: bytes) -> Head:
     if _FOLDED.search(data):
         raise HandshakeError("a header field goes on in a second line (RFC 9112 §5.2)")
     framing = [(name.lower(), value.lower()) for name, value in _FRAMING.findall(data)]
+    _check_framing(framing)
     parser = h11.Connection(h11.SERVER)
     try:
         parser.receive_data(data)
@@ -214,16 +215,36 @@ def _read_any(data: bytes, trailing: bytes) -> Head:
     )
 
 
+def _check_framing(framing: list[tuple[bytes, bytes]]) -> None:
+    """Check the fields that say where the body ends.
+
+    Raises:
+        HandshakeError: they say it in two ways, or in one that not everybody understands (RFC 9112 §6.3).
+    """
+    codings = [
+        coding.strip(b" \t")
+        for name, value in framing
+        if name == b"transfer-encoding"
+        for coding in value.split(b",")
+    ]
+    if codings and (codings[-1] != b"chunked" or codings.count(b"chunked") > 1):
+        # Nobody can tell where such a body ends: "the server MUST respond with the 400 (Bad Request) status
+        # code and then close the connection".
+        raise HandshakeError("chunked is not the last transfer coding, and once (RFC 9112 §6.3)")
+    if len(framing) > 1:
+        raise HandshakeError("the size of the body is given twice (RFC 9112 §6.3)")
+    if len(codings) > 1:
+        raise HandshakeError("of transfer codings, only chunked is understood (RFC 9112 §6.1)", 501)
+
+
 def _body_bytes(framing: list[tuple[bytes, bytes]], version: str) -> int | None:
     """Return the size of the body as `Head` has it.
 
     Raises:
-        HandshakeError: it is given in two ways, or in one that not everybody understands (RFC 9112 §6.3).
+        HandshakeError: it is not given as everybody understands it.
     """
     if not framing:
         return 0
-    if len(framing) > 1:
-        raise HandshakeError("the size of the body is given twice (RFC 9112 §6.3)")
     name, value = framing[0]
     if name == b"content-length":
         if not _LENGTH.fullmatch(value):
@@ -231,8 +252,6 @@ def _body_bytes(framing: list[tuple[bytes, bytes]], version: str) -> int | None:
         return int(value)
     if version != "1.1":
         raise HandshakeError("an HTTP/1.0 request has no Transfer-Encoding (RFC 9112 §6.1)")
-    if value != b"chunked":
-        raise HandshakeError("of transfer codings, only chunked is understood (RFC 9112 §6.1)", 501)
     return None
 
 
