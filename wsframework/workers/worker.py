@@ -240,7 +240,7 @@ def _have_kernel_at_parents_end(number: int) -> None:
 def _end_without_interpreter() -> None:
     """End some seconds after the parent, also if no Python code runs any more because C code does not return.
 
-    SIGALRM ends a process. Before that, the thread below does.
+    SIGALRM ends a process, unless the program has a handler for it. Before that, the thread below does.
     """
     if sys.platform == "linux" and _ctypes is not None:
         with contextlib.suppress(OSError, AttributeError):
