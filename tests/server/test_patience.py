@@ -59,3 +59,23 @@ async def test_time_in_which_nobody_waits_does_not_count(peer: Peer) -> None:
     assert not peer.over
     await peer.wait(2)
     assert len(peer.over) == 1
+
+
+async def test_a_slow_and_steady_peer_is_not_given_up_however_long_a_wait_was(peer: Peer) -> None:
+    for _ in range(10):
+        with peer.patience.waiting():
+            for _ in range(14):
+                await trio.sleep(1)
+                peer.bytes += 300
+    assert not peer.over
+
+
+async def test_waits_at_the_same_time_count_once(peer: Peer) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.wait, 6)
+        await trio.sleep(4)
+        nursery.start_soon(peer.wait, 3)
+    assert not peer.over
+    began = trio.current_time()
+    await peer.wait(5)
+    assert [round(at - began) for at in peer.over] == [3]

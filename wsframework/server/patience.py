@@ -25,7 +25,17 @@ class Patience:
         on_over: called when it is given up.
     """
 
-    __slots__ = ("_left", "_mark", "_on_over", "_progress", "_seconds", "_timer", "_timers", "_waits")
+    __slots__ = (
+        "_left",
+        "_mark",
+        "_on_over",
+        "_progress",
+        "_seconds",
+        "_since",
+        "_timer",
+        "_timers",
+        "_waits",
+    )
 
     def __init__(
         self, seconds: float, timers: Timers, progress: Callable[[], int], on_over: Callable[[], None]
@@ -37,14 +47,14 @@ class Patience:
         self._mark = progress()
         self._timer: Timer | None = None
         self._waits = 0
+        self._since = 0.0  # when the waiting began that `_left` has not counted yet
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Count the time of the block."""
         self._waits += 1
-        began = self._timers.now()
         if self._timer is None:
-            self._timer = self._timers.after(self._left, self._look)
+            self._wait_on()
         try:
             yield
         finally:
@@ -52,8 +62,12 @@ class Patience:
             if not self._waits and self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-                self._left = max(0.0, self._left - (self._timers.now() - began))
+                self._left = max(0.0, self._left - (self._timers.now() - self._since))
                 self._judge()
+
+    def _wait_on(self) -> None:
+        self._since = self._timers.now()
+        self._timer = self._timers.after(self._left, self._look)
 
     def _judge(self) -> bool:
         """Start anew if there was progress; return whether there was."""
@@ -66,6 +80,6 @@ class Patience:
     def _look(self) -> None:
         self._timer = None
         if self._judge():
-            self._timer = self._timers.after(self._left, self._look)
+            self._wait_on()
         else:
             self._on_over()
