@@ -139,9 +139,9 @@ class Timeouts:
             and HEAD are cancelled. A handler of another method runs on, up to this limit, so that its changes
             are not left incomplete. Code that resists its cancellation, such as a call in a thread, goes on
             longer, but its client gets the 503 within two seconds of the limit; so it is with `guard`.
-            A mounted application has no such limit. There it is how long a client may take less than 240 bytes
-            per second of an answer that waits for it, and how long the application may go on with a request
-            other than GET and HEAD whose client has left.
+            A mounted application has no such limit. There it is how long a client may take less than 240
+            bytes per second of an answer that waits for it, and how long the application may go on with a
+            request other than GET and HEAD whose client has left.
         body: how long a body that a guard or handler waits for may make no progress, which is 240 bytes per
             second at least. After it: 408. While somebody waits for it, `guard` and `http` stand still. The
             same holds for the pieces that a mounted application waits for.
