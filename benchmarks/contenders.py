@@ -50,13 +50,15 @@ def _lacks(*modes: str) -> frozenset[str]:
     return frozenset(modes)
 
 
-_BARE = _lacks("deflate", "tls", "keepalive")
+_POST = ("post", "post-fast")
+_BARE = _lacks("deflate", "tls", "keepalive", *_POST)
 
 
 CONTENDERS = (
     Contender("wsframework", "wsframework_native", ("wsframework", "trio")),
     Contender(
-        "wsframework-hosted", "wsframework_hosted", ("wsframework", "trio-websocket"), _lacks("deflate"),
+        "wsframework-hosted", "wsframework_hosted", ("wsframework", "trio-websocket"),
+        _lacks("deflate", *_POST),
         note="on trio-websocket's server",
     ),
     Contender(
@@ -66,20 +68,22 @@ CONTENDERS = (
         "wsframework-uvloop", "wsframework_uvloop", ("wsframework", "trio", "uvloop"),
         note="in an asyncio program",
     ),
-    Contender("picows", "picows_uvloop", ("picows", "uvloop"), _lacks("deflate"), note="frames, C"),
+    Contender("picows", "picows_uvloop", ("picows", "uvloop"), _lacks("deflate", *_POST), note="frames, C"),
     Contender("aiohttp", "aiohttp_uvloop", ("aiohttp", "uvloop")),
     # Cold, its churn is a quarter of what it becomes in its first second.
-    Contender("node-ws", "node_ws.js", note="JavaScript", first_warm_up=1.2),
-    Contender("websockets", "websockets_uvloop", ("websockets", "uvloop")),
+    Contender("node-ws", "node_ws.js", (), _lacks(*_POST), note="JavaScript", first_warm_up=1.2),
+    Contender("websockets", "websockets_uvloop", ("websockets", "uvloop"), _lacks(*_POST)),
     Contender("starlette", "starlette_uvicorn", ("starlette", "uvicorn", "uvloop")),
-    Contender("websockets-trio", "websockets_trio", ("websockets", "trio")),
+    Contender("websockets-trio", "websockets_trio", ("websockets", "trio"), _lacks(*_POST)),
     Contender(
         "trio-websocket", "trio_websocket_alone", ("trio-websocket", "wsproto"),
-        _lacks("deflate", "keepalive"),
+        _lacks("deflate", "keepalive", *_POST),
     ),
-    Contender("quart-trio", "quart_trio_hypercorn", ("quart-trio", "hypercorn")),
-    Contender("socketify", "socketify_uws", ("socketify",), note="uWebSockets, C++"),
-    Contender("granian", "granian_rsgi", ("granian", "uvloop"), _lacks("deflate", "keepalive"), note="Rust"),
+    Contender("quart-trio", "quart_trio_hypercorn", ("quart-trio", "hypercorn"), _lacks(*_POST)),
+    Contender("socketify", "socketify_uws", ("socketify",), _lacks(*_POST), note="uWebSockets, C++"),
+    Contender(
+        "granian", "granian_rsgi", ("granian", "uvloop"), _lacks("deflate", "keepalive", *_POST), note="Rust"
+    ),
     Contender("ceiling", "ceiling.c", (), _BARE, note="C, epoll, no library"),
     Contender("ceiling-python", "ceiling_python", ("websockets",), _BARE, note="Python, epoll, no library"),
 )  # fmt: skip

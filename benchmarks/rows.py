@@ -21,6 +21,7 @@ from benchmarks.contenders import ROOT
 from benchmarks.deflate import OFFER, deflate_echo, messages
 from benchmarks.frames import BINARY, TEXT, Failed, frame, payload, request
 from benchmarks.mixed import Day, mixed
+from benchmarks.posting import post
 from benchmarks.process import Server, core_busy_seconds
 from benchmarks.servers import KEEPALIVE_SECONDS
 
@@ -147,6 +148,12 @@ def take_fanout(row: Row, server: Server, warm_up: float, seconds: float) -> Met
 def take_churn(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
     watch = Watch(server)
     result = churn(server.port, row.parameters["concurrency"], warm_up, seconds, watch)
+    return _measured(result, watch.taken)
+
+
+def take_post(row: Row, server: Server, warm_up: float, seconds: float) -> Metrics:
+    watch = Watch(server)
+    result = post(server.port, row.parameters["connections"], warm_up, seconds, watch)
     return _measured(result, watch.taken)
 
 
@@ -342,6 +349,13 @@ ROWS: tuple[Row, ...] = (
     ),
     attrs.evolve(_echo("tls", 64, 1, "64B"), mode="tls", take=take_tls),
     attrs.evolve(_echo("tls", 64, 16, "64B"), mode="tls", take=take_tls),
+    *(
+        Row(
+            workload="post", key=f"{mode}:64", label=f"64 at a time{note}", mode=mode, metric="rate",
+            unit="requests/s", take=take_post, parameters={"connections": 64},
+        )
+        for mode, note in (("post", ""), ("post-fast", ", uvicorn with httptools"))
+    ),
     Row(
         workload="mixed", key="mixed", label="p99 of 80 chatters among 500 connections", mode="echo",
         metric="p99_ms", unit="ms, p99", take=take_mixed, parameters={}, better="lower",
@@ -367,6 +381,7 @@ WORKLOADS: dict[str, str] = {
     "churn": "connect, handshake, close",
     "deflate": "echo with permessage-deflate",
     "tls": "echo over TLS, 64 B",
+    "post": "a small JSON POST over plain HTTP, kept alive",
     "mixed": "a mixed day",
     "idle": "idle connections",
 }

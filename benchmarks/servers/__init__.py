@@ -8,6 +8,8 @@ The convention: `python -m benchmarks.servers.NAME PORT MODE` listens on 127.0.0
     keepalive   echo, with a ping every 20 s where the library can do that by itself
     deflate     echo, with permessage-deflate allowed
     tls         echo over TLS, with the certificate named in BENCH_CERTIFICATE (one PEM: key and chain)
+    post        echo, and `POST /sum` with JSON {"a": 1, "b": 2} is answered with {"sum": 3}
+    post-fast   the same, with httptools instead of h11 where a server can choose
 
 The settings all servers have in common are here: one message limit, no access log, one worker, and no
 compression except in `deflate`.
@@ -34,7 +36,7 @@ __all__ = [
 BACKLOG = 1024  # connections the kernel holds ready; the libraries' own defaults reach from 100 to 65,535
 MESSAGE_LIMIT = 4 * 1024 * 1024  # bytes; above every workload's messages, so that no server refuses one
 KEEPALIVE_SECONDS = 20.0  # what websockets, uvicorn and wsframework have as a default
-MODES = ("echo", "fanout", "keepalive", "deflate", "tls")
+MODES = ("echo", "fanout", "keepalive", "deflate", "tls", "post", "post-fast")
 
 
 def arguments() -> tuple[int, str]:

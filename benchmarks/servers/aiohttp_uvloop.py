@@ -40,7 +40,12 @@ def build(mode: str) -> web.Application:
             members.discard(ws)
         return ws
 
+    async def add(request: web.Request) -> web.Response:
+        numbers = await request.json()
+        return web.json_response({"sum": numbers["a"] + numbers["b"]})
+
     app = web.Application()
+    app.router.add_post("/sum", add)
     app.router.add_get("/", fanout if mode == "fanout" else echo)
     return app
 

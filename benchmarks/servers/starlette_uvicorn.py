@@ -2,7 +2,9 @@
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from benchmarks.servers import BACKLOG, MESSAGE_LIMIT, arguments, certificate, listen, ready
@@ -33,11 +35,18 @@ async def fanout(ws: WebSocket) -> None:
         members.discard(ws)
 
 
+async def add(request: Request) -> JSONResponse:
+    numbers = await request.json()
+    return JSONResponse({"sum": numbers["a"] + numbers["b"]})
+
+
 def main(port: int, mode: str) -> None:
-    app = Starlette(routes=[WebSocketRoute("/", fanout if mode == "fanout" else echo)])
+    sockets = WebSocketRoute("/", fanout if mode == "fanout" else echo)
+    app = Starlette(routes=[sockets, Route("/sum", add, methods=["POST"])])
     config = uvicorn.Config(
         app,
         loop="uvloop",
+        http="h11" if mode == "post" else "auto",
         backlog=BACKLOG,
         log_level="warning",
         access_log=False,

@@ -1,6 +1,6 @@
 """wsframework on its own server."""
 
-from wsframework import App, Connection, Deflate, Limits, Room
+from wsframework import App, Connection, Deflate, Limits, Request, Response, Room
 
 from benchmarks.servers import MESSAGE_LIMIT, arguments, ready, tls
 
@@ -25,6 +25,11 @@ def build(mode: str) -> App:
         async def echo(ws: Connection) -> None:
             async for message in ws:
                 await ws.send(message)
+
+    @app.http("/sum", methods=["POST"])
+    async def add(request: Request) -> Response:
+        numbers = await request.json()
+        return Response.json({"sum": numbers["a"] + numbers["b"]})
 
     return app
 

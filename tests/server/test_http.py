@@ -463,3 +463,25 @@ async def test_read_head_returns_none_when_the_peer_leaves(said: bytes) -> None:
     reader = HeadReader(LIMIT)
     assert await read_head(ours, reader) is None
     assert reader.started == bool(said)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW"])
+@pytest.mark.parametrize("length", ["", "0", "5", "05", "5 ", "+5", "5 5", "5,5", "9" * 18, "9" * 19, "None"])
+def test_a_head_that_comes_whole_is_read_like_one_that_comes_in_bytes(method: str, length: str) -> None:
+    """Most of the first kind are read by a regular expression, all of the second by h11."""
+    field = "" if length == "None" else f"Content-Length: {length}\r\n"
+    data = f"{method} /a?b HTTP/1.1\r\nHost: x\r\n{field}Accept: */*\r\n\r\nabcde".encode()
+    end = data.index(b"\r\n\r\n") + 4
+
+    def outcome(pieces: list[bytes]) -> object:
+        reader = HeadReader(16_384, 100)
+        try:
+            for piece in pieces:
+                head = reader.feed(piece)
+                if head is not None:
+                    return (head.method, head.target, head.http_version, head.headers, head.body_bytes)
+        except HandshakeError as error:
+            return error.status
+        return None
+
+    assert outcome([data]) == outcome([data[at : at + 1] for at in range(end)])

@@ -11,8 +11,10 @@ may read differently is refused here.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+import time
 from collections.abc import Iterable
 from email.utils import formatdate
 
@@ -51,10 +53,11 @@ class Head:
     body_bytes: int | None = 0
 
 
-# A GET with fields that hold nothing but visible ASCII and single spaces inside: no line folding, no empty
-# names, no control characters, no obs-text, nothing two parsers could disagree about.
+# Fields that hold nothing but visible ASCII and single spaces inside: no line folding, no empty names, no
+# control characters, no obs-text, nothing two parsers could disagree about.
 _PLAIN_HEAD = re.compile(
-    rb"GET (/[!-~]*+) HTTP/1\.1\r\n((?:%b: ?(?:[!-~]++(?: [!-~]++)*+)?\r\n)++)\r\n" % TOKEN.encode()
+    rb"(GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n"
+    rb"((?:%b: ?(?:[!-~]++(?: [!-~]++)*+)?\r\n)++)\r\n" % TOKEN.encode()
 )
 _PLAIN_FIELD = re.compile(r"([^:]+): ?([^\r]*)\r\n")
 
@@ -72,21 +75,22 @@ _FRAMING = re.compile(
     rb"^(content-length|transfer-encoding)[ \t]*:[ \t]*([^\r]*?)[ \t]*\r$", re.IGNORECASE | re.MULTILINE
 )
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_PLAIN_LENGTH = re.compile(r"[0-9]{1,18}")
 
 # Every open connection keeps its request, so common field names share one string each. They are not interned,
 # because since Python 3.12 the text that clients send would stay interned.
 _NAMES = (
-    "Host Connection Upgrade Origin User-Agent Accept Accept-Encoding Accept-Language Authorization "
-    "Cache-Control Cookie DNT Forwarded Pragma Priority Referer Via Sec-Fetch-Dest Sec-Fetch-Mode "
-    "Sec-Fetch-Site Sec-Fetch-User Sec-GPC Sec-WebSocket-Extensions Sec-WebSocket-Key Sec-WebSocket-Protocol "
-    "Sec-WebSocket-Version Upgrade-Insecure-Requests X-Forwarded-For X-Forwarded-Host X-Forwarded-Port "
-    "X-Forwarded-Proto X-Real-IP X-Request-ID"
+    "Host Connection Upgrade Origin User-Agent Accept Accept-Encoding Accept-Language Authorization Cache- "
+    "Control Content-Length Content-Type Cookie DNT Forwarded Pragma Priority Referer Via Sec-Fetch-Dest "
+    "Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Sec-GPC Sec-WebSocket-Extensions Sec-WebSocket-Key Sec- "
+    "WebSocket-Protocol Sec-WebSocket-Version Upgrade-Insecure-Requests X-Forwarded-For X-Forwarded-Host "
+    "X-Forwarded-Port X-Forwarded-Proto X-Real-IP X-Request-ID"
 )
 _KNOWN = {name.lower(): name.lower() for name in _NAMES.split()}
 _KNOWN |= {name: _KNOWN[name.lower()] for name in _NAMES.split()}
 
 # Fields with rules of their own about repetition, bodies or trust: h11 checks them.
-_NOT_PLAIN = frozenset({"content-length", "transfer-encoding", "expect", "trailer", "te"})
+_NOT_PLAIN = frozenset({"transfer-encoding", "expect", "trailer", "te"})
 
 
 def _known(name: str) -> str:
@@ -99,7 +103,7 @@ def _read_plain(data: bytes, max_bytes: int, max_fields: float) -> Head | None:
     found = _PLAIN_HEAD.match(data)
     if found is None or found.end() > max_bytes:
         return None
-    fields = _PLAIN_FIELD.findall(found[2].decode("ascii"))
+    fields = _PLAIN_FIELD.findall(found[3].decode("ascii"))
     if len(fields) > max_fields:
         return None
     headers = tuple([(_KNOWN.get(name) or _known(name), value) for name, value in fields])
@@ -108,7 +112,14 @@ def _read_plain(data: bytes, max_bytes: int, max_fields: float) -> Head | None:
     # any [...] that contains more than one" (RFC 9112 §3.2): so those are left to h11.
     if names.count("host") != 1 or not _NOT_PLAIN.isdisjoint(names):
         return None
-    return Head("GET", found[1].decode("ascii"), "1.1", headers, data[found.end() :])
+    size = 0
+    if "content-length" in names:
+        length = headers[names.index("content-length")][1]
+        if names.count("content-length") > 1 or not _PLAIN_LENGTH.fullmatch(length):
+            return None
+        size = int(length)
+    method, target = found[1].decode("ascii"), found[2].decode("ascii")
+    return Head(method, target, "1.1", headers, data[found.end() :], size)
 
 
 class HeadReader:
@@ -283,6 +294,11 @@ def is_persistent(head: Head, response: Response | None = None) -> bool:
     return not any(option.strip(" \t").lower() == "close" for value in options for option in value.split(","))
 
 
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
 def encode_response(response: Response, *, head_only: bool = False, persist: bool = False) -> bytes:
     """Encode an answer.
 
@@ -291,7 +307,7 @@ def encode_response(response: Response, *, head_only: bool = False, persist: boo
         head_only: leave out the body: the request was HEAD (RFC 9110 §9.3.2).
         persist: whether the connection goes on; else the answer says that it ends.
     """
-    fields = [("Date", formatdate(usegmt=True))]
+    fields = [("Date", _date(int(time.time())))]
     if not persist:
         fields.append(("Connection", "close"))
     # A 204 or 304 has no content, and a 204 must not even give its length (RFC 9110 §8.6).
@@ -335,7 +351,7 @@ def encode_head(
     names = {name.lower() for name, _ in fields}
     lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status).encode("ascii"))]
     if b"date" not in names:
-        lines.append(b"Date: " + formatdate(usegmt=True).encode("ascii"))
+        lines.append(b"Date: " + _date(int(time.time())).encode("ascii"))
     if b"x-content-type-options" not in names:
         lines.append(": ".join(_NO_GUESSES).encode("ascii"))
     if not persist:
