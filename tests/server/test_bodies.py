@@ -263,3 +263,14 @@ async def test_the_time_of_a_decision_stands_still_while_its_body_comes(
         assert trio.current_time() - finished == pytest.approx(10)
     finally:
         end_deciding()
+
+
+async def test_little_is_read_at_once_outside_of_large_chunks(timers: Timers) -> None:
+    def body(size: int | None, trailing: bytes = b"") -> HTTPBody:
+        return Desk(timers, size, trailing, max_bytes=10**6).body
+
+    assert body(100_000).step == 16 * 1024
+    assert body(None).step == 2 * 1024
+    assert body(None, b"1\r\nx\r\n" * 10).step == 2 * 1024
+    assert body(None, b"2000\r\n").step == 8 * 1024
+    assert body(None, b"ffffff\r\n" + b"x" * 1000).step == 16 * 1024

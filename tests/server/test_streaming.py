@@ -385,3 +385,46 @@ async def test_an_application_may_take_its_time_to_read_what_a_client_has_left(c
             assert isinstance(client.stream, trio.SocketStream)
             await client.stream.send_eof()
             assert await client.answer() == (200, data)
+
+
+class Neighbour:
+    """A task that counts how often it has had its turn."""
+
+    turns = 0
+
+    async def run(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.turns += 1
+
+
+async def test_tiny_pieces_leave_others_their_turns(kind: str, contexts: Contexts) -> None:
+    neighbour = Neighbour()
+    most, turns = 0, [0, 0]
+
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal most
+        await send(start())
+        await send(body(b"go", more=True))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(neighbour.run)
+            while (message := await receive())["more_body"]:
+                most = max(most, len(message["body"]))
+                turns[0] += 1
+            before = neighbour.turns
+            for _ in range(320):
+                await send(body(b"x", more=True))
+            turns[1] = neighbour.turns - before
+            nursery.cancel_scope.cancel()
+        await send(body(b""))
+
+    async with mounted_at("/", application(busy), kind, contexts) as served, served.connect() as client:
+        await client.send(get("/", "Transfer-Encoding: chunked", method="POST"))
+        await client.head()
+        assert await client.chunk() == b"go"
+        await client.send(b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+        while await client.chunk():
+            pass
+    assert most <= 2048 / 6 + 1
+    assert turns[0] >= 14
+    assert turns[1] >= 9

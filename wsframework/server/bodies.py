@@ -24,7 +24,11 @@ from wsframework.timers import Timer, Timers
 __all__ = ["BODY_READ_BYTES", "CONTINUE", "HTTPBody"]
 
 BODY_READ_BYTES = 16 * 1024
-"""The most that is read of a body at once. As many bytes of the smallest chunks take 2 ms."""
+"""The most that is read of a body at once."""
+
+_CHUNKS_BYTES = 2 * 1024
+"""The most that is read at once outside of large chunks. 16 KiB of the smallest chunks take 2 ms or more, and
+with twenty such peers everybody else would wait for all of them."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -112,6 +116,13 @@ class HTTPBody:
     def wants(self) -> bool:
         """Whether the transport is to read further bytes."""
         return self._wanted and not self.complete and self._error is None
+
+    @property
+    def step(self) -> int:
+        """How many bytes to read and `feed` at once, so that it takes little time."""
+        if self._chunks is None:
+            return BODY_READ_BYTES
+        return max(_CHUNKS_BYTES, min(self._chunks.left, BODY_READ_BYTES))
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the connection, at least one."""

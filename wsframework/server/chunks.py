@@ -27,15 +27,16 @@ class ChunkReader:
     Attributes:
         complete: whether the end of the body has come.
         trailing: what came behind it.
+        left: how many bytes of the present chunk have not come.
     """
 
-    __slots__ = ("_behind", "_in_trailer", "_kept", "_left", "_trailer_bytes", "complete", "trailing")
+    __slots__ = ("_behind", "_in_trailer", "_kept", "_trailer_bytes", "complete", "left", "trailing")
 
     def __init__(self) -> None:
         self.complete = False
         self.trailing = b""
         self._kept = b""  # the start of a line
-        self._left = 0  # bytes of the chunk that have not come
+        self.left = 0
         self._behind = False  # whether the line end behind a chunk is next
         self._in_trailer = False
         self._trailer_bytes = 0
@@ -49,12 +50,12 @@ class ChunkReader:
         data, self._kept = self._kept + data, b""
         body, pos, size = bytearray(), 0, len(data)
         while pos < size:
-            if self._left:
-                piece = data[pos : pos + self._left]
+            if self.left:
+                piece = data[pos : pos + self.left]
                 body += piece
                 pos += len(piece)
-                self._left -= len(piece)
-                self._behind = not self._left
+                self.left -= len(piece)
+                self._behind = not self.left
                 continue
             end = self._read_line(data, pos)
             if end == pos:
@@ -87,6 +88,6 @@ class ChunkReader:
         if self._in_trailer:
             self._trailer_bytes += found.end() - pos
         else:
-            self._left = int(found[1], 16)
-            self._in_trailer = not self._left
+            self.left = int(found[1], 16)
+            self._in_trailer = not self.left
         return found.end()

@@ -18,7 +18,7 @@ from wsframework.certificates import TLSEnd
 from wsframework.config import Limits, Timeouts
 from wsframework.forwarded import Client
 from wsframework.request import Address, Response
-from wsframework.server.bodies import BODY_READ_BYTES, CONTINUE, HTTPBody
+from wsframework.server.bodies import CONTINUE, HTTPBody
 from wsframework.server.core import Core
 from wsframework.server.ending import NoReceiver
 from wsframework.server.framing import READ_BYTES
@@ -175,7 +175,7 @@ class Exchange(ABC):
         data = b""
         while body.wants:
             try:
-                data = self._socket.recv(BODY_READ_BYTES)
+                data = self._socket.recv(body.step)
             except NOT_NOW:
                 return
             except OSError:

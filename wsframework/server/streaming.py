@@ -34,6 +34,9 @@ __all__ = ["Streaming"]
 _AHEAD_BYTES = 64 * 1024
 """So much of a body is read before it is asked for."""
 
+_PIECES = 32
+"""After how many pieces of an answer other tasks run, even if there is room."""
+
 
 class Streaming(NoReceiver):
     """The body and the answer of one request; see `wsframework.streamed.Exchanged`.
@@ -69,6 +72,7 @@ class Streaming(NoReceiver):
         self.http_version = head.http_version
         self.left = self.lost = self.begun = self.over = False
         self.content_bytes = 0
+        self._pieces = 0
         self._incoming = incoming
         self._body = incoming.body
         self._body_bytes = body_bytes
@@ -81,6 +85,7 @@ class Streaming(NoReceiver):
         self._bodiless = False
         self._chunked = False
         self._raw = bytearray()  # of the body, as it came
+        self._in_chunks = head.body_bytes is None
         # Chunks may be tiny, and take long.
         self._step = BODY_READ_BYTES if head.body_bytes is None else 2 * _AHEAD_BYTES
         self._asked = False  # whether the application wants the body
@@ -163,7 +168,10 @@ class Streaming(NoReceiver):
 
     async def receive(self) -> tuple[bytes, bool] | None:
         """Return the next piece of the body, and whether more follow; None if there will be none."""
-        await checkpoint_if_cancelled()
+        if self._in_chunks and self._raw:
+            await trio.lowlevel.checkpoint()  # between tiny chunks others have their turn
+        else:
+            await checkpoint_if_cancelled()
         self._ask()
         while not (self.over or self.lost):
             piece = self._next_piece()
@@ -207,7 +215,7 @@ class Streaming(NoReceiver):
         if body is None:
             self._given = True
             return b"", False
-        self._feed(self._step)
+        self._feed(body.step if self._in_chunks else self._step)
         data = body.take()
         if self.left and not data and not self._raw:
             body.fail(400, "the connection ended before the body was complete")
@@ -341,7 +349,11 @@ class Streaming(NoReceiver):
 
     async def has_room(self) -> None:
         """Wait until the client has taken nearly all that was written, or is lost."""
-        await checkpoint_if_cancelled()
+        self._pieces += 1
+        if self._pieces % _PIECES:
+            await checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()  # an outbox holds thousands of tiny pieces
         core = self._core
         while self._untaken() > core.limits.outbox_bytes:
             assert self._transport is not None

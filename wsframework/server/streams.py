@@ -22,7 +22,7 @@ from wsframework.errors import HandshakeError
 from wsframework.forwarded import Client
 from wsframework.records import record, record_failure
 from wsframework.request import Address, Response
-from wsframework.server.bodies import BODY_READ_BYTES, CONTINUE, HTTPBody
+from wsframework.server.bodies import CONTINUE, HTTPBody
 from wsframework.server.core import Core
 from wsframework.server.ending import NoReceiver
 from wsframework.server.framing import READ_BYTES
@@ -299,7 +299,7 @@ class StreamIncoming:
 
     async def _read_body(self, body: HTTPBody) -> None:
         while body.wants:
-            data = await self._stream.receive_some(BODY_READ_BYTES)
+            data = await self._stream.receive_some(body.step)
             if data:
                 body.feed(bytes(data))
             else:
