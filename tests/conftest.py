@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,12 @@ def _run_in_asyncio(test: Callable[[], Awaitable[Any]], **options: Any) -> Any:
         return (await done).unwrap()
 
     return asyncio.run(main())
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected from Python's collector, which would look at all of it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
