@@ -123,6 +123,12 @@ async def test_a_certificate_opens_the_connection(
     server = await nursery.start(functools.partial(module.app.serve, "127.0.0.1", 0, ssl=tls))
     client = ssl.create_default_context()
     authority.configure_trust(client)
+    authority.issue_cert("nameless").configure_cert(client)
+    stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port, ssl_context=client)
+    with pytest.raises(ConnectionRejected) as caught:
+        async with open_client(stream, "127.0.0.1", "/telemetry"):
+            pass
+    assert caught.value.status_code == 403
     authority.issue_cert("device", common_name="thermometer 7").configure_cert(client)
     stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port, ssl_context=client)
     async with open_client(stream, "127.0.0.1", "/telemetry") as device:
