@@ -242,6 +242,30 @@ async def test_an_application_that_does_not_decide_gets_a_503(caplog: pytest.Log
     assert "mount.timeout" in caplog.text
 
 
+async def test_an_application_that_resists_while_it_decides_counts_until_it_ends(
+    kind: str, contexts: Contexts
+) -> None:
+    """Its client could start more of it."""
+    over = trio.Event()
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        with trio.CancelScope(shield=True):
+            await over.wait()
+
+    app = app_with(stubborn, timeouts=attrs.evolve(LASTING, guard=0.1))
+    async with app.running(), port(kind, contexts, app) as wire:
+        try:
+            async with wire.connect() as client:
+                await client.send(build_request("localhost", "/", KEY))
+                assert (await client.answer())[0] == 503
+                assert await client.at_end()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert wire.server.statistics().connections == 1
+        finally:
+            over.set()
+        await until(lambda: wire.server.statistics().connections == 0)
+
+
 async def test_an_application_ends_when_its_client_leaves(kind: str, contexts: Contexts) -> None:
     begun, ended = trio.Event(), list[str]()
 

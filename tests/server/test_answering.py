@@ -45,6 +45,32 @@ async def test_an_application_that_does_not_listen_is_cancelled_when_its_client_
         await ended.wait()
 
 
+async def test_an_application_that_outlives_its_answer_counts_until_it_ends(
+    kind: str, contexts: Contexts
+) -> None:
+    """Its client could start more of it."""
+    over = trio.Event()
+
+    async def lasting(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body(b"done"))
+        with trio.CancelScope(shield=True):
+            await over.wait()
+
+    async with mounted_at("/", application(lasting), kind, contexts) as served:
+        try:
+            for number in (1, 2):
+                async with served.connect() as client:
+                    await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    assert await client.answer() == (200, b"done")
+                    assert await client.at_end()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert served.server.statistics().connections == number
+        finally:
+            over.set()
+        await until(lambda: served.server.statistics().connections == 0)
+
+
 async def test_what_follows_the_answer_does_not_delay_the_next_request(kind: str, contexts: Contexts) -> None:
     over, seen = trio.Event(), list[str]()
 

@@ -90,19 +90,20 @@ class WebSocketCall:
             GivenUp: the decision is no longer needed.
             KeyboardInterrupt: the application raised it.
 
-        Cancellation: the application is cancelled.
+        Cancellation: the application is cancelled, and this waits for its end.
         """
         start_beside(self._run, name=self._mount.name)
-        try:
-            with Limit(seconds):
+        with Limit(seconds):
+            try:
                 await self._answered.wait()
-        except BaseException:
-            self._drop()
-            raise
-        if self._answer is None:
-            if (interrupt := interrupt_in(self._crash)) is not None:
-                raise interrupt
-            self._drop()
+            finally:
+                if self._answer is None:
+                    self._drop()
+                    # Within the limit: what resists its cancellation is late, and counts until it ends.
+                    with trio.CancelScope(shield=True):
+                        await self._ended.wait()
+        if self._answer is None and (interrupt := interrupt_in(self._crash)) is not None:
+            raise interrupt
         return self._answer
 
     def _drop(self) -> None:

@@ -1,7 +1,8 @@
 """One request whose answer an application streams, from the decision to the end of the application.
 
 The application may outlive its answer: what it does then, such as the background tasks of a framework,
-belongs to no connection. The drain waits for it, and cancels it when its time is over.
+belongs to no connection. It counts as one, because otherwise clients could start any amount of it. So the
+drain waits for it; it is cancelled when the drain's time is over.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Answering:
         self._core = core
         self._streamed = streamed
         self._began = trio.current_time()
+        self._ended = False  # the application
+        self._lingers = False  # whether it counts, because it has outlived its answer
         self._streaming = Streaming(
             incoming,
             head,
@@ -81,11 +84,14 @@ class Answering:
             del error
 
     def _end(self, *, crashed: bool) -> None:
-        self._core.streamed.end(self)
-        streaming = self._streaming
+        core, streaming = self._core, self._streaming
+        self._ended = True
+        core.streamed.discard(self)
+        if self._lingers:
+            core.admission.depart(self.remote)
         if crashed:
             streaming.fail(mistake_response())
-        elif not streaming.left and self._core.draining:
+        elif not streaming.left and core.draining:
             streaming.fail(draining_response())
         else:
             streaming.cut()
@@ -93,6 +99,9 @@ class Answering:
     def _tell(self, status: int | None) -> None:
         """Tell observers that the answer was written, or as much of it as there will be."""
         core, request = self._core, self._streamed.request
+        if not self._ended:
+            self._lingers = True
+            core.admission.linger(self.remote)
         if status is None:
             record(logging.DEBUG, "request.lost", remote=request.remote, path=request.path)
             return

@@ -25,7 +25,7 @@ from wsframework.server.sharing import Presence, SharedAdmission
 from wsframework.session import Session
 from wsframework.timers import Timer, Timers
 
-__all__ = ["Core", "RunningSet"]
+__all__ = ["Core"]
 
 
 class _Waiting(Protocol):
@@ -51,26 +51,6 @@ class _Running(Protocol):
 
     def abandon(self) -> None:
         """Close the connection, if it is still there."""
-
-
-class RunningSet(set[_Running]):
-    """What runs, and the end of all of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._empty: trio.Event | None = None
-
-    def end(self, running: _Running) -> None:
-        """Take one out."""
-        self.discard(running)
-        if not self and self._empty is not None:
-            self._empty.set()
-
-    async def wait_empty(self) -> None:
-        """Wait until nothing runs; for one task at a time."""
-        while self:
-            self._empty = trio.Event()
-            await self._empty.wait()
 
 
 class Core:
@@ -134,5 +114,5 @@ class Core:
         self.idle: set[_Idle] = set()
         self.handshakes: dict[trio.CancelScope, Timer] = {}
         self.deciding: dict[_Deciding, trio.lowlevel.Task | None] = {}
-        self.streamed = RunningSet()
+        self.streamed: set[_Running] = set()
         self.draining = False

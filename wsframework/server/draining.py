@@ -67,7 +67,7 @@ class Drain:
             await lifetime.run_vital(self._drain)
         if lifetime.failure is not None:
             await lifetime.run_vital(self._give_up)
-        elif self._core.admission.open or self._core.streamed:
+        elif self._core.admission.open:
             await lifetime.run_vital(self._cut_short)
 
     def end_what_is_left(self) -> None:
@@ -88,8 +88,6 @@ class Drain:
             await lifetime.outlast_interrupts(self._settle)
             self._begin()
             await lifetime.outlast_interrupts(self._core.admission.wait_empty)
-            # What applications still do after their answers.
-            await lifetime.outlast_interrupts(self._core.streamed.wait_empty)
 
     async def _settle(self) -> None:
         """Let handshakes in progress finish: their clients came before the server began to stop."""

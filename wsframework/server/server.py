@@ -24,7 +24,7 @@ class ServerStatistics:
 
     Attributes:
         connections: open now, in their handshake, or with a handler in its grace; and code that runs on
-            although its time was over and its client has got a 503.
+            although its client was answered, or has left.
         websockets: open now and upgraded.
         accepted: TCP (or unix) connections accepted since the start.
         refused: how many of them were refused, over a limit or for lack of descriptors.
