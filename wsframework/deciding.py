@@ -41,7 +41,7 @@ from wsframework.origins import Origins
 from wsframework.records import record
 from wsframework.request import Request, Response, bound_body
 from wsframework.routing import Match, NoPath, NoSubprotocol, Route, Router
-from wsframework.session import Acceptance, CrashResponse, Refusal
+from wsframework.session import OVERDUE, Acceptance, CrashResponse, Refusal
 from wsframework.streamed import Streamed
 from wsframework.tasks import GivenUp, Limit
 from wsframework.threads import HandlerThreads
@@ -388,4 +388,4 @@ def _crashed(
 
 def _out_of_time(request: Request, event: str, **where: Any) -> Response:
     record(logging.WARNING, event, path=request.path, remote=request.remote, **where)
-    return Response.error(503, "the server could not answer in time; try again later")
+    return Response.error(503, OVERDUE)

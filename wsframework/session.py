@@ -50,10 +50,13 @@ from wsframework.request import Address, Request, Response
 from wsframework.streamed import Streamed
 from wsframework.timers import Timer, Timers
 
-__all__ = ["MISTAKE", "Acceptance", "CrashResponse", "Decide", "Refusal", "Session"]
+__all__ = ["MISTAKE", "OVERDUE", "Acceptance", "CrashResponse", "Decide", "Refusal", "Session"]
 
 MISTAKE = "the server made a mistake; it has been logged"
 """The body of each 500."""
+
+OVERDUE = "the server could not answer in time; try again later"
+"""The body of a 503 for code that takes too long."""
 
 
 @attrs.frozen(eq=False)

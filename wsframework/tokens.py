@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-__all__ = ["TOKEN", "authority_of", "canonical_path", "is_status", "is_token", "path_of"]
+__all__ = ["TOKEN", "authority_of", "canonical_path", "is_status", "is_token", "path_of", "read_length"]
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 """A pattern of one token. Possessive: what was read is never read again, so that time is linear."""
@@ -59,3 +59,14 @@ def authority_of(target: str) -> str | None:
         return None
     _, mark, rest = target.partition("?")[0].partition("#")[0].partition("://")
     return rest.partition("/")[0] if mark else None
+
+
+_LENGTH = re.compile("[0-9]{1,18}")
+
+
+def read_length(text: str) -> int | None:
+    """Return the number of bytes that a Content-Length field gives, or None if it gives none (RFC 9110 §8.6).
+
+    So do 19 digits and more: int() takes longer for more of them, and no body is that long.
+    """
+    return int(text) if _LENGTH.fullmatch(text) else None

@@ -36,6 +36,15 @@ from wsframework import App
 from wsframework.testing import connect, request, serve
 
 
+async def first_piece(events: list[str]) -> AsyncIterator[str]:
+    """Yield a piece of an answer that has no end."""
+    try:
+        yield "first"
+        await trio.sleep_forever()
+    finally:
+        events.append("stream ends")
+
+
 def starlette(events: list[str]) -> Any:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
@@ -54,14 +63,7 @@ def starlette(events: list[str]) -> Any:
         return StreamingResponse(pieces())
 
     async def endless(request: Request) -> StreamingResponse:
-        async def pieces() -> AsyncIterator[str]:
-            try:
-                yield "first"
-                await trio.sleep_forever()
-            finally:
-                events.append("stream ends")
-
-        return StreamingResponse(pieces())
+        return StreamingResponse(first_piece(events))
 
     async def crash(request: Request) -> PlainTextResponse:
         raise ZeroDivisionError("a secret")
@@ -113,14 +115,7 @@ def fastapi(events: list[str]) -> Any:
 
     @app.get("/endless")
     async def endless() -> StreamingResponse:
-        async def pieces() -> AsyncIterator[str]:
-            try:
-                yield "first"
-                await trio.sleep_forever()
-            finally:
-                events.append("stream ends")
-
-        return StreamingResponse(pieces())
+        return StreamingResponse(first_piece(events))
 
     @app.get("/thread")
     def thread() -> str:
@@ -166,14 +161,7 @@ def litestar(events: list[str]) -> Any:
 
     @get("/endless")
     async def endless() -> Stream:
-        async def pieces() -> AsyncIterator[str]:
-            try:
-                yield "first"
-                await trio.sleep_forever()
-            finally:
-                events.append("stream ends")
-
-        return Stream(pieces())
+        return Stream(first_piece(events))
 
     @get("/crash")
     async def crash() -> str:
@@ -209,14 +197,7 @@ def quart(events: list[str]) -> Any:
 
     @app.get("/endless")
     async def endless() -> Any:
-        async def pieces() -> AsyncIterator[bytes]:
-            try:
-                yield b"first"
-                await trio.sleep_forever()
-            finally:
-                events.append("stream ends")
-
-        return pieces(), 200, {"X-Timeout": "none"}
+        return first_piece(events), 200, {"X-Timeout": "none"}
 
     @app.get("/crash")
     async def crash() -> str:

@@ -10,7 +10,6 @@ import attrs
 __all__ = ["REQUESTS", "Exchange"]
 
 HOST = b"Host: x\r\n"
-CLOSE = b"Connection: close\r\n"
 
 
 @attrs.frozen

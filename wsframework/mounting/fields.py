@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import attrs
 
 from wsframework.headers import check_field
-from wsframework.tokens import is_status
+from wsframework.tokens import is_status, read_length
 
 __all__ = ["AnswerFields", "check_fields", "check_status", "read_fields"]
 
@@ -16,8 +15,6 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
 """About one connection (RFC 9110 §7.6.1), which is the server's."""
-
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 @attrs.frozen
@@ -79,12 +76,16 @@ def read_fields(fields: Iterable[Iterable[bytes]]) -> AnswerFields:
         if name.lower() == b"connection"
         for option in value.split(b",")
     }
-    lengths = [value.strip(b" \t") for name, value in pairs if name.lower() == b"content-length"]
-    if len(lengths) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
+    lengths = [
+        read_length(value.strip(b" \t").decode("latin-1"))
+        for name, value in pairs
+        if name.lower() == b"content-length"
+    ]
+    if len(lengths) > 1 or None in lengths:
         raise ValueError("Content-Length is one number of bytes (RFC 9110 §8.6)")
     own = _HOP_BY_HOP | options | {b"content-length"}
     return AnswerFields(
         others=[(name, value) for name, value in pairs if name.lower() not in own],
-        size=int(lengths[0]) if lengths else None,
+        size=lengths[0] if lengths else None,
         persist=b"close" not in options,
     )

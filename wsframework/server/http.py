@@ -15,7 +15,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from email.utils import formatdate
 
 import attrs
@@ -24,14 +24,11 @@ import trio
 
 from wsframework.errors import HandshakeError
 from wsframework.request import Response, reason_phrase
-from wsframework.tokens import TOKEN
+from wsframework.tokens import TOKEN, read_length
 
 __all__ = ["Head", "HeadReader", "encode_head", "encode_response", "is_persistent", "read_head"]
 
 _READ_BYTES = 16 * 1024
-
-_NO_GUESSES = ("X-Content-Type-Options", "nosniff")
-"""A browser that guesses what an answer is may run what a client wrote."""
 
 
 @attrs.frozen
@@ -74,8 +71,6 @@ _FOLDED = re.compile(rb"\r\n[ \t]")  # "either reject the message" (RFC 9112 §5
 _FRAMING = re.compile(
     rb"^(content-length|transfer-encoding)[ \t]*:[ \t]*([^\r]*?)[ \t]*\r$", re.IGNORECASE | re.MULTILINE
 )
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_PLAIN_LENGTH = re.compile(r"[0-9]{1,18}")
 
 # Every open connection keeps its request, so common field names share one string each. They are not interned,
 # because since Python 3.12 the text that clients send would stay interned.
@@ -114,10 +109,10 @@ def _read_plain(data: bytes, max_bytes: int, max_fields: float) -> Head | None:
         return None
     size = 0
     if "content-length" in names:
-        length = headers[names.index("content-length")][1]
-        if names.count("content-length") > 1 or not _PLAIN_LENGTH.fullmatch(length):
+        length = read_length(headers[names.index("content-length")][1])
+        if names.count("content-length") > 1 or length is None:
             return None
-        size = int(length)
+        size = length
     method, target = found[1].decode("ascii"), found[2].decode("ascii")
     return Head(method, target, "1.1", headers, data[found.end() :], size)
 
@@ -258,9 +253,10 @@ def _body_bytes(framing: list[tuple[bytes, bytes]], version: str) -> int | None:
         return 0
     name, value = framing[0]
     if name == b"content-length":
-        if not _LENGTH.fullmatch(value):
+        length = read_length(value.decode("latin-1"))
+        if length is None:
             raise HandshakeError("Content-Length is no number of bytes (RFC 9110 §8.6)")
-        return int(value)
+        return length
     if version != "1.1":
         raise HandshakeError("an HTTP/1.0 request has no Transfer-Encoding (RFC 9112 §6.1)")
     return None
@@ -307,58 +303,49 @@ def encode_response(response: Response, *, head_only: bool = False, persist: boo
         head_only: leave out the body: the request was HEAD (RFC 9110 §9.3.2).
         persist: whether the connection goes on; else the answer says that it ends.
     """
-    fields = [("Date", _date(int(time.time())))]
-    if not persist:
-        fields.append(("Connection", "close"))
     # A 204 or 304 has no content, and a 204 must not even give its length (RFC 9110 §8.6).
     bodiless = response.status in (204, 304)
-    if not bodiless:
-        fields.append(("Content-Length", str(len(response.body))))
-    if "x-content-type-options" not in response.headers:
-        fields.append(_NO_GUESSES)
     own = {"content-length", "date", "transfer-encoding"}
-    fields.extend(
+    fields = [
         # Our "close" stands beside the "Upgrade" that a 426 names.
-        (name, value)
+        (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in response.headers.pairs()
         if name.lower() not in own and (name.lower(), value.lower()) != ("connection", "close")
-    )
-    lines = [f"HTTP/1.1 {response.status} {reason_phrase(response.status)}"]
-    # Joined, not formatted: an enum that is a str is formatted with the name of its class.
-    lines += map(": ".join, fields)
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    ]
+    size = None if bodiless else len(response.body)
+    head = encode_head(response.status, fields, size, persist=persist)
     return head if head_only or bodiless else head + response.body
 
 
 def encode_head(
     status: int,
-    fields: Iterable[tuple[bytes, bytes]],
+    fields: Sequence[tuple[bytes, bytes]],
     size: int | None,
     *,
-    chunked: bool,
     persist: bool,
+    chunked: bool = False,
 ) -> bytes:
-    """Encode the head of an answer that is written in pieces.
+    """Encode the head of an answer.
 
     Args:
         status: the status.
         fields: the application's fields, without those about the connection and the size.
         size: Content-Length, or None for no such field.
-        chunked: whether the content comes in chunks.
         persist: whether the connection goes on; else the answer says that it ends.
+        chunked: whether the content comes in chunks.
     """
-    fields = list(fields)
     names = {name.lower() for name, _ in fields}
     lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status).encode("ascii"))]
     if b"date" not in names:
         lines.append(b"Date: " + _date(int(time.time())).encode("ascii"))
-    if b"x-content-type-options" not in names:
-        lines.append(": ".join(_NO_GUESSES).encode("ascii"))
     if not persist:
         lines.append(b"Connection: close")
     if size is not None:
         lines.append(b"Content-Length: %d" % size)
     if chunked:
         lines.append(b"Transfer-Encoding: chunked")
+    if b"x-content-type-options" not in names:
+        # A browser that guesses what an answer is may run what a client wrote.
+        lines.append(b"X-Content-Type-Options: nosniff")
     lines += [b"%b: %b" % field for field in fields]
     return b"\r\n".join([*lines, b"", b""])

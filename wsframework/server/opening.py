@@ -21,7 +21,7 @@ from wsframework.observer import Observer
 from wsframework.records import logger, record
 from wsframework.request import Address, Body, Request, Response
 from wsframework.server.http import Head
-from wsframework.session import MISTAKE, Acceptance, CrashResponse, Decide, Refusal
+from wsframework.session import MISTAKE, OVERDUE, Acceptance, CrashResponse, Decide, Refusal
 from wsframework.streamed import Streamed
 from wsframework.wire import (
     DeflateParameters,
@@ -242,7 +242,7 @@ def crowded_response() -> Response:
 
 def late_response() -> Response:
     """Return the answer for code that takes too long."""
-    return Response.error(503, "the server could not answer in time; try again later")
+    return Response.error(503, OVERDUE)
 
 
 def mistake_response() -> Response:
