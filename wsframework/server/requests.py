@@ -1,7 +1,8 @@
 """One request, from its complete head to the end of its handler, in a task of its own.
 
-The task decides, and then answers, or upgrades and runs the `Session`. It runs user code, so an exception of
-the task ends this connection only.
+The task decides, and then answers, has a mounted application answer (`Answering`), or upgrades and runs the
+`Session`. It runs user code, so an exception of the task ends this connection only. If that code resists the
+end of its time, the client gets its answer from here, and the task goes on and counts as a connection.
 """
 
 from __future__ import annotations
